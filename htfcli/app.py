@@ -1,0 +1,131 @@
+"""The command line: `htf`. Registers the commands in the order of a pipeline; their modules are imported when run."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from htfcli._version import __version__
+from htfcli.console import terminate
+from htfcli.errors import HtfError
+
+COMMANDS = {
+    "generate": ("htfcli.commands.generate", "Make learning problems with a known answer."),
+    "fit": ("htfcli.commands.fit", "Fit a factorization by gradient descent from a small start."),
+    "measure-rank": ("htfcli.commands.measure_rank", "Hierarchical tensor ranks of a tensor or a factorization."),
+    "plot": ("htfcli.commands.plot", "Draw the records of fits."),
+    "inspect": ("htfcli.commands.inspect", "Say what is in a file."),
+}
+
+
+class LazyGroup(TyperGroup):
+    """Lists `COMMANDS` without importing them, so that help and completion stay fast."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        command = typer.main.get_command(importlib.import_module(COMMANDS[cmd_name][0]).app)
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    name="htf",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"htf {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def htf(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Hierarchical tensor factorization: complete tensors, watch ranks emerge, measure them.
+
+    A pipeline:  htf generate tensor -o - | htf fit - -o - | htf measure-rank -
+    """
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+        raise typer.Exit(2)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run a command line; returns the exit code: 0 done, 1 bad data or a failed run, 2 usage, 130 interrupted."""
+    signal.signal(signal.SIGTERM, terminate)
+    debug = os.environ.get("HTF_DEBUG") == "1"
+    try:
+        result = typer.main.get_command(app).main(args=args, prog_name="htf", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except BrokenPipeError:  # the reader of stdout has gone; what it saw may be cut off, so this is not success
+        _silence_stdout()
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted.", 130)
+    except HtfError as error:
+        if debug:
+            raise
+        return _fail(str(error), error.exit_code)
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "htf"
+        return _fail(f"{error.format_message().rstrip('.')}. See '{path} --help'.", error.exit_code)
+    except MemoryError:
+        return _fail("out of memory. Ask for less: smaller widths, fewer entries, or --batch-size.", 1)
+    except OSError as error:
+        if debug:
+            raise
+        advice = " Free some space and try again." if error.errno == errno.ENOSPC else ""
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}.{advice}", 1)
+    except Exception as error:
+        if debug:
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        if "can't allocate memory" in str(error) or "out of memory" in str(error):
+            return _fail(f"out of memory: {reason} Ask for less: smaller widths, fewer entries, or --batch-size.", 1)
+        return _fail(f"internal error: {type(error).__name__}: {reason}. HTF_DEBUG=1 shows where; please report it.", 1)
+
+
+def _fail(message: str, code: int) -> int:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence_stdout()
+    print(f"Error: {message}", file=sys.stderr)
+    return code
+
+
+def _silence_stdout() -> None:
+    """Point stdout at nothing, or Python complains about the broken pipe once more as it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def run() -> None:
+    """Entry point of the `htf` script."""
+    sys.exit(main())

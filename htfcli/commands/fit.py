@@ -1,0 +1,89 @@
+"""`htf fit`: train a factorization on observations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from htfcli.config import FitConfig
+from htfcli.options import ForceOption, FormatOption, QuietOption, with_config
+
+app = typer.Typer(rich_markup_mode=None)
+
+EXAMPLES = """\b
+Examples:
+  htf fit data.safetensors --width 512 --init-std 0.01 -o runs/dynamics
+  htf fit il2.npy --test-fraction 0.1 -o - | htf measure-rank -"""
+
+_TABLE_ROWS = 12
+
+
+@app.command(epilog=EXAMPLES)
+@with_config(FitConfig)
+def fit(
+    config: FitConfig,
+    data: Annotated[
+        Optional[str], typer.Argument(metavar="DATA", help="Observations, or data with holes; any format, - for stdin.")
+    ] = None,
+    output: Annotated[
+        Optional[str],
+        typer.Option(
+            "--output", "-o", metavar="FOLDER", help="Run folder (runs/NAME of DATA), or - for the model on stdout."
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")] = False,
+    force: ForceOption = False,
+    format: FormatOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Fit a factorization by gradient descent from a small start, and record how its components grow.
+
+    Values of data files are divided by their rms for the fit, and the result is scaled back (--scale).
+    """
+    from htfcli.console import RecordWriter, StopSignals, note, progress
+    from htfcli.experiments.fit_run import FitRun
+    from htfcli.files.artefacts import save_factorization
+    from htfcli.files.container import refuse_terminal
+
+    output = output or f"runs/{'fit' if data in (None, '-') else Path(str(data)).name.split('.')[0]}"
+    if output == "-":
+        refuse_terminal()
+    run = FitRun(config, data, output, resume=resume, force=force)
+    note(run.describe(), quiet)
+    writer = RecordWriter(
+        format, table_row, lambda number, count: number % -(-count // _TABLE_ROWS) == 0 or number == count - 1
+    )
+    with StopSignals() as stop, progress("fit", run.settings.iterations, quiet) as show:
+        latest: dict[str, Any] = {}
+
+        def on_record(record: dict[str, Any]) -> None:
+            latest.update(record)
+            if output != "-":
+                writer.write(record)
+
+        def should_stop(iteration: int) -> bool:
+            if latest:
+                show(iteration, f"train loss {latest['train_loss']:.3g}")
+            return stop.received
+
+        model = run.run(on_record, should_stop)
+    if output == "-":
+        save_factorization("-", model, run.settings.model_dump(mode="json"))
+    writer.close()
+    note(run.ending() + ("" if output == "-" else f"; saved {output}"), quiet)
+
+
+def table_row(record: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a record that a person follows."""
+    columns = {
+        "iteration": "iteration",
+        "train_loss": "train loss",
+        "test_loss": "test loss",
+        "test_error": "test error",
+        "reconstruction_error": "tensor error",
+    }
+    row = {title: record[name] for name, title in columns.items() if name in record}
+    groups = [n for n in record["nodes"] if "effective_rank" in n and len(n["modes"]) > 1]
+    return row | {f"eff. rank {n['node']}": n["effective_rank"] for n in groups[-2:][:1]}

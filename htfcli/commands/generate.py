@@ -1,0 +1,60 @@
+"""`htf generate`: learning problems with a known answer."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from htfcli.config import TargetConfig
+from htfcli.options import ForceOption, FormatOption, QuietOption, with_config
+
+app = typer.Typer(rich_markup_mode=None, help="Make learning problems with a known answer.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    pass
+
+
+EXAMPLES = """\b
+Examples:
+  htf generate tensor --order 4 --dim 8 --rank 5 --observed 2048 -o data.safetensors
+  htf generate tensor --target cp --dims 16,16,16 --observed 50% -o - | htf inspect -"""
+
+
+@app.command("tensor", epilog=EXAMPLES)
+@with_config(TargetConfig)
+def tensor(
+    config: TargetConfig,
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Observations file, or - for stdout.")],
+    force: ForceOption = False,
+    format: FormatOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Make a low-rank tensor and observe entries or random measurements of it."""
+    from htfcli.console import RecordWriter, note
+    from htfcli.engine.tensors.target import make_observations
+    from htfcli.files.artefacts import save_observations, task_of
+    from htfcli.files.container import refuse_existing
+    from htfcli.files.readers import read_mask
+
+    refuse_existing(output, force)
+    observations = make_observations(config, None if config.mask is None else read_mask(config.mask))
+    save_observations(output, observations, config.model_dump(mode="json"))
+    record = {
+        "kind": "observations",
+        "output": output,
+        "target": config.target,
+        "task": task_of(observations.train),
+        "dims": list(observations.dims),
+        "train": len(observations.train),
+        "test": 0 if observations.test is None else len(observations.test),
+    }
+    if output == "-":
+        size = " x ".join(map(str, observations.dims))
+        note(f"{record['train']:,} train and {record['test']:,} test observations of a {size} tensor", quiet)
+        return
+    writer = RecordWriter(format, lambda r: {k: v for k, v in r.items() if k != "kind"})
+    writer.write(record)
+    writer.close()

@@ -1,0 +1,65 @@
+"""`htf plot`: figures from records."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from htfcli.options import ForceOption, QuietOption
+
+app = typer.Typer(rich_markup_mode=None)
+
+EXAMPLES = """\b
+Examples:
+  htf plot runs/dynamics -o dynamics.png
+  htf fit data.safetensors -o runs/a | htf plot - --what norms --what loss --log-y -o a.pdf"""
+
+
+@app.command(epilog=EXAMPLES)
+def plot(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Run folders or record files, drawn side by side; - for stdin."),
+    ],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help=".png, .svg or .pdf; - for PNG on stdout.")
+    ],
+    what: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--what",
+            metavar="QUANTITY",
+            autocompletion=lambda: ["norms", "singular-values", "effective-rank", "loss", "error"],
+            help="norms, singular-values, effective-rank, loss or error (repeatable).  [default: all but error]",
+        ),
+    ] = None,
+    node: Annotated[
+        Optional[list[str]],
+        typer.Option("--node", metavar="MODES", help="Show this node or matricization, e.g. 0,1 (repeatable)."),
+    ] = None,
+    top: Annotated[
+        Optional[int], typer.Option("--top", metavar="N", min=1, help="Curves per panel.  [default: all]")
+    ] = None,
+    log_x: Annotated[bool, typer.Option("--log-x", help="Logarithmic iterations.")] = False,
+    log_y: Annotated[bool, typer.Option("--log-y", help="Logarithmic values.")] = False,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Draw what fits recorded: local component norms, singular values, effective ranks, losses.
+
+    One run is a grid of panels, several are one column each. Unless --node says otherwise the largest nodes are shown.
+    """
+    from htfcli.config import mode_sets
+    from htfcli.console import note
+    from htfcli.experiments.plots import DEFAULT, Run, kind_of, plot_runs, render
+    from htfcli.files.container import refuse_existing, write_bytes
+    from htfcli.files.run_folder import load_records
+
+    kind = kind_of(output)
+    refuse_existing(output, force)
+    loaded = [Run(*load_records(argument)) for argument in runs]
+    figure = plot_runs(loaded, what or DEFAULT, mode_sets(node or []), top=top, log_x=log_x, log_y=log_y)
+    write_bytes(output, render(figure, kind))
+    if output != "-":
+        note(f"wrote {output}", quiet)

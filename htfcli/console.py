@@ -1,0 +1,173 @@
+"""The stream rule: stdout carries records (or an artefact's bytes) and nothing else, everything said goes to stderr.
+
+Records are a table when stdout is a terminal and JSON Lines when it is not; `--format` overrides. Progress is shown
+only when stderr is a terminal.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Literal
+
+from htfcli.errors import Interrupted
+
+Format = Literal["table", "jsonl", "csv"]
+Row = dict[str, Any]
+
+
+def note(text: str, quiet: bool = False) -> None:
+    """Say something on stderr."""
+    if not quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
+class RecordWriter:
+    """Writes records to stdout as they come; a table when all are there.
+
+    Args:
+        format: table, jsonl or csv; by default the one that suits stdout.
+        row: record -> cells of its table row by column title. keep: which rows a table shows, of how many.
+    """
+
+    def __init__(
+        self,
+        format: Format | None,
+        row: Callable[[Row], Row],
+        keep: Callable[[int, int], bool] = lambda number, count: True,
+    ) -> None:
+        self.format = format or ("table" if sys.stdout.isatty() else "jsonl")
+        self._row, self._keep = row, keep
+        self._rows: list[Row] = []
+        self._columns: list[str] | None = None
+
+    def write(self, record: Row) -> None:
+        if self.format == "jsonl":
+            sys.stdout.write(to_json(record) + "\n")
+            sys.stdout.flush()
+        elif self.format == "csv":
+            flat = dict(flatten(record))
+            writer = csv.writer(sys.stdout, lineterminator="\n")
+            if self._columns is None:
+                self._columns = list(flat)
+                writer.writerow(self._columns)
+            writer.writerow([flat.get(column, "") for column in self._columns])
+            sys.stdout.flush()
+        else:
+            self._rows.append(self._row(record))
+
+    def close(self) -> None:
+        """Draw the table, if that is the format."""
+        if self.format != "table" or not self._rows:
+            return
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for column in self._rows[0]:
+            table.add_column(column, justify="left" if isinstance(self._rows[0][column], str) else "right")
+        for number, row in enumerate(self._rows):
+            if self._keep(number, len(self._rows)):
+                table.add_row(*(cell(value) for value in row.values()))
+        Console().print(table)
+
+
+def to_json(record: Row) -> str:
+    """One line of JSON; numbers that JSON does not have become null."""
+    try:
+        return json.dumps(record, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(record), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list) else value
+
+
+def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested record to (dotted key, plain value); an item of a list is known by its `node` where it has one."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            key = item["node"] if isinstance(item, Mapping) and "node" in item else number
+            yield from flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
+
+
+def cell(value: Any) -> str:
+    """A table cell: four significant digits, lists as they come."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return "  ".join(cell(item) for item in value)
+    return str(value)
+
+
+@contextmanager
+def progress(label: str, total: int | None, quiet: bool) -> Iterator[Callable[[int, str], None]]:
+    """A progress line on stderr while the block runs; yields `update(done, detail)`, which may be called often."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda done, detail: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn(label),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=total, detail="")
+        yield lambda done, detail: bar.update(task, completed=done, detail=detail)
+
+
+class StopSignals:
+    """Within the block, Ctrl-C and SIGTERM set `received` instead of ending the process; a second Ctrl-C ends it."""
+
+    received = False
+
+    def __enter__(self) -> StopSignals:
+        self._before = {s: signal.signal(s, self._receive) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = True
+
+
+def terminate(number: int, frame: FrameType | None) -> None:
+    """Handler of SIGTERM outside `StopSignals`: end as Ctrl-C does."""
+    raise Interrupted("stopped by SIGTERM")

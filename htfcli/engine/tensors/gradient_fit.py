@@ -1,0 +1,231 @@
+"""Fitting a factorization by gradient descent from a small start: the loop, its stop rules and its resumable state."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from htfcli.config import FitConfig
+from htfcli.engine.tensors.cp import CPFactorization
+from htfcli.engine.tensors.dynamics import init_balanced
+from htfcli.engine.tensors.factorization import Factorization
+from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
+from htfcli.engine.tensors.losses import LOSSES
+from htfcli.engine.tensors.matrix import MatrixFactorization
+from htfcli.engine.tensors.mode_tree import tree_of
+from htfcli.engine.tensors.observations import Observations, rescale, split
+from htfcli.engine.tensors.optimizers import make_optimizer
+from htfcli.engine.tensors.recording import Record, Recorder, SampleLoss
+from htfcli.engine.training.device import captured, choose_device
+from htfcli.errors import ConfigError, RunError
+
+DEFAULT_WIDTH = 32
+DEFAULT_START = 1e-4  # root mean square of the entries at the start, in units of the data's
+_EXPLODED = 1e6  # a loss this many times the first one (or 1) has exploded
+
+
+def build_model(config: FitConfig, dims: tuple[int, ...], device: torch.device) -> Factorization:
+    """The factorization a configuration asks for, initialized with its seed.
+
+    Raises:
+        ConfigError: if tree or widths do not fit the dims.
+    """
+    dtype = torch.float32 if config.dtype == "float32" else torch.float64
+    model: Factorization
+    if config.model == "matrix":
+        assert not isinstance(config.width, dict)
+        model = MatrixFactorization(dims, config.depth, config.width, dtype=dtype, device=device)
+    elif config.model == "cp":
+        width = config.width if isinstance(config.width, int) else DEFAULT_WIDTH
+        model = CPFactorization(dims, width, dtype=dtype, device=device)
+    else:
+        tree = tree_of(config.tree, len(dims), config.arity)
+        widths = DEFAULT_WIDTH if config.width is None else config.width
+        model = HierarchicalTensorFactorization(dims, widths, tree, dtype=dtype, device=device)
+    generator = torch.Generator().manual_seed(config.seed)
+    std = model.gaussian_std(DEFAULT_START) if config.init_std is None else config.init_std
+    if config.init == "balanced":
+        init_balanced(model, std, generator)
+    else:
+        model.init_gaussian(std, generator)
+    return model
+
+
+def prepare(observations: Observations, config: FitConfig) -> tuple[Observations, float]:
+    """The learning problem a configuration makes of observed data: a held-out part, values of root mean square one.
+
+    Returns: the observations to fit, and the factor that scaled their values (1 where the true tensor is known).
+    Raises:
+        ConfigError: if a part is to be held out and there is one already.
+    """
+    if config.test_fraction is not None:
+        if observations.test is not None:
+            raise ConfigError(
+                "the observations already have a held-out part",
+                got=f"{len(observations.test)}",
+                next_step="Leave --test-fraction out.",
+            )
+        generator = torch.Generator().manual_seed(config.seed)
+        train, test = split(observations.train, config.test_fraction, generator)
+        observations = Observations(observations.dims, train, test, observations.target)
+    rms = float(observations.train.value.square().mean().sqrt())
+    if config.scale == "none" or observations.target is not None or rms == 0 or not math.isfinite(rms):
+        return observations, 1.0
+    return rescale(observations, 1 / rms), 1 / rms
+
+
+def fit(observations: Observations, config: FitConfig | None = None) -> tuple[Factorization, list[Record]]:
+    """Fit a factorization to observations.
+
+    Args:
+        observations: a `Observations`. config: how; the defaults of `htf fit` if None.
+    Returns: the factorization, in the units of the data, and the records of the run.
+    Raises:
+        ConfigError: if the configuration does not fit the data. RunError: if the run diverged.
+    """
+    config = config or FitConfig()
+    problem, scale = prepare(observations, config)
+    training = GradientFit(build_model(config, problem.dims, choose_device(config.device)), problem, config)
+    records = list(training.run())
+    return training.result(scale), records
+
+
+class GradientFit:
+    """One training run.
+
+    Args:
+        model: trained in place. observations: what it is fitted to. config: how.
+
+    Attributes:
+        iteration: steps taken so far. stop_reason: why `run` ended: iterations, loss, seconds or interrupted.
+    """
+
+    def __init__(self, model: Factorization, observations: Observations, config: FitConfig) -> None:
+        self.model, self.config = model, config
+        self.iteration = 0
+        self.stop_reason = ""
+        self._train = observations.train
+        self._batch = min(config.batch_size or len(self._train), len(self._train))
+        self._calm = 0  # records in a row with the train loss under the tolerance
+        self._limit = 0.0  # the loss at which the run has exploded; set by the first record
+        parameters = model.parameters
+        parameters.grad = self._gradient = torch.zeros_like(parameters)
+        self._optimizer = make_optimizer(config.optimizer, parameters, config.lr, config.momentum)
+        loss = LOSSES[config.loss]
+        self._recorder = Recorder(model, observations, config, loss, self._gradient)
+        full = self._batch == len(self._train)
+        self._loss = loss
+        self._whole = SampleLoss(model, self._train, loss, self._gradient if full else None)
+        if full:
+            self._descend = captured(self._whole.forward_backward, parameters.device)
+            self._advance = self._captured_step()
+        else:
+            self._descend, self._advance = self._descend_on_batch, self._optimizer.step
+        self._epoch, self._permutation = -1, torch.empty(0, dtype=torch.int64)
+        self._good: dict[str, Tensor] | None = None
+
+    @torch.no_grad()
+    def run(self, should_stop: Callable[[int], bool] = lambda iteration: False) -> Iterator[Record]:
+        """Train until a stop rule holds; yields a record every `record_every` iterations and at the end.
+
+        At every yield the state is that after the recorded step, so that it can be saved. An interruption yields
+        nothing: resuming from `state` then gives the records and weights of an uninterrupted run.
+
+        Raises:
+            RunError: if the loss is NaN, infinite or has exploded; `good_state` is the one at the last record before.
+        """
+        started = time.monotonic()
+        config = self.config
+        while True:
+            if should_stop(self.iteration):
+                self.stop_reason = "interrupted"
+                return
+            out_of_time = config.seconds is not None and time.monotonic() - started >= config.seconds
+            last = self.iteration >= config.iterations or out_of_time
+            due = self.iteration % config.record_every == 0
+            self._descend()
+            if not due and not last:
+                self._advance()
+                self.iteration += 1
+                continue
+            if self._batch < len(self._train):
+                self._whole.forward()
+            self._check_loss(self._whole.loss())
+            record = self._recorder.measure(self.iteration, self._whole)
+            calm = config.until_loss is not None and record["train_loss"] < config.until_loss
+            self._calm = self._calm + 1 if calm else 0
+            if last or self._calm >= config.patience:
+                self.stop_reason = (
+                    "loss" if self._calm >= config.patience else "seconds" if out_of_time else "iterations"
+                )
+                yield record
+                return
+            self._good = self.state()
+            self._advance()
+            self._recorder.measure_step(self._optimizer.flow_time)
+            self.iteration += 1
+            yield record
+
+    def result(self, scale: float = 1.0) -> Factorization:
+        """A copy of the model on the CPU, in the units that the data had before `scale` multiplied them."""
+        return self.model.to(device="cpu").scale(1 / scale)
+
+    # --- one iteration ------------------------------------------------------------------------------------------------
+
+    def _captured_step(self) -> Callable[[], None]:
+        """The optimizer's step, captured; its state is as before a first step afterwards."""
+        before = dict(self._optimizer.state)
+        parameters = self.model.parameters
+        step = captured(self._optimizer.step, parameters.device, [parameters, *before.values()])
+        for name, tensor in self._optimizer.state.items():
+            if name not in before:  # made by the warm-up
+                tensor.zero_()
+        return step
+
+    def _descend_on_batch(self) -> None:
+        """Gradient on this iteration's batch: the next part of a permutation that seed and epoch determine."""
+        per_epoch = math.ceil(len(self._train) / self._batch)
+        epoch, part = divmod(self.iteration, per_epoch)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(1_000_003 * self.config.seed + epoch)
+            self._permutation = torch.randperm(len(self._train), generator=generator)
+            self._epoch = epoch
+        rows = self._permutation[part * self._batch : (part + 1) * self._batch]
+        SampleLoss(self.model, self._train.select(rows), self._loss, self._gradient).forward_backward()
+
+    def _check_loss(self, loss: float) -> None:
+        if not self._limit:
+            self._limit = _EXPLODED * max(loss, 1.0) if math.isfinite(loss) else math.inf
+        if math.isfinite(loss) and loss <= self._limit:
+            return
+        raise RunError(
+            f"training diverged by iteration {self.iteration}",
+            got=f"train loss {loss:.3g}",
+            next_step=f"Lower --lr (now {self.config.lr:g}) or --init-std.",
+        )
+
+    # --- resumable state ----------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Tensor]:
+        """Copies of all that changes: parameters, optimizer, counters."""
+        counters = torch.tensor([self.iteration, self._calm], dtype=torch.int64)
+        state = {"parameters": self.model.parameters.clone(), "counters": counters}
+        state["limit"] = torch.tensor(self._limit, dtype=torch.float64)
+        return state | {f"optimizer.{key}": value.clone() for key, value in self._optimizer.state.items()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Continue from `state()` of a run with the same model, data and configuration."""
+        self.iteration, self._calm = (int(c) for c in state["counters"])
+        self._limit = float(state["limit"])
+        self.model.parameters.copy_(state["parameters"])
+        prefix = "optimizer."
+        self._optimizer.load_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+
+    @property
+    def good_state(self) -> dict[str, Tensor] | None:
+        """State at the last record with a sound loss, or None."""
+        return self._good

@@ -1,0 +1,47 @@
+"""Hierarchical tensor factorization on any mode tree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from htfcli.engine.tensors.factorization import Factorization, uniform_widths
+from htfcli.engine.tensors.mode_tree import ModeTree
+
+
+class HierarchicalTensorFactorization(Factorization):
+    """Hierarchical tensor factorization (HTF).
+
+    With T^(n, r) = W^(n)[:, r] at leaves and
+
+        T^(v, r) = sum over r' of W^(v)[r', r] * (outer product over children c of T^(c, r'))
+
+    at interior nodes, axes put in ascending order, the tensor is T^(root, 0).
+    Source: Razin, Maman and Cohen (ICML 2022), hierarchical tensor factorization.
+
+    Args:
+        dims: mode dimensions (d_0, ..., d_{N-1}).
+        widths: number of local components: one number, one a level from the leaves up, or by node label.
+        tree: the mode tree; balanced binary if None.
+        dtype, device: of the weights, which start at zero.
+
+    Raises:
+        ConfigError: if tree, dims and widths do not fit each other.
+
+    Weights are named by node label: `{0}` (d_0, R), `{0,1}` (R, R'), and the root's (R_root, 1).
+    """
+
+    kind = "htf"
+
+    def __init__(
+        self,
+        dims: Sequence[int],
+        widths: int | Sequence[int] | Mapping[str, int],
+        tree: ModeTree | None = None,
+        *,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        tree = tree or ModeTree.named("balanced", len(dims))
+        super().__init__(dims, tree, uniform_widths(tree, widths), dtype=dtype, device=device)

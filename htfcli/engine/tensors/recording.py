@@ -1,0 +1,173 @@
+"""One record of a fit: losses and errors, and for every node its local components and its matricization's spectrum."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from htfcli.config import FitConfig
+from htfcli.engine.tensors.dynamics import LocalComponents, MatrixComponents, local_components
+from htfcli.engine.tensors.evaluation import Evaluation
+from htfcli.engine.tensors.factorization import Factorization
+from htfcli.engine.tensors.losses import Loss
+from htfcli.engine.tensors.matricization import Spectrum
+from htfcli.engine.tensors.observations import Observations, Sample
+from htfcli.engine.tensors.ranks import FactoredSpectra, factored_spectrum, relative_error
+
+Record = dict[str, Any]
+_DENSE_TARGET = 2**22  # entries up to which the reconstruction error is computed on the tensors themselves
+
+
+class SampleLoss:
+    """Loss and relative error of a factorization at a sample, as its weights change in place.
+
+    Args:
+        model: the factorization. sample: what it is compared with. loss: which loss.
+        gradient: (p,) where to write the loss's gradient with respect to the parameters, or None.
+    """
+
+    def __init__(self, model: Factorization, sample: Sample, loss: Loss, gradient: Tensor | None = None) -> None:
+        views = None if gradient is None else model.views(gradient)
+        self._evaluation = Evaluation(model.tree, model.node_weights, model.dims, sample, views)
+        values = sample.value.to(model.parameters)
+        order = self._evaluation.order
+        self._value = values if order is None else values.index_select(0, order)
+        self._norm = torch.linalg.vector_norm(self._value)
+        self._loss = loss
+        self._residual = torch.empty_like(self._value)
+        self._upstream = torch.empty_like(self._value)
+        self._mean = values.new_empty(())
+
+    def forward(self) -> None:
+        torch.sub(self._evaluation.forward(), self._value, out=self._residual)
+
+    def forward_backward(self) -> None:
+        """Values and gradient at the current weights; no wait for the device."""
+        self.forward()
+        self._loss.gradient(self._residual, out=self._upstream)
+        self._evaluation.backward(self._upstream)
+
+    def loss(self) -> float:
+        """Mean loss at the last forward pass."""
+        return float(self._loss.mean(self._residual))
+
+    def error(self) -> float:
+        """Norm of the residual over the norm of the observed values; NaN if those are all zero."""
+        return float(torch.linalg.vector_norm(self._residual) / self._norm)
+
+
+@dataclass
+class _Tracked:
+    """Components of one node recorded this time, to be measured again after the step."""
+
+    node: int
+    entry: Record
+    components: Tensor
+    norms: Tensor
+
+
+class Recorder:
+    """Measures a run at a point in time.
+
+    Args:
+        model: what is trained. observations: its data; the target too when it is known. config: what to record.
+        gradient: (p,) buffer that holds the loss's gradient when `measure` is called.
+    """
+
+    def __init__(
+        self, model: Factorization, observations: Observations, config: FitConfig, loss: Loss, gradient: Tensor
+    ) -> None:
+        self._model, self._config, self._gradient = model, config, gradient
+        self._test = None if observations.test is None else SampleLoss(model, observations.test, loss)
+        self._target = observations.target
+        self._whole: Evaluation | None = None
+        self._target_dense: Tensor | None = None
+        if self._target is not None and self._target.entries <= _DENSE_TARGET:
+            self._target_dense = self._target.dense().to(model.parameters)
+            self._target_norm = torch.linalg.vector_norm(self._target_dense)
+            self._whole = Evaluation(model.tree, model.node_weights, model.dims)
+        self._tracked: list[_Tracked] = []
+
+    @torch.no_grad()
+    def measure(self, iteration: int, train: SampleLoss) -> Record:
+        """The record of this iteration, but for `measured_derivative`, which `measure_step` adds."""
+        record: Record = {
+            "kind": "iteration",
+            "iteration": iteration,
+            "train_loss": train.loss(),
+            "train_error": train.error(),
+        }
+        if self._test is not None:
+            self._test.forward()
+            record |= {"test_loss": self._test.loss(), "test_error": self._test.error()}
+        if self._target is not None:
+            record["reconstruction_error"] = self._reconstruction_error()
+        components = local_components(self._model)
+        record["unbalancedness"] = components.unbalancedness
+        record["nodes"] = self._nodes(components)
+        if self._config.matricization:
+            record["matricizations"] = [
+                {"node": s.label, "modes": list(s.modes), **self._spectrum(s)}
+                for s in (factored_spectrum(self._model, modes) for modes in self._config.matricization)
+            ]
+        return record
+
+    @torch.no_grad()
+    def measure_step(self, flow_time: float) -> None:
+        """Add the measured derivative: the change of each tracked norm by the step just taken, over its flow time."""
+        moved = local_components(self._model)
+        for tracked in self._tracked:
+            after = moved.norms(tracked.node, tracked.components)
+            tracked.entry["measured_derivative"] = ((after.double() - tracked.norms.double()) / flow_time).tolist()
+
+    def _reconstruction_error(self) -> float | None:
+        if self._whole is not None and self._target_dense is not None:
+            difference = self._whole.forward() - self._target_dense
+            return float(torch.linalg.vector_norm(difference) / self._target_norm)
+        assert self._target is not None
+        return relative_error(self._model, self._target)
+
+    def _nodes(self, components: LocalComponents | MatrixComponents) -> list[Record]:
+        tree = self._model.tree
+        spectra = {s.modes: s for s in reversed(FactoredSpectra(self._model).spectra())}
+        self._tracked = []
+        entries = []
+        for node in range(len(tree.children)):
+            modes = tree.modes[node]
+            spectrum = spectra.pop(modes, None)  # a single-child node has its child's matricization: listed once
+            if spectrum is None and node not in components.nodes:
+                continue
+            entry: Record = {"node": tree.labels[node], "modes": list(modes)}
+            if spectrum is not None:
+                entry |= self._spectrum(spectrum)
+            if node in components.nodes:
+                self._track(components, node, entry)
+            if self._config.weight_norms:
+                weight = self._model.node_weights[node]
+                if weight is not None:
+                    norms = torch.linalg.vector_norm(weight, dim=0).sort(descending=True).values
+                    entry["weight_norms"] = norms[: self._config.top].tolist()
+            entries.append(entry)
+        return entries
+
+    def _spectrum(self, spectrum: Spectrum) -> Record:
+        effective = spectrum.effective_rank
+        return {
+            "singular_values": spectrum.scaled(self._config.top),
+            "effective_rank": None if math.isnan(effective) else effective,
+        }
+
+    def _track(self, components: LocalComponents | MatrixComponents, node: int, entry: Record) -> None:
+        norms = components.norms(node)
+        top = torch.topk(norms, min(self._config.top, len(norms)))
+        predicted = components.predicted_derivatives(node, self._gradient)
+        entry |= {
+            "components": top.indices.tolist(),
+            "component_norms": top.values.tolist(),
+            "predicted_derivative": predicted[top.indices].tolist(),
+        }
+        self._tracked.append(_Tracked(node, entry, top.indices, top.values))

@@ -1,0 +1,63 @@
+"""Choosing a device, and running a fixed sequence of operations on it as fast as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from htfcli.errors import ConfigError
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` (CUDA when there is one), `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        ConfigError: if the device is not there.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda", torch.cuda.current_device()) if count else torch.device("cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ConfigError(
+            f"device {name} is not available",
+            got=f"{count} CUDA devices",
+            allowed=", ".join(["auto", "cpu", *(f"cuda:{i}" for i in range(count))]),
+            next_step="Use --device cpu." if not count else "",
+        )
+    return device
+
+
+def describe_device(device: torch.device) -> str:
+    """For the record of a run: the name of the GPU, or the number of CPU threads."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def captured(function: Callable[[], None], device: torch.device, state: Sequence[Tensor] = ()) -> Callable[[], None]:
+    """A function of fixed buffers, on CUDA captured as a graph: one launch instead of dozens.
+
+    Args:
+        function: reads and writes tensors that stay where they are, and never waits for the device.
+        device: where they are; on a CPU the function is returned as it is.
+        state: tensors that calling the function changes for good; put back after the warm-up that capturing needs.
+    """
+    if device.type != "cuda":
+        return function
+    saved = [tensor.clone() for tensor in state]
+    with torch.cuda.device(device):
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                function()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            function()
+    for tensor, value in zip(state, saved, strict=True):
+        tensor.copy_(value)
+    return graph.replay

@@ -1,0 +1,45 @@
+"""Every error a user can meet, under one root.
+
+The message is one line: what is wrong, both values, the next step. `main()` turns an `HtfError` into
+`Error: <message>` on stderr and the exit code of its class.
+"""
+
+from __future__ import annotations
+
+
+class HtfError(Exception):
+    """Root of all errors raised on purpose.
+
+    Args:
+        what: what is wrong, without a full stop.
+        got: the value met, shown as `(got ...)`.
+        allowed: what would have been accepted, shown beside it.
+        next_step: one sentence that tells the user what to do.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, got: object = None, allowed: object = None, next_step: str = "") -> None:
+        values = [f"{label} {value}" for label, value in (("got", got), ("allowed", allowed)) if value is not None]
+        message = f"{what} ({', '.join(values)})." if values else f"{what}."
+        super().__init__(f"{message} {next_step}".strip())
+
+
+class ConfigError(HtfError):
+    """A wrong option, configuration key or combination of them."""
+
+    exit_code = 2
+
+
+class DataError(HtfError):
+    """A file or tensor that cannot be used: malformed, out of range, too large for the request."""
+
+
+class RunError(HtfError):
+    """A run that started and failed: divergence, a device out of memory, a disk that is full."""
+
+
+class Interrupted(HtfError):  # noqa: N818 -- it is an end, not an error
+    """Ctrl-C or SIGTERM; the state has been saved where there was a place to save it."""
+
+    exit_code = 130

@@ -1,0 +1,205 @@
+"""A fit from input to run folder: load, train, record, checkpoint, save; interruptible at any iteration, resumable."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from htfcli.config import FitConfig
+from htfcli.console import to_json
+from htfcli.engine.tensors.factorization import Factorization
+from htfcli.engine.tensors.gradient_fit import GradientFit, build_model, prepare
+from htfcli.engine.tensors.matricization import DEFAULT_TOLERANCE
+from htfcli.engine.tensors.ranks import FactoredSpectra
+from htfcli.engine.tensors.recording import Record
+from htfcli.engine.training.device import choose_device, describe_device
+from htfcli.errors import ConfigError, Interrupted, RunError
+from htfcli.files import container
+from htfcli.files.artefacts import save_factorization
+from htfcli.files.inputs import fingerprint, load_observations
+from htfcli.files.run_folder import RunFolder, versions
+
+MAY_CHANGE = {"iterations", "seconds", "until_loss", "patience", "checkpoint_every", "threads", "device"}
+
+
+class FitRun:
+    """One fit, ready to go.
+
+    Args:
+        config: settings. On resuming, those of the checkpoint hold and only `MAY_CHANGE` may be given differently.
+        data: input of any kind. output: run folder, or `-` to keep nothing but the result. resume, force: see
+        `RunFolder`.
+
+    Attributes:
+        settings: what is in force. fit: the training run. summary: final numbers, once `run` has ended.
+    """
+
+    def __init__(
+        self, config: FitConfig, data: str | None, output: str, *, resume: bool = False, force: bool = False
+    ) -> None:
+        saved = _saved(output) if resume else None
+        self.settings = config if saved is None else merged(config, saved.config)
+        self._data = data if saved is None or data is not None else str(saved.content.get("input"))
+        if self._data is None or self._data == "None":
+            raise ConfigError(
+                "no data to fit", next_step="Shortest useful call: htf fit data.npy (see htf fit --help)."
+            )
+        dims = None if self.settings.dims is None else tuple(self.settings.dims)
+        observations = load_observations(self._data, dims)
+        self._digest = fingerprint(observations)
+        if saved is not None and saved.content.get("data") != self._digest:
+            raise ConfigError(f"{output} was fitted to other data", next_step="Resume with the data of the first run.")
+        self.observations, self.scale = prepare(observations, self.settings)
+        self.device = choose_device(self.settings.device)
+        if self.settings.threads is not None:
+            torch.set_num_threads(self.settings.threads)
+        self.fit = GradientFit(
+            build_model(self.settings, observations.dims, self.device), self.observations, self.settings
+        )
+        if saved is not None:
+            self.fit.load_state(saved.tensors())
+        self.folder = None if output == "-" else RunFolder(output, resume=resume, force=force)
+        self.summary: dict[str, Any] = {}
+
+    def describe(self) -> str:
+        """What is about to happen, in a line."""
+        model, test = self.fit.model, self.observations.test
+        return (
+            f"{model.kind} of {' x '.join(map(str, model.dims[:8]))}{' x ...' if model.order > 8 else ''}, "
+            f"{len(model.parameters):,} parameters; {len(self.observations.train):,} observations, "
+            f"{0 if test is None else len(test):,} held out; {self.settings.dtype} on {describe_device(self.device)}"
+        )
+
+    def ending(self) -> str:
+        """How it ended, in a line."""
+        s = self.settings
+        why = {
+            "iterations": "all iterations done",
+            "loss": f"train loss under {s.until_loss:g} for {s.patience} records" if s.until_loss is not None else "",
+            "seconds": "time is up",
+        }[self.fit.stop_reason]
+        error = self.summary.get("test_error")
+        held_out = "" if error is None else f", held-out relative error {error:.4g}"
+        return f"{why} at iteration {self.fit.iteration:,} after {self.summary['seconds']:.1f} s{held_out}"
+
+    def run(self, on_record: Callable[[Record], None], should_stop: Callable[[int], bool]) -> Factorization:
+        """Train to the end and save everything.
+
+        Args:
+            on_record: called with each record. should_stop: called before each iteration; True interrupts.
+        Returns: the result in the units of the data.
+        Raises:
+            RunError: if the run diverged; the last good state has been saved.
+            Interrupted: if `should_stop` said so; the state has been saved.
+        """
+        started, first = time.monotonic(), self.fit.iteration
+        if self.folder is None:
+            return self._train(on_record, should_stop, started, first)
+        with self.folder:
+            self.folder.write_config(
+                self.settings.model_dump(mode="json"),
+                {"data": self._data, "device": describe_device(self.device)} | versions(),
+            )
+            self.folder.start_records(before=first)
+            model = self._train(on_record, should_stop, started, first)
+            self._checkpoint(self.fit.state())
+            save_factorization(self.folder.path / "model.safetensors", model, self.settings.model_dump(mode="json"))
+            self.folder.write_summary(self.summary)
+        return model
+
+    def _train(
+        self, on_record: Callable[[Record], None], should_stop: Callable[[int], bool], started: float, first: int
+    ) -> Factorization:
+        saved_at = time.monotonic()
+        record: Record = {}
+        try:
+            for record in self.fit.run(should_stop):
+                if self.folder is not None:
+                    self.folder.append(to_json(record))
+                    if time.monotonic() - saved_at >= self.settings.checkpoint_every:
+                        self._checkpoint(self.fit.state())
+                        saved_at = time.monotonic()
+                on_record(record)
+        except RunError as error:
+            raise RunError(str(error).rstrip(".") + self._keep(self.fit.good_state)) from None
+        except BrokenPipeError:  # whoever read the records has gone
+            self._keep(self.fit.state())
+            raise
+        if self.fit.stop_reason == "interrupted":
+            raise Interrupted(f"interrupted at iteration {self.fit.iteration}{self._keep(self.fit.state())}")
+        model = self.fit.result(self.scale)
+        self.summary = self._summarize(model, record, time.monotonic() - started, first)
+        return model
+
+    def _keep(self, state: dict[str, torch.Tensor] | None) -> str:
+        """Save a state on the way out; the end of a sentence that says where it is."""
+        if self.folder is None or state is None:
+            return ""
+        self._checkpoint(state)
+        iteration = int(state["counters"][0])
+        return f"; the state of iteration {iteration} is saved, continue with: htf fit --resume -o {self.folder.path}"
+
+    def _checkpoint(self, state: dict[str, torch.Tensor]) -> None:
+        assert self.folder is not None
+        self.folder.save_checkpoint(
+            state, self.settings.model_dump(mode="json"), {"data": self._digest, "input": _absolute(self._data)}
+        )
+
+    def _summarize(self, model: Factorization, record: Record, seconds: float, first: int) -> dict[str, Any]:
+        spectra = FactoredSpectra(model.to(torch.float64)).spectra()
+        steps = self.fit.iteration - first
+        final = {key: value for key, value in record.items() if not isinstance(value, list | str)}
+        return {
+            "kind": "fit",
+            "stop_reason": self.fit.stop_reason,
+            **final,
+            "hierarchical_rank": {s.label: s.rank() for s in spectra},
+            "rank_tolerance": DEFAULT_TOLERANCE,
+            "effective_rank": {s.label: None if math.isnan(s.effective_rank) else s.effective_rank for s in spectra},
+            "parameters": len(model.parameters),
+            "value_scale": self.scale,
+            "seconds": round(seconds, 3),
+            "iterations_per_second": round(steps / seconds, 1) if steps else None,
+            "device": describe_device(self.device),
+            "versions": versions(),
+        }
+
+
+def _saved(output: str) -> container.Artefact:
+    if output == "-":
+        raise ConfigError("--resume needs the run folder of the run to continue", got="-o -")
+    path = Path(output) / "checkpoint.safetensors"
+    if not path.exists():
+        raise ConfigError(f"{output} has no checkpoint to resume from", next_step="Start the run without --resume.")
+    return container.read(path).expect("checkpoint")
+
+
+def merged(config: FitConfig, saved: dict[str, Any]) -> FitConfig:
+    """The saved settings, with what `config` was explicitly given.
+
+    Raises:
+        ConfigError: if that changes what the run is.
+    """
+    before = FitConfig.checked(saved)
+    given = {name: getattr(config, name) for name in config.model_fields_set}
+    changed = {n: v for n, v in given.items() if v != getattr(before, n) and n not in MAY_CHANGE}
+    if changed:
+        name, value = next(iter(changed.items()))
+        flag = "--" + name.replace("_", "-")
+        raise ConfigError(
+            f"{flag} cannot change when a run is resumed",
+            got=value,
+            allowed=getattr(before, name),
+            next_step="Leave it out.",
+        )
+    return before.model_copy(update=given)
+
+
+def _absolute(data: str | None) -> str | None:
+    """An input that can be found again from another folder; stdin cannot."""
+    return None if data is None or data == "-" else str(Path(data).resolve())

@@ -1,0 +1,170 @@
+"""Our objects in our container: factorizations, observations and dense tensors to named tensors and back, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from annotated_types import Len
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from torch import Tensor
+
+from htfcli.engine.tensors.cp import CPFactorization
+from htfcli.engine.tensors.factorization import Factorization, matrix_shapes
+from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
+from htfcli.engine.tensors.matrix import MatrixFactorization
+from htfcli.engine.tensors.mode_tree import ModeTree
+from htfcli.engine.tensors.observations import (
+    Entries,
+    MatrixMeasurements,
+    Observations,
+    RankOneMeasurements,
+    Sample,
+    checked_entries,
+)
+from htfcli.errors import ConfigError, DataError
+from htfcli.files import container
+from htfcli.files.container import Artefact
+
+FACTORIZATIONS: dict[str, type[Factorization]] = {
+    cls.kind: cls for cls in (HierarchicalTensorFactorization, CPFactorization, MatrixFactorization)
+}
+
+
+class _Description(BaseModel):
+    """What `Factorization.describe` writes, validated."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    kind: str
+    dims: list[int]
+    children: list[list[int]]
+    widths: list[int]
+
+
+def save_factorization(destination: str | Path, model: Factorization, config: Mapping[str, Any] | None = None) -> None:
+    container.save(destination, "factorization", model.weights, model.describe(), config)
+
+
+def to_factorization(artefact: Artefact) -> Factorization:
+    """The factorization in a container of that kind.
+
+    Raises:
+        DataError: if the description is malformed or does not fit the weights.
+    """
+    return _rebuild(artefact.expect("factorization"), artefact.content, artefact.tensors())
+
+
+def _rebuild(artefact: Artefact, description: object, weights: dict[str, Tensor]) -> Factorization:
+    try:
+        told = _Description.model_validate(description)
+        cls = FACTORIZATIONS[told.kind]
+        nested: list[Any] = list(range(len(told.dims)))
+        for children in told.children:
+            nested.append([nested[c] for c in children])
+        tree = ModeTree.from_nested(nested[-1])
+        if [list(tree.children[v]) for v in tree.interior] != told.children or tree.order != len(told.dims):
+            raise ValueError
+        widths = dict(zip(tree.interior, told.widths, strict=True))
+    except (ValidationError, KeyError, IndexError, ValueError, ConfigError):
+        raise DataError(f"{artefact.name} is damaged: its description of the factorization is malformed") from None
+    stored = sum(w.numel() for w in weights.values())
+    claimed = sum(r * c for r, c in matrix_shapes(told.dims, tree, widths, cls.root_weighted))
+    if stored != claimed or any(not w.is_floating_point() for w in weights.values()):
+        raise DataError(f"{artefact.name} is damaged: its weights do not fit", got=stored, allowed=f"{claimed} numbers")
+    dtype = torch.float32 if all(w.dtype == torch.float32 for w in weights.values()) else torch.float64
+    return cls.blank(told.dims, tree, widths, dtype).load(weights)
+
+
+class _Content(BaseModel):
+    """Content of an observations file, validated."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    dims: Annotated[list[PositiveInt], Len(2)]
+    task: Literal["completion", "rank-one sensing", "matrix sensing"]
+    target: dict[str, Any] | None = None
+
+
+def save_observations(
+    destination: str | Path, observations: Observations, config: Mapping[str, Any] | None = None
+) -> None:
+    tensors: dict[str, Tensor] = {}
+    for part, sample in (("train", observations.train), ("test", observations.test)):
+        if sample is not None:
+            tensors |= {f"{part}/{name}": tensor for name, tensor in _sample_tensors(sample).items()}
+    target = observations.target
+    if target is not None:
+        tensors |= {f"target/{name}": weight for name, weight in target.weights.items()}
+    content = {
+        "dims": list(observations.dims),
+        "task": task_of(observations.train),
+        "target": None if target is None else target.describe(),
+    }
+    container.save(destination, "observations", tensors, content, config)
+
+
+def task_of(sample: Sample) -> str:
+    """completion, rank-one sensing or matrix sensing."""
+    names = {Entries: "completion", RankOneMeasurements: "rank-one sensing", MatrixMeasurements: "matrix sensing"}
+    return names[type(sample)]
+
+
+def _sample_tensors(sample: Sample) -> dict[str, Tensor]:
+    if isinstance(sample, Entries):
+        return {
+            "index": sample.index.to(torch.int32 if _fits_int32(sample.index) else torch.int64),
+            "value": sample.value,
+        }
+    if isinstance(sample, MatrixMeasurements):
+        return {"matrices": sample.matrices, "value": sample.value}
+    return {f"vector{k}": v for k, v in enumerate(sample.vectors)} | {"value": sample.value}
+
+
+def _fits_int32(index: Tensor) -> bool:
+    return index.numel() == 0 or int(index.max()) < 2**31
+
+
+def to_observations(artefact: Artefact) -> Observations:
+    """The observations in a container of that kind, checked: ranges, duplicates, finite values.
+
+    Raises:
+        DataError: on the first problem found.
+    """
+    artefact.expect("observations")
+    try:
+        content = _Content.model_validate(artefact.content)
+    except ValidationError:
+        raise DataError(f"{artefact.name} is damaged: its description of the observations is malformed") from None
+    dims = tuple(content.dims)
+    train = _to_sample(artefact, "train", content.task, dims)
+    test = _to_sample(artefact, "test", content.task, dims) if artefact.tensors("test/") else None
+    target = None if content.target is None else _rebuild(artefact, content.target, artefact.tensors("target/"))
+    return Observations(dims, train, test, target)
+
+
+def _to_sample(artefact: Artefact, part: str, task: str, dims: tuple[int, ...]) -> Sample:
+    tensors = artefact.tensors(f"{part}/")
+    count = len(tensors["value"]) if "value" in tensors and tensors["value"].dim() == 1 else -1
+    wanted: dict[str, tuple[int, ...]] = {"value": (count,)}
+    if task == "completion":
+        wanted["index"] = (count, len(dims))
+    elif task == "matrix sensing":
+        wanted["matrices"] = (count, *dims)
+    else:
+        wanted |= {f"vector{k}": (count, d) for k, d in enumerate(dims)}
+    if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != wanted:
+        raise DataError(f"{artefact.name} is damaged: its {part} observations do not have the shapes they should")
+    if count == 0:
+        raise DataError(f"{artefact.name} has no {part} observations")
+    value = tensors["value"].double()
+    if task == "matrix sensing":
+        sample: Sample = MatrixMeasurements(tensors["matrices"].double(), value)
+    elif task == "completion":
+        sample = checked_entries(tensors["index"].long(), value, dims, f"{artefact.name}: {part} observation")
+    else:
+        sample = RankOneMeasurements(tuple(tensors[f"vector{k}"].double() for k in range(len(dims))), value)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise DataError(f"{artefact.name}: a {part} {name} is NaN or infinite")
+    return sample

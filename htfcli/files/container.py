@@ -1,0 +1,209 @@
+"""The container of everything we write: safetensors with metadata, written whole or not at all.
+
+Metadata: `htf.kind` (observations, tensor, factorization, checkpoint), `htf.schema`, `htf.version`, `htf.config` (the
+resolved configuration as JSON) and `htf.content` (what the tensors mean, as JSON). Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from htfcli._version import __version__
+from htfcli.errors import ConfigError, DataError
+
+SCHEMA = "1"
+os.umask(_UMASK := os.umask(0))  # reading it means setting it
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A container as read: its metadata, and tensors loaded when asked for.
+
+    Args:
+        name: for messages. kind, version: `htf.kind` and `htf.version`. content, config: the JSON metadata.
+        path: where the tensors are.
+    """
+
+    name: str
+    kind: str
+    version: str
+    content: dict[str, Any]
+    config: dict[str, Any]
+    path: Path
+
+    def tensors(self, prefix: str = "") -> dict[str, Tensor]:
+        """All tensors whose name begins with `prefix`, under the rest of their name."""
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                return {key[len(prefix) :]: file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}
+        except (SafetensorError, OSError) as error:
+            raise DataError(f"{self.name} is damaged: {error}") from None
+
+    def shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Type and shape of every tensor, from the header alone."""
+        with safe_open(self.path, framework="pt") as file:
+            slices = {key: file.get_slice(key) for key in file.keys()}
+            return {key: (s.get_dtype(), tuple(s.get_shape())) for key, s in slices.items()}
+
+    def expect(self, *kinds: str) -> Artefact:
+        """Itself, if its kind is among `kinds`.
+
+        Raises:
+            DataError: otherwise.
+        """
+        if self.kind not in kinds:
+            raise DataError(f"{self.name} holds something else", got=self.kind, allowed=" or ".join(kinds))
+        return self
+
+
+# --- bytes ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; what was written there is flushed to disk and takes its place, or nothing does.
+
+    Raises:
+        DataError: if the place cannot be written or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fchmod(file.fileno(), 0o666 & ~_UMASK)  # safetensors makes files private
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except (OSError, SafetensorError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise DataError(f"cannot write {path}: {reason}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_bytes(destination: str, data: bytes) -> None:
+    """Write a small file whole or not at all, or to stdout if `destination` is `-`."""
+    if destination == "-":
+        copy_to_stdout(io.BytesIO(data))
+        return
+    with atomic_write(Path(destination)) as temporary:
+        temporary.write_bytes(data)
+
+
+def save(
+    destination: str | Path,
+    kind: str,
+    tensors: Mapping[str, Tensor],
+    content: Mapping[str, Any],
+    config: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a container to a file, or to stdout if `destination` is `-`; the same bytes for the same content.
+
+    Raises:
+        DataError: if it cannot be written. ConfigError: if stdout is a terminal.
+    """
+    metadata = {
+        "htf.kind": kind,
+        "htf.schema": SCHEMA,
+        "htf.version": __version__,
+        "htf.config": json.dumps(config or {}),
+        "htf.content": json.dumps(content),
+    }
+    # safetensors refuses tensors that share memory, as weights do that are views of one vector
+    own = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    if str(destination) == "-":
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "out.safetensors"
+            _save_file(path, own, metadata)
+            with open(path, "rb") as file:
+                copy_to_stdout(file)
+        return
+    with atomic_write(Path(destination)) as temporary:
+        _save_file(temporary, own, metadata)
+
+
+def _save_file(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """`save_file`, with the metadata in alphabetical order: safetensors writes it in a random one."""
+    save_file(tensors, path, metadata=metadata)
+    with open(path, "rb+") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(ordered) <= size
+        file.seek(8)
+        file.write(ordered.ljust(size))
+
+
+def refuse_existing(destination: str, force: bool) -> None:
+    """Raise ConfigError if an output file is there already and may not be replaced; `-` needs a stdout to pipe into."""
+    if destination == "-":
+        refuse_terminal()
+    elif Path(destination).is_dir():
+        raise ConfigError(f"{destination} is a folder", allowed="a file")
+    elif Path(destination).exists() and not force:
+        raise ConfigError(f"{destination} exists", next_step="Choose another name, or replace it with --force.")
+
+
+def refuse_terminal() -> None:
+    """Raise ConfigError if stdout is a terminal, where the bytes of an artefact have no business."""
+    if sys.stdout.isatty():
+        raise ConfigError("-o - writes binary data, and stdout is a terminal", next_step="Redirect it, or name a file.")
+
+
+def copy_to_stdout(file: IO[bytes]) -> None:
+    """Copy an open file to stdout as bytes."""
+    refuse_terminal()
+    while chunk := file.read(1 << 20):
+        sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()
+
+
+def read(path: Path, name: str | None = None) -> Artefact:
+    """Open a container.
+
+    Args:
+        path: the file. name: what to call it in messages (its path if None).
+    Raises:
+        DataError: if it is not one of ours, damaged, or of a later schema.
+    """
+    name = name or str(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise DataError(f"cannot read {name}: {reason}") from None
+    if "htf.kind" not in metadata:
+        raise DataError(f"{name} was not written by htf", next_step="Its metadata lacks htf.kind.")
+    if metadata.get("htf.schema") != SCHEMA:
+        raise DataError(f"{name} has an unknown schema", got=metadata.get("htf.schema"), allowed=SCHEMA)
+    try:
+        content = json.loads(metadata.get("htf.content", "{}"))
+        config = json.loads(metadata.get("htf.config", "{}"))
+    except (ValueError, RecursionError):
+        raise DataError(f"{name} is damaged: its metadata is not JSON") from None
+    if not isinstance(content, dict) or not isinstance(config, dict):
+        raise DataError(f"{name} is damaged: its metadata is not a JSON object")
+    return Artefact(name, metadata["htf.kind"], metadata.get("htf.version", ""), content, config, path)

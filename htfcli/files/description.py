@@ -1,0 +1,112 @@
+"""What is in a file, in a few facts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from htfcli.engine.tensors.factorization import Factorization
+from htfcli.engine.tensors.observations import Observations
+from htfcli.files.artefacts import task_of, to_factorization, to_observations
+from htfcli.files.container import Artefact
+from htfcli.files.inputs import open_input
+from htfcli.files.readers import Coordinates, Dense
+from htfcli.files.run_folder import load_records
+
+Facts = dict[str, Any]
+
+
+def describe_input(argument: str) -> Facts:
+    """Facts about any input: a file, a run folder, stdin (`-`).
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    path = Path(argument)
+    if path.suffix == ".jsonl" or (path.is_dir() and not (path / "model.safetensors").exists()):
+        return _records(argument)
+    opened = open_input(argument)
+    if isinstance(opened, Dense):
+        missing = int(torch.isnan(opened.values).sum())
+        known = opened.values[~torch.isnan(opened.values)]
+        return {"kind": "dense tensor", "dims": list(opened.values.shape), "missing": missing, **_values(known)}
+    if isinstance(opened, Coordinates):
+        dims, entries = opened.entries()
+        return {"kind": "coordinates", "dims": list(dims), "observed": len(entries), **_values(entries.value)}
+    facts = _artefact(opened)
+    facts |= {"written_by": f"htf {opened.version}", "config": _short(opened.config)} if opened.config else {}
+    if path.is_dir():
+        facts |= {f"run_{key}": value for key, value in _records(argument).items() if key != "kind"}
+    return facts
+
+
+def _artefact(artefact: Artefact) -> Facts:
+    if artefact.kind == "observations":
+        return _observations(to_observations(artefact))
+    if artefact.kind == "factorization":
+        return _factorization(to_factorization(artefact))
+    shapes = {name: list(shape) for name, (_, shape) in artefact.shapes().items()}
+    if artefact.kind == "checkpoint":
+        iteration = int(artefact.tensors()["counters"][0])
+        return {"kind": "checkpoint", "iteration": iteration, "tensors": shapes}
+    return {"kind": artefact.kind, "tensors": shapes}
+
+
+def _observations(observations: Observations) -> Facts:
+    train, test, target = observations.train, observations.test, observations.target
+    facts: Facts = {
+        "kind": "observations",
+        "task": task_of(train),
+        "dims": list(observations.dims),
+        "train": len(train),
+        "test": 0 if test is None else len(test),
+        **_values(train.value),
+    }
+    if target is not None:
+        facts["target"] = target.kind
+        facts["target_ranks"] = [target.widths[v] for v in target.tree.interior]
+        facts["nodes"] = _nodes(target)
+    return facts
+
+
+def _factorization(model: Factorization) -> Facts:
+    return {
+        "kind": "factorization",
+        "model": model.kind,
+        "dims": list(model.dims),
+        "parameters": len(model.parameters),
+        "dtype": str(model.parameters.dtype).removeprefix("torch."),
+        "nodes": _nodes(model),
+    }
+
+
+def _nodes(model: Factorization) -> list[Facts]:
+    """The mode tree as a flat list, children before parents, the root last."""
+    tree = model.tree
+    nodes: list[Facts] = []
+    for node, weight in enumerate(model.node_weights):
+        fact: Facts = {"node": tree.labels[node], "children": [tree.labels[c] for c in tree.children[node]]}
+        fact |= {"dimension": model.dims[node]} if node < tree.order else {"width": model.widths[node]}
+        nodes.append(fact | {"weights": None if weight is None else list(weight.shape)})
+    return nodes
+
+
+def _values(values: Tensor) -> Facts:
+    return {"min": float(values.min()), "max": float(values.max()), "rms": float(values.square().mean().sqrt())}
+
+
+def _records(argument: str) -> Facts:
+    _, records = load_records(argument)
+    last = records[-1]
+    numbers = {k: v for k, v in last.items() if isinstance(v, int | float)}
+    return {"kind": "records of a fit", "records": len(records), **numbers}
+
+
+def _short(config: dict[str, Any]) -> str:
+    """Settings that are set, as they would be written on the command line."""
+    return " ".join(
+        f"{key.replace('_', '-')}={value}" for key, value in config.items() if value not in (None, [], False)
+    )

@@ -1,0 +1,311 @@
+"""Foreign formats to arrays: dense tensors and coordinate tables (`READERS` says which).
+
+Missing entries of a dense tensor are NaN. A coordinate table has one column a mode and the value last; .tns counts
+from 1 (the FROSTT format), the others from 0. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from htfcli.engine.tensors.observations import Entries, checked_entries, unravel
+from htfcli.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A dense tensor, NaN where an entry is missing.
+
+    Args:
+        name: for messages. values: (d_0, ..., d_{N-1}) float64.
+    """
+
+    name: str
+    values: Tensor
+
+    def entries(self) -> tuple[tuple[int, ...], Entries]:
+        """Dimensions and the entries that are not missing."""
+        dims = tuple(self.values.shape)
+        known = torch.nonzero(~torch.isnan(self.values.flatten())).flatten()
+        if len(known) == 0:
+            raise DataError(f"{self.name} has no observed entry: all are NaN")
+        return dims, Entries(unravel(known, dims), self.values.flatten()[known])
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Entries of a tensor, one a row.
+
+    Args:
+        name: for messages. index: (n, N) int64, from 0. value: (n,) float64.
+        line: row number -> line of the file, counted from 1.
+    """
+
+    name: str
+    index: Tensor
+    value: Tensor
+    line: Callable[[int], int]
+
+    def entries(self, dims: tuple[int, ...] | None = None) -> tuple[tuple[int, ...], Entries]:
+        """Dimensions (the largest index of each mode + 1 if None) and the entries, checked.
+
+        Raises:
+            DataError: for an index out of range, a repeated one, or a value that is not finite, with its line.
+        """
+        if len(self.value) == 0:
+            raise DataError(f"{self.name} has no entries")
+        if dims is None:
+            dims = tuple(max(1, int(m) + 1) for m in self.index.amax(0))
+        if len(dims) != self.index.shape[1]:
+            columns = self.index.shape[1]
+            raise ConfigError(f"--dims does not match {self.name}", got=f"{len(dims)} dimensions", allowed=columns)
+        return dims, checked_entries(self.index, self.value, dims, self.name, lambda row: f"line {self.line(row)}")
+
+
+def read_foreign(path: Path, name: str, key: str = "") -> Dense | Coordinates:
+    """Read a file by its suffix.
+
+    Args:
+        path: the file. name: what to call it in messages. key: which array of a file that holds several.
+    Raises:
+        DataError: if it cannot be read as what its name says.
+    """
+    suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+    reader = READERS.get(suffix.lower())
+    if reader is None:
+        raise DataError(
+            f"{name} has a format that is not read",
+            got=suffix or "no suffix",
+            allowed=", ".join(["safetensors", *READERS]),
+        )
+    try:
+        return reader(path, name, key)
+    except OSError as error:
+        raise DataError(f"cannot read {name}: {error.strerror or error}") from None
+    except EOFError:
+        raise DataError(f"{name} is truncated") from None
+
+
+def read_mask(path: str) -> Tensor:
+    """A boolean tensor from a .npy file; True where an entry is observed.
+
+    Raises:
+        DataError: if it cannot be read or does not hold truth values (numbers 0 and 1 will do).
+    """
+    dense = read_foreign(Path(path), path)
+    if not isinstance(dense, Dense) or not bool(((dense.values == 0) | (dense.values == 1)).all()):
+        raise DataError(f"{path} is not a mask", allowed="a dense array of True and False")
+    return dense.values.bool()
+
+
+# --- dense ------------------------------------------------------------------------------------------------------------
+
+
+def _dense(array: Any, name: str) -> Dense:
+    array = np.asarray(array)
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{name} does not hold real numbers", got=f"type {array.dtype}", allowed="integers or floats")
+    if array.ndim < 2:
+        raise DataError(f"{name} is not a tensor", got=f"shape {array.shape}", allowed="2 modes or more")
+    if array.size == 0:
+        raise DataError(f"{name} is empty", got=f"shape {array.shape}")
+    values = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64))
+    infinite = torch.nonzero(torch.isinf(values.flatten())).flatten()
+    if len(infinite):
+        index = unravel(infinite[:1], values.shape)[0].tolist()
+        raise DataError(f"{name} has an infinite value at {index}", next_step="Mark missing entries by NaN.")
+    return Dense(name, values)
+
+
+def _pick(arrays: dict[str, Any], key: str, name: str) -> Any:
+    if key in arrays or (not key and len(arrays) == 1):
+        return arrays[key] if key else next(iter(arrays.values()))
+    keys = ", ".join(sorted(arrays)) or "none"
+    hint = f"Choose one: '{name}#KEY'." if arrays else ""
+    raise DataError(f"{name}: which array is meant", got=key or f"{len(arrays)} arrays", allowed=keys, next_step=hint)
+
+
+def _npy(path: Path, name: str, key: str) -> Dense:
+    try:
+        return _dense(np.load(path, allow_pickle=False), name)
+    except ValueError as error:
+        raise DataError(f"{name} is not a readable .npy file: {_first_line(error)}") from None
+
+
+def _npz(path: Path, name: str, key: str) -> Dense:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            chosen = _pick({k: k for k in arrays.files}, key, name)
+            return _dense(arrays[chosen], name)
+    except (ValueError, zipfile.BadZipFile, KeyError) as error:
+        raise DataError(f"{name} is not a readable .npz file: {_first_line(error)}") from None
+
+
+def _pt(path: Path, name: str, key: str) -> Dense:
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # torch raises many kinds for files that are damaged or would run code
+        raise DataError(f"{name} is not a readable .pt file of plain tensors: {_first_line(error)}") from None
+    tensors = loaded if isinstance(loaded, dict) else {"tensor": loaded}
+    chosen = _pick({str(k): v for k, v in tensors.items() if isinstance(v, Tensor)}, key, name)
+    return _dense(chosen.detach().numpy(), name)
+
+
+def _mat(path: Path, name: str, key: str) -> Dense:
+    try:
+        from scipy.io import loadmat
+    except ImportError:
+        raise _missing_library(".mat", "scipy") from None
+    try:
+        loaded = loadmat(path)
+    except (ValueError, NotImplementedError, TypeError) as error:
+        raise DataError(
+            f"{name} is not a readable .mat file: {_first_line(error)}", next_step="Save it with -v7, not -v7.3."
+        ) from None
+    return _dense(_pick({k: v for k, v in loaded.items() if not k.startswith("__")}, key, name), name)
+
+
+# --- coordinates ------------------------------------------------------------------------------------------------------
+
+
+def _csv(path: Path, name: str, key: str) -> Coordinates:
+    return _text(path, name, ",", first=0)
+
+
+def _tsv(path: Path, name: str, key: str) -> Coordinates:
+    return _text(path, name, "\t", first=0)
+
+
+def _tns(path: Path, name: str, key: str) -> Coordinates:
+    return _text(path, name, None, first=1)
+
+
+def _text(path: Path, name: str, delimiter: str | None, first: int) -> Coordinates:
+    """A text table; `first` is the number of the first index.
+
+    The fast parser says little about what is wrong, so when it stops the lines are gone through one by one.
+    """
+    try:
+        head = next(_rows(path, delimiter), None)
+        if head is None:
+            raise DataError(f"{name} has no entries")
+        line, fields = head
+        has_names = not all(_is_number(field) for field in fields)
+        columns = len(fields)
+        if columns < 3:
+            raise DataError(
+                f"{name} line {line} has too few columns", got=columns, allowed="2 indices or more and a value"
+            )
+        dtype = np.dtype([("index", np.int64, (columns - 1,)), ("value", np.float64)])
+        with _open(path) as file:
+            for _ in range(line if has_names else line - 1):
+                next(file)
+            table = np.loadtxt(file, dtype=dtype, delimiter=delimiter, comments="#", quotechar='"', ndmin=1)
+    except UnicodeDecodeError:
+        raise DataError(f"{name} is not a text file") from None
+    except (ValueError, OverflowError) as error:
+        raise _explain(path, name, delimiter, columns, has_names) or DataError(
+            f"{name} cannot be read: {_first_line(error)}"
+        ) from None
+    index = torch.from_numpy(np.ascontiguousarray(table["index"])) - first
+    value = torch.from_numpy(np.ascontiguousarray(table["value"]))
+
+    def line_of(row: int) -> int:
+        rows = _rows(path, delimiter)
+        return next(at for number, (at, _) in enumerate(rows, start=-1 if has_names else 0) if number == row)
+
+    return Coordinates(name, index, value, line_of)
+
+
+def _open(path: Path) -> IO[str]:
+    if path.suffix == ".gz":
+        return io.TextIOWrapper(gzip.open(path), encoding="utf-8-sig")
+    return open(path, encoding="utf-8-sig", newline="")
+
+
+def _rows(path: Path, delimiter: str | None) -> Iterator[tuple[int, list[str]]]:
+    """(line number from 1, fields) of every line that is neither blank nor a comment."""
+    with _open(path) as file:
+        for number, line in enumerate(file, start=1):
+            text = line.partition("#")[0].strip()
+            if text:
+                fields = text.split() if delimiter is None else next(csv.reader([text], delimiter=delimiter))
+                yield number, [field.strip() for field in fields]
+
+
+def _explain(path: Path, name: str, delimiter: str | None, columns: int, has_names: bool) -> DataError | None:
+    """The first line that is not `columns - 1` integers and a number."""
+    for row, (line, fields) in enumerate(_rows(path, delimiter)):
+        if row == 0 and has_names:
+            continue
+        if len(fields) != columns:
+            return DataError(f"{name} line {line} has the wrong number of columns", got=len(fields), allowed=columns)
+        for field in fields[:-1]:
+            if not field.lstrip("+-").isdigit() or len(field) > 18:
+                return DataError(f"{name} line {line} has an index that is not a whole number", got=repr(field[:40]))
+        if not _is_number(fields[-1]):
+            return DataError(f"{name} line {line} has a value that is not a number", got=repr(fields[-1][:40]))
+    return None
+
+
+def _parquet(path: Path, name: str, key: str) -> Coordinates:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise _missing_library(".parquet", "pyarrow") from None
+    try:
+        table = pq.read_table(path)
+        columns = [table.column(i) for i in range(table.num_columns)]
+        if len(columns) < 3:
+            raise DataError(f"{name} has too few columns", got=len(columns), allowed="2 indices or more and a value")
+        for column, title in zip(columns[:-1], table.column_names, strict=False):
+            if not pa.types.is_integer(column.type):
+                raise DataError(f"{name}: column {title} is not an index", got=str(column.type), allowed="integers")
+        index = np.stack([column.to_numpy().astype(np.int64) for column in columns[:-1]], axis=1)
+        value = columns[-1].to_numpy().astype(np.float64)
+    except (pa.ArrowException, ValueError) as error:
+        raise DataError(f"{name} is not a readable .parquet file: {_first_line(error)}") from None
+    return Coordinates(name, torch.from_numpy(index), torch.from_numpy(value), lambda row: row + 1)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
+
+
+def _missing_library(suffix: str, library: str) -> DataError:
+    return DataError(f"reading {suffix} files needs {library}", next_step="pip install 'htf[data]'.")
+
+
+READERS: dict[str, Callable[[Path, str, str], Dense | Coordinates]] = {
+    ".npy": _npy,
+    ".npz": _npz,
+    ".pt": _pt,
+    ".mat": _mat,
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".tns": _tns,
+    ".tns.gz": _tns,
+    ".parquet": _parquet,
+}
