@@ -6,7 +6,6 @@ all problems are reported at once.
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from htfcli.errors import ConfigError
+from htfcli.errors import ConfigError, did_you_mean
 
 _MAX_CONFIG_BYTES = 1_000_000
 
@@ -77,9 +76,8 @@ class Config(BaseModel):
         name = ".".join(str(part) for part in error["loc"][:1]).replace("_", "-")
         message = str(error["msg"]).removeprefix("Value error, ")
         if error["type"] == "extra_forbidden":
-            known = [key.replace("_", "-") for key in cls.model_fields]
-            close = difflib.get_close_matches(name, known, n=1)
-            return f"unknown setting {name}" + (f" (did you mean {close[0]}?)" if close else "")
+            guess = did_you_mean(name, [key.replace("_", "-") for key in cls.model_fields])
+            return f"unknown setting {name}" + (f" ({guess.strip()})" if guess else "")
         if not name:
             return message
         return f"{name}: {message[0].lower()}{message[1:]} (got {error['input']!r:.60})"

@@ -6,6 +6,9 @@ The message is one line: what is wrong, both values, the next step. `main()` tur
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class HtfError(Exception):
     """Root of all errors raised on purpose.
@@ -23,6 +26,12 @@ class HtfError(Exception):
         values = [f"{label} {value}" for label, value in (("got", got), ("allowed", allowed)) if value is not None]
         message = f"{what} ({', '.join(values)})." if values else f"{what}."
         super().__init__(f"{message} {next_step}".strip())
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`Did you mean X? ` for the closest of the known names, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"Did you mean {close[0]}? " if close else ""
 
 
 class ConfigError(HtfError):

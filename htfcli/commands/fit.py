@@ -85,5 +85,5 @@ def table_row(record: dict[str, Any]) -> dict[str, Any]:
         "reconstruction_error": "tensor error",
     }
     row = {title: record[name] for name, title in columns.items() if name in record}
-    groups = [n for n in record["nodes"] if "effective_rank" in n and len(n["modes"]) > 1]
-    return row | {f"eff. rank {n['node']}": n["effective_rank"] for n in groups[-2:][:1]}
+    largest = max((n for n in record["nodes"] if "effective_rank" in n), key=lambda n: len(n["modes"]))
+    return row | {f"eff. rank {largest['node']}": largest["effective_rank"]}

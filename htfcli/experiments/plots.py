@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from htfcli.engine.tensors.mode_tree import label_of
-from htfcli.errors import ConfigError, DataError
+from htfcli.errors import ConfigError, DataError, did_you_mean
 
 Record = dict[str, Any]
 Curves = list[tuple[str, list[float | None]]]  # label, one value a record
@@ -89,7 +89,8 @@ def plot_runs(
     """
     unknown = [name for name in quantities if name not in QUANTITIES]
     if unknown:
-        raise ConfigError("unknown quantity to plot", got=", ".join(unknown), allowed=", ".join(QUANTITIES))
+        guess = did_you_mean(unknown[0], QUANTITIES)
+        raise ConfigError("unknown quantity to plot", got=unknown[0], allowed=", ".join(QUANTITIES), next_step=guess)
     panels = [panel for name in quantities for panel in QUANTITIES[name](runs, nodes)]
     if not panels:
         present = sorted(

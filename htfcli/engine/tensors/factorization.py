@@ -61,9 +61,10 @@ class Factorization:
             )
         if any(d < 1 for d in dims):
             raise ConfigError("a mode dimension is not positive", got=list(dims), allowed="1 or more")
-        bad = {tree.labels[v]: r for v, r in widths.items() if r < 1}
-        if bad:
-            raise ConfigError("a width is not positive", got=bad, allowed="1 or more")
+        for node, width in widths.items():
+            if width < 1:
+                label = tree.labels[node]
+                raise ConfigError(f"the width of node {label} is not positive", got=width, allowed="1 or more")
         self.dims = tuple(int(d) for d in dims)
         self.tree = tree
         self.widths = dict(widths)
@@ -116,6 +117,11 @@ class Factorization:
             if not torch.isfinite(weights[name]).all():
                 raise DataError(f"weight {name} has NaN or infinite values")
             view.copy_(weights[name])
+        return self
+
+    def load_parameters(self, parameters: Tensor) -> Self:
+        """Copy all weights in, (p,), laid out like `parameters`."""
+        self.parameters.copy_(parameters)
         return self
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:

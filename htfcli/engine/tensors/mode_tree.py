@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from htfcli.errors import ConfigError
+from htfcli.errors import ConfigError, did_you_mean
 
 Nested = int | list["Nested"]
 
@@ -93,7 +93,7 @@ class ModeTree:
                 "unknown mode tree",
                 got=name,
                 allowed=", ".join(TREES),
-                next_step="A tree can also be given as nested lists, e.g. '[[0, 1], [2, 3]]'.",
+                next_step=f"{did_you_mean(kind, TREES)}Nested lists will do too, e.g. '[[0, 1], [2, 3]]'.",
             )
         if arity is not None and arity < 2:
             raise ConfigError("the arity of a mode tree is too small", got=arity, allowed="2 or more")
