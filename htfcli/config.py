@@ -11,32 +11,68 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from htfcli.errors import ConfigError, did_you_mean
 
 _MAX_CONFIG_BYTES = 1_000_000
 
 
-def _numbers(value: object) -> object:
-    """`"8,8,4"` to a list of numbers as text; `"8"` stays one number; anything else is left to the next validator."""
-    if isinstance(value, str) and re.fullmatch(r"[-\d\s]+(,[-\d\s]+)+", value):
-        return [part.strip() for part in value.split(",")]
-    return _from_yaml(value)
+def _plain(value: object) -> object:
+    """What text stands for: `"8"` a number, `"8,4"` a list, `"[[0, 1], 2]"` YAML; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    if re.fullmatch(r"\s*[-+]?\d+\s*(,\s*[-+]?\d+\s*)*", value):
+        numbers = [int(part) for part in value.split(",")]
+        return numbers if len(numbers) > 1 else numbers[0]
+    return parse_yaml(value, "the value") if value.lstrip()[:1] in ("[", "{") else value
 
 
-def _from_yaml(value: object) -> object:
-    """Text that is a YAML list or mapping to that list or mapping, e.g. `[[0, 1], [2, 3]]`."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
-        return parse_yaml(value, "the value")
-    return value
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
-Widths = Annotated[int | list[int] | dict[str, int], BeforeValidator(_numbers)]
-Tree = Annotated[str | list[Any], BeforeValidator(_from_yaml)]
-Dims = Annotated[list[int], BeforeValidator(lambda v: [v] if isinstance(v, int) else _numbers(v))]
+def _widths(value: object) -> object:
+    value = _plain(value)
+    items = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else [value]
+    if items and all(map(_is_number, items)):
+        return {str(k): v for k, v in value.items()} if isinstance(value, dict) else value
+    raise _not("a width", "32, or 8,16 by level, or by node as {'{0,1}': 8, default: 4}")
+
+
+def _tree(value: object) -> object:
+    value = _plain(value)
+    if isinstance(value, str | list):
+        return value
+    raise _not("a mode tree", "a name, or nested lists as [[0, 1], [2, 3]]")
+
+
+def _dims(value: object) -> object:
+    value = _plain(value)
+    dims: list[Any] = value if isinstance(value, list) else [value]
+    if dims and all(_is_number(d) and d >= 1 for d in dims):
+        return dims
+    raise _not("dimensions", "positive numbers as 13,4,12,8")
+
+
+def _device(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        return value
+    raise _not("a device", "auto, cpu, cuda or cuda:N")
+
+
+def _not(what: str, allowed: str) -> PydanticCustomError:
+    return PydanticCustomError("not_allowed", "not {what}", {"what": what, "allowed": allowed})
+
+
+Widths = Annotated[int | list[int] | dict[str, int], PlainValidator(_widths)]
+Tree = Annotated[str | list[Any], PlainValidator(_tree)]
+Dims = Annotated[list[int], PlainValidator(_dims)]
+Device = Annotated[str, PlainValidator(_device)]
 ModeSets = Annotated[
-    list[list[int]], BeforeValidator(lambda v: [mode_sets([m])[0] if isinstance(m, str) else m for m in v])
+    list[list[int]],
+    BeforeValidator(lambda sets: [mode_sets([s])[0] if isinstance(s, str) else s for s in sets]),
 ]
 
 
@@ -80,7 +116,9 @@ class Config(BaseModel):
             return f"unknown setting {name}" + (f" ({guess.strip()})" if guess else "")
         if not name:
             return message
-        return f"{name}: {message[0].lower()}{message[1:]} (got {error['input']!r:.60})"
+        allowed = error.get("ctx", {}).get("allowed") if error["type"] == "not_allowed" else None
+        got = f"{error['input']!r:.60}" + (f", allowed {allowed}" if allowed else "")
+        return f"{name}: {message[0].lower()}{message[1:]} (got {got})"
 
     def to_yaml(self) -> str:
         """The resolved configuration as YAML that `--config` reads back."""
@@ -236,7 +274,7 @@ class FitConfig(Config):
     until_loss: float | None = Field(5e-5, ge=0, description="Stop once the train loss stays under this.")
     patience: int = Field(100, ge=1, description="For this many records in a row.")
     dtype: Literal["float32", "float64"] = Field("float32", description="Precision.")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N.")
+    device: Device = Field("auto", description="auto, cpu, cuda or cuda:N.")
     threads: int | None = Field(None, ge=1, description="CPU threads (torch's choice).")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     test_fraction: float | None = Field(None, gt=0, lt=1, description="Share of the observations to hold out.")

@@ -258,5 +258,6 @@ def render(figure: Figure, kind: str) -> bytes:
     """The figure as a file of the given kind; the same bytes for the same figure."""
     undated: Any = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, metadata=undated)
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(buffer, format=kind, metadata=undated)
     return buffer.getvalue()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import struct
 import sys
 import tempfile
@@ -90,10 +91,17 @@ def atomic_write(path: Path) -> Iterator[Path]:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except (OSError, SafetensorError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-            raise DataError(f"cannot write {path}: {reason}") from None
+            raise DataError(f"cannot write {path}: {_reason(error)}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    """The operating system's words, which safetensors wraps in its own."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    wrapped = re.search(r"I/O error: (.+?) \(os error", str(error))
+    return wrapped[1] if wrapped else str(error)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -180,6 +188,12 @@ def copy_to_stdout(file: IO[bytes]) -> None:
     sys.stdout.buffer.flush()
 
 
+def looks_like_one(path: Path) -> bool:
+    """Whether a file begins as safetensors do: eight bytes of length, then JSON."""
+    with open(path, "rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
 def read(path: Path, name: str | None = None) -> Artefact:
     """Open a container.
 
@@ -193,8 +207,7 @@ def read(path: Path, name: str | None = None) -> Artefact:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise DataError(f"cannot read {name}: {reason}") from None
+        raise DataError(f"cannot read {name}: {_reason(error)}") from None
     if "htf.kind" not in metadata:
         raise DataError(f"{name} was not written by htf", next_step="Its metadata lacks htf.kind.")
     if metadata.get("htf.schema") != SCHEMA:

@@ -107,6 +107,5 @@ def _records(argument: str) -> Facts:
 
 def _short(config: dict[str, Any]) -> str:
     """Settings that are set, as they would be written on the command line."""
-    return " ".join(
-        f"{key.replace('_', '-')}={value}" for key, value in config.items() if value not in (None, [], False)
-    )
+    given = {key: value for key, value in config.items() if value is not None and value is not False and value != []}
+    return " ".join(f"{key.replace('_', '-')}={value}" for key, value in given.items())

@@ -16,7 +16,7 @@ from htfcli.engine.tensors.observations import Observations, Sample
 from htfcli.errors import ConfigError, DataError
 from htfcli.files import container
 from htfcli.files.artefacts import to_factorization, to_observations
-from htfcli.files.readers import Coordinates, Dense, read_foreign
+from htfcli.files.readers import READERS, Coordinates, Dense, read_foreign
 
 
 def open_input(argument: str) -> container.Artefact | Dense | Coordinates:
@@ -39,7 +39,7 @@ def open_input(argument: str) -> container.Artefact | Dense | Coordinates:
         path = Path(plain)
         if not plain or not path.exists():
             raise DataError(f"{name} does not exist")
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" or (path.suffix.lower() not in READERS and container.looks_like_one(path)):
         return container.read(path, name)
     return read_foreign(path, name, key)
 
@@ -135,7 +135,7 @@ def _spool_stdin() -> Path:
         suffix = ".npy"
     elif head.startswith(b"PK"):
         suffix = ".npz"
-    elif head[8:9] == b"{":
+    elif container.looks_like_one(path):
         suffix = ".safetensors"
     else:
         suffix = ".csv"

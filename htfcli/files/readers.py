@@ -10,8 +10,10 @@ import csv
 import gzip
 import io
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -49,13 +51,14 @@ class Coordinates:
 
     Args:
         name: for messages. index: (n, N) int64, from 0. value: (n,) float64.
-        line: row number -> line of the file, counted from 1.
+        line: row number -> line of the file, counted from 1. first: the number of the first index in the file.
     """
 
     name: str
     index: Tensor
     value: Tensor
     line: Callable[[int], int]
+    first: int = 0
 
     def entries(self, dims: tuple[int, ...] | None = None) -> tuple[tuple[int, ...], Entries]:
         """Dimensions (the largest index of each mode + 1 if None) and the entries, checked.
@@ -70,7 +73,11 @@ class Coordinates:
         if len(dims) != self.index.shape[1]:
             columns = self.index.shape[1]
             raise ConfigError(f"--dims does not match {self.name}", got=f"{len(dims)} dimensions", allowed=columns)
-        return dims, checked_entries(self.index, self.value, dims, self.name, lambda row: f"line {self.line(row)}")
+
+        def place(row: int) -> str:
+            return f"line {self.line(row)}"
+
+        return dims, checked_entries(self.index, self.value, dims, self.name, place, self.first)
 
 
 def read_foreign(path: Path, name: str, key: str = "") -> Dense | Coordinates:
@@ -145,7 +152,7 @@ def _npy(path: Path, name: str, key: str) -> Dense:
 
 def _npz(path: Path, name: str, key: str) -> Dense:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             chosen = _pick({k: k for k in arrays.files}, key, name)
             return _dense(arrays[chosen], name)
     except (ValueError, zipfile.BadZipFile, KeyError) as error:
@@ -199,11 +206,11 @@ def _text(path: Path, name: str, delimiter: str | None, first: int) -> Coordinat
     The fast parser says little about what is wrong, so when it stops the lines are gone through one by one.
     """
     try:
-        head = next(_rows(path, delimiter), None)
-        if head is None:
-            raise DataError(f"{name} has no entries")
-        line, fields = head
-        has_names = not all(_is_number(field) for field in fields)
+        with closing(_rows(path, delimiter)) as rows:
+            line, fields = next(rows, (0, [""]))
+            has_names = not all(_is_number(field) for field in fields)
+            if has_names and next(rows, None) is None:
+                raise DataError(f"{name} has no entries")
         columns = len(fields)
         if columns < 3:
             raise DataError(
@@ -224,10 +231,10 @@ def _text(path: Path, name: str, delimiter: str | None, first: int) -> Coordinat
     value = torch.from_numpy(np.ascontiguousarray(table["value"]))
 
     def line_of(row: int) -> int:
-        rows = _rows(path, delimiter)
-        return next(at for number, (at, _) in enumerate(rows, start=-1 if has_names else 0) if number == row)
+        with closing(_rows(path, delimiter)) as rows:
+            return next(at for number, (at, _) in enumerate(rows, start=-has_names) if number == row)
 
-    return Coordinates(name, index, value, line_of)
+    return Coordinates(name, index, value, line_of, first)
 
 
 def _open(path: Path) -> IO[str]:
@@ -236,7 +243,7 @@ def _open(path: Path) -> IO[str]:
     return open(path, encoding="utf-8-sig", newline="")
 
 
-def _rows(path: Path, delimiter: str | None) -> Iterator[tuple[int, list[str]]]:
+def _rows(path: Path, delimiter: str | None) -> Generator[tuple[int, list[str]], None, None]:
     """(line number from 1, fields) of every line that is neither blank nor a comment."""
     with _open(path) as file:
         for number, line in enumerate(file, start=1):
@@ -248,9 +255,7 @@ def _rows(path: Path, delimiter: str | None) -> Iterator[tuple[int, list[str]]]:
 
 def _explain(path: Path, name: str, delimiter: str | None, columns: int, has_names: bool) -> DataError | None:
     """The first line that is not `columns - 1` integers and a number."""
-    for row, (line, fields) in enumerate(_rows(path, delimiter)):
-        if row == 0 and has_names:
-            continue
+    for line, fields in islice(_rows(path, delimiter), int(has_names), None):
         if len(fields) != columns:
             return DataError(f"{name} line {line} has the wrong number of columns", got=len(fields), allowed=columns)
         for field in fields[:-1]:

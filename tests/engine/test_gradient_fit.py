@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from itertools import pairwise
 
 import pytest
 import torch

@@ -51,7 +51,7 @@ class Spectrum:
 
     def scaled(self, top: int | None = None) -> list[float]:
         """The leading singular values in the tensor's own units (0 or inf if those leave the range of a double)."""
-        return [_times_exp(float(s), self.log_scale) for s in self.singular_values[:top]]
+        return [times_exp(float(s), self.log_scale) for s in self.singular_values[:top]]
 
 
 def effective_rank(singular_values: Tensor) -> float:
@@ -117,7 +117,8 @@ def matricization_shape(modes: Sequence[int], dims: Sequence[int]) -> tuple[int,
     return rows, math.prod(dims) // rows
 
 
-def _times_exp(value: float, log_scale: float) -> float:
+def times_exp(value: float, log_scale: float) -> float:
+    """value * e^log_scale for value >= 0, inf where that leaves the range of a double."""
     if value == 0.0:
         return 0.0
     exponent = math.log(value) + log_scale

@@ -144,13 +144,14 @@ def row_keys(index: Tensor, dims: Sequence[int]) -> Tensor:
 
 
 def checked_entries(
-    index: Tensor, value: Tensor, dims: Sequence[int], name: str, place: Callable[[int], str] = str
+    index: Tensor, value: Tensor, dims: Sequence[int], name: str, place: Callable[[int], str] = str, first: int = 0
 ) -> Entries:
     """Entries that can be used: indices in range, none twice, values finite.
 
     Args:
         index: (n, N) int64. value: (n,) float64. dims: the N dimensions.
         name: what an observation is called in messages. place: row number -> how to find it there (its line, say).
+        first: the number that messages give the first index of a mode.
     Raises:
         DataError: for the first observation that is wrong.
     """
@@ -158,8 +159,8 @@ def checked_entries(
     bad = torch.nonzero(((index < 0) | (index >= limit)).any(1)).flatten()
     if len(bad):
         row = int(bad[0])
-        allowed = " x ".join(f"0-{d - 1}" for d in dims)
-        raise DataError(f"{name} {place(row)} has an index out of range", got=index[row].tolist(), allowed=allowed)
+        got, allowed = (index[row] + first).tolist(), " x ".join(f"{first}-{d - 1 + first}" for d in dims)
+        raise DataError(f"{name} {place(row)} has an index out of range", got=got, allowed=allowed)
     bad = torch.nonzero(~torch.isfinite(value)).flatten()
     if len(bad):
         row = int(bad[0])
@@ -167,7 +168,8 @@ def checked_entries(
     repeat = first_duplicate(index, dims)
     if repeat is not None:
         earlier, later = (place(row) for row in repeat)
-        raise DataError(f"{name} {later} repeats the index of {earlier}", got=index[repeat[1]].tolist())
+        got = (index[repeat[1]] + first).tolist()
+        raise DataError(f"{name} {later} repeats the index of {earlier}", got=got)
     return Entries(index, value)
 
 

@@ -30,6 +30,7 @@ from htfcli.engine.tensors.matricization import (
     checked_modes,
     dense_spectrum,
     matricization_shape,
+    times_exp,
 )
 from htfcli.engine.tensors.mode_tree import ModeTree, label_of
 from htfcli.errors import ConfigError, DataError
@@ -284,4 +285,4 @@ def relative_error(factorization: Factorization, target: Factorization) -> float
         block[: rows or None, : columns or None] = 1.0 if a is None else a
         block[rows:, columns:] = (1.0 if b is None else b) * (-1.0 if root else 1.0)
     log_norm = FactoredSpectra(target.to(torch.float64)).log_norm
-    return math.exp(FactoredSpectra(difference).log_norm - log_norm) if log_norm > -math.inf else None
+    return times_exp(1.0, FactoredSpectra(difference).log_norm - log_norm) if log_norm > -math.inf else None

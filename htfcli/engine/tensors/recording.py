@@ -14,7 +14,7 @@ from htfcli.engine.tensors.dynamics import LocalComponents, MatrixComponents, lo
 from htfcli.engine.tensors.evaluation import Evaluation
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.losses import Loss
-from htfcli.engine.tensors.matricization import Spectrum
+from htfcli.engine.tensors.matricization import Spectrum, checked_modes
 from htfcli.engine.tensors.observations import Observations, Sample
 from htfcli.engine.tensors.ranks import FactoredSpectra, factored_spectrum, relative_error
 
@@ -82,6 +82,7 @@ class Recorder:
         self, model: Factorization, observations: Observations, config: FitConfig, loss: Loss, gradient: Tensor
     ) -> None:
         self._model, self._config, self._gradient = model, config, gradient
+        self._extra = [checked_modes(modes, model.order) for modes in config.matricization]
         self._test = None if observations.test is None else SampleLoss(model, observations.test, loss)
         self._target = observations.target
         self._whole: Evaluation | None = None
@@ -109,10 +110,10 @@ class Recorder:
         components = local_components(self._model)
         record["unbalancedness"] = components.unbalancedness
         record["nodes"] = self._nodes(components)
-        if self._config.matricization:
+        if self._extra:
             record["matricizations"] = [
                 {"node": s.label, "modes": list(s.modes), **self._spectrum(s)}
-                for s in (factored_spectrum(self._model, modes) for modes in self._config.matricization)
+                for s in (factored_spectrum(self._model, modes) for modes in self._extra)
             ]
         return record
 

@@ -1,0 +1,71 @@
+"""Fixtures: running a command line in this process, and in a real shell."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from htfcli.app import main
+
+
+@dataclass
+class Result:
+    """What a command line did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def records(self) -> list[dict]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def error(self) -> str:
+        """The error, which must be all there is on stderr, in one line."""
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("Error: ")
+        return lines[0].removeprefix("Error: ")
+
+
+@pytest.fixture
+def htf(capfd, tmp_path, monkeypatch):
+    """Run `htf ...` in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: object) -> Result:
+        code = main([str(arg) for arg in args])
+        captured = capfd.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """Run a line in bash, in an empty folder, with `htf` being the code under test."""
+    scripts = tmp_path / "bin"
+    scripts.mkdir()
+    script = scripts / "htf"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m htfcli "$@"\n')
+    script.chmod(0o755)
+    folder = tmp_path / "work"
+    folder.mkdir()
+    root = Path(__file__).parent.parent
+    environment = {**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", "PYTHONPATH": str(root), "HTF_DEBUG": "0"}
+
+    def run(line: str, timeout: float = 120) -> Result:
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    run.folder, run.environment = folder, environment  # type: ignore[attr-defined]
+    return run
