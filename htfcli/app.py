@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from htfcli._version import __version__
 from htfcli.console import terminate
-from htfcli.errors import HtfError
+from htfcli.errors import ConfigError, HtfError, did_you_mean
 
 COMMANDS = {
     "generate": ("htfcli.commands.generate", "Make learning problems with a known answer."),
@@ -33,7 +33,10 @@ class LazyGroup(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
-            return None
+            if ctx.resilient_parsing:  # completion
+                return None
+            guess = did_you_mean(cmd_name, COMMANDS)
+            raise ConfigError("no such command", got=cmd_name, allowed=", ".join(COMMANDS), next_step=guess)
         command = typer.main.get_command(importlib.import_module(COMMANDS[cmd_name][0]).app)
         command.name = cmd_name
         return command
@@ -81,6 +84,8 @@ def main(args: list[str] | None = None) -> int:
     try:
         result = typer.main.get_command(app).main(args=args, prog_name="htf", standalone_mode=False)
         sys.stdout.flush()
+        if result == 130:  # what typer makes of a KeyboardInterrupt
+            raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except BrokenPipeError:  # the reader of stdout has gone; what it saw may be cut off, so this is not success
         _silence_stdout()
@@ -92,8 +97,10 @@ def main(args: list[str] | None = None) -> int:
             raise
         return _fail(str(error), error.exit_code)
     except typer.TyperException as error:
+        given = sys.argv[1:] if args is None else args
+        command = f"htf {given[0]}" if given and given[0] in COMMANDS else "htf"
         context = getattr(error, "ctx", None)
-        path = context.command_path if context else "htf"
+        path = context.command_path if context else command
         return _fail(f"{error.format_message().rstrip('.')}. See '{path} --help'.", error.exit_code)
     except MemoryError:
         return _fail("out of memory. Ask for less: smaller widths, fewer entries, or --batch-size.", 1)

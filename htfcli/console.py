@@ -34,6 +34,7 @@ class RecordWriter:
     Args:
         format: table, jsonl or csv; by default the one that suits stdout.
         row: record -> cells of its table row by column title. keep: which rows a table shows, of how many.
+        caption: a line under the table.
     """
 
     def __init__(
@@ -41,9 +42,10 @@ class RecordWriter:
         format: Format | None,
         row: Callable[[Row], Row],
         keep: Callable[[int, int], bool] = lambda number, count: True,
+        caption: str | None = None,
     ) -> None:
         self.format = format or ("table" if sys.stdout.isatty() else "jsonl")
-        self._row, self._keep = row, keep
+        self._row, self._keep, self._caption = row, keep, caption
         self._rows: list[Row] = []
         self._columns: list[str] | None = None
 
@@ -70,7 +72,7 @@ class RecordWriter:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, caption=self._caption)
         for column in self._rows[0]:
             table.add_column(column, justify="left" if isinstance(self._rows[0][column], str) else "right")
         for number, row in enumerate(self._rows):

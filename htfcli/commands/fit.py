@@ -38,9 +38,10 @@ def fit(
     format: FormatOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Fit a factorization by gradient descent from a small start, and record how its components grow.
+    """Fit a factorization by gradient descent from a small start.
 
-    Values of data files are divided by their rms for the fit, and the result is scaled back (--scale).
+    Records how its local components, singular values and losses go. Values of data files are divided by their rms for
+    the fit, and the result is scaled back (--scale).
     """
     from htfcli.console import RecordWriter, StopSignals, note, progress
     from htfcli.experiments.fit_run import FitRun

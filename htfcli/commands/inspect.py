@@ -26,7 +26,10 @@ def inspect(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Any file htf reads, or a run folder; - for stdin.")],
     format: FormatOption = None,
 ) -> None:
-    """Say what is in a file: kind, dimensions, how much is observed, mode tree, where it came from."""
+    """Say what is in a file.
+
+    Its kind, dimensions, how much is observed, the mode tree, what it was made with.
+    """
     from htfcli.console import RecordWriter, cell
     from htfcli.files.description import describe_input
 

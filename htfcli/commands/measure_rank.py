@@ -18,7 +18,7 @@ Examples:
   htf measure-rank runs/dynamics --tolerance 1e-2
   htf fit data.safetensors -o - | htf measure-rank - --matricization 0,2 | jq -c '{node, effective_rank}'"""
 
-_SHOWN = 5  # singular values in a table
+_SHOWN = 4  # singular values in a table
 
 
 @app.command(epilog=EXAMPLES)
@@ -43,7 +43,7 @@ def measure_rank(
     ] = None,
     format: FormatOption = None,
 ) -> None:
-    """Measure the ranks of a tensor's matricizations at the nodes of a mode tree.
+    """Hierarchical tensor ranks of a tensor or a factorization.
 
     One record a node: rank at the tolerance, effective rank, leading singular values, and the share of the squared
     norm that the rank captures. A factorization is measured from its factors, the tensor is never built; its own mode
@@ -65,7 +65,7 @@ def measure_rank(
     loaded = loaded.to(torch.float64)
     order = loaded.dim() if isinstance(loaded, torch.Tensor) else loaded.order
     asked = None if settings.tree is None else tree_of(settings.tree, order, settings.arity)
-    writer = RecordWriter(format, _table_row)
+    writer = RecordWriter(format, _table_row, caption=f"rank at tolerance {settings.tolerance:g}")
     for spectrum in [*spectra_of(loaded, asked), *(spectrum_of(loaded, modes) for modes in settings.matricization)]:
         writer.write(_record(spectrum, settings.tolerance, settings.top))
     writer.close()

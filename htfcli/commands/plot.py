@@ -46,8 +46,9 @@ def plot(
     force: ForceOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Draw what fits recorded: local component norms, singular values, effective ranks, losses.
+    """Draw the records of fits.
 
+    Local component norms, singular values, effective ranks, losses and errors against iterations.
     One run is a grid of panels, several are one column each. Unless --node says otherwise the largest nodes are shown.
     """
     from htfcli.config import mode_sets

@@ -14,6 +14,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -83,7 +84,8 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._records is not None:
-            self._records.close()
+            with suppress(OSError):  # every record was flushed; a disk that is full has been reported
+                self._records.close()
         (self.path / ".lock").unlink(missing_ok=True)
         self._lock.close()
 

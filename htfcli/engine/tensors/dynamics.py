@@ -23,7 +23,9 @@ import torch
 from torch import Tensor
 
 from htfcli.engine.tensors.factorization import Factorization
+from htfcli.engine.tensors.matricization import Spectrum, matricization_shape
 from htfcli.engine.tensors.matrix import MatrixFactorization
+from htfcli.engine.tensors.ranks import FactoredSpectra
 
 
 def local_components(factorization: Factorization) -> LocalComponents | MatrixComponents:
@@ -74,6 +76,10 @@ class LocalComponents:
         slope = (weight * grad).sum(1 if carrier == node else 0)  # sigma * <grad phi(W), C>
         return _rate(self.norms(node), slope, self.length(node))
 
+    def spectra(self) -> list[Spectrum]:
+        """Spectra of all nodes but the root, in node order."""
+        return FactoredSpectra(self._factorization).spectra()
+
     @property
     def unbalancedness(self) -> float:
         """The largest difference of squared norms between two weight vectors of a component. Units: weights squared."""
@@ -116,7 +122,10 @@ class MatrixComponents:
 
     def norms(self, node: int, components: Tensor | None = None) -> Tensor:
         """Singular values of the product, descending, or only those at the given positions."""
-        return self._svd[1] if components is None else self._svd[1][components]
+        if components is None:
+            return self._svd[1]
+        values: Tensor = torch.linalg.svdvals(_product(_layers(self._factorization)))
+        return values[components]
 
     def predicted_derivatives(self, node: int, gradient: Tensor) -> Tensor:
         """d sigma_k / dt under gradient flow: L sigma_k^(2 - 2/L) <-G, u_k v_k^T>, G the gradient at the product.
@@ -127,6 +136,14 @@ class MatrixComponents:
         first, grad = self._factorization.weights["layer0"], self._factorization.named(gradient)["layer0"]
         u, norms = self._svd
         return _rate(norms, ((u.t() @ grad) * (u.t() @ first)).sum(1), self.length(node))
+
+    def spectra(self) -> list[Spectrum]:
+        """Spectra of all nodes but the root, which all hold one mode: the same singular values."""
+        tree, dims, values = self._factorization.tree, self._factorization.dims, self._svd[1].double()
+        return [
+            Spectrum(tree.labels[v], tree.modes[v], matricization_shape(tree.modes[v], dims), values)
+            for v in range(tree.root)
+        ]
 
     @property
     def unbalancedness(self) -> float:

@@ -51,7 +51,8 @@ class Spectrum:
 
     def scaled(self, top: int | None = None) -> list[float]:
         """The leading singular values in the tensor's own units (0 or inf if those leave the range of a double)."""
-        return [times_exp(float(s), self.log_scale) for s in self.singular_values[:top]]
+        leading: list[float] = self.singular_values[:top].tolist()
+        return [times_exp(s, self.log_scale) for s in leading] if self.log_scale else leading
 
 
 def effective_rank(singular_values: Tensor) -> float:

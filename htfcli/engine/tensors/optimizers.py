@@ -91,7 +91,7 @@ class TorchOptimizer:
             if name in own:
                 own[name].copy_(value)
             else:  # torch makes its state at the first step
-                own[name] = value.clone()
+                own[name] = value.to(self._parameter.device, copy=True)
 
     @property
     def flow_time(self) -> float:

@@ -35,6 +35,8 @@ from htfcli.engine.tensors.matricization import (
 from htfcli.engine.tensors.mode_tree import ModeTree, label_of
 from htfcli.errors import ConfigError, DataError
 
+_SAFE_ORDER = 8  # products of so few factors are far from overflow; rescaling them would only take time
+
 
 @dataclass
 class _Part:
@@ -117,7 +119,9 @@ class FactoredSpectra:
         raise AssertionError("a tree has a root")
 
     def _rescaled(self, small: Tensor) -> Tensor:
-        """Keep numbers near one whatever the order; their scale goes to `_log_scale`."""
+        """Keep numbers near one in high orders, where products leave the range of doubles; see `_log_scale`."""
+        if self._factorization.order <= _SAFE_ORDER:
+            return small
         largest = float(small.abs().max()) if small.numel() else 0.0
         if largest == 0.0 or not math.isfinite(largest):
             return small

@@ -16,7 +16,7 @@ from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.losses import Loss
 from htfcli.engine.tensors.matricization import Spectrum, checked_modes
 from htfcli.engine.tensors.observations import Observations, Sample
-from htfcli.engine.tensors.ranks import FactoredSpectra, factored_spectrum, relative_error
+from htfcli.engine.tensors.ranks import factored_spectrum, relative_error
 
 Record = dict[str, Any]
 _DENSE_TARGET = 2**22  # entries up to which the reconstruction error is computed on the tensors themselves
@@ -134,7 +134,7 @@ class Recorder:
 
     def _nodes(self, components: LocalComponents | MatrixComponents) -> list[Record]:
         tree = self._model.tree
-        spectra = {s.modes: s for s in reversed(FactoredSpectra(self._model).spectra())}
+        spectra = {s.modes: s for s in reversed(components.spectra())}
         self._tracked = []
         entries = []
         for node in range(len(tree.children)):

@@ -1,0 +1,112 @@
+"""The house: imports go downwards, files are short, the engine knows nothing of the command line."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "htfcli"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# Highest first; a file imports only from its own layer and from lower ones.
+LAYERS = (
+    "htfcli.app htfcli.__main__",
+    "htfcli.commands",
+    "htfcli.options",
+    "htfcli.experiments",
+    "htfcli.console",
+    "htfcli.files",
+    "htfcli.engine.tensors.gradient_fit",
+    "htfcli.engine.tensors.recording htfcli.engine.tensors.target",
+    "htfcli.engine.tensors.ranks htfcli.engine.tensors.dynamics",
+    "htfcli.engine.tensors.hierarchical htfcli.engine.tensors.cp htfcli.engine.tensors.matrix",
+    "htfcli.engine.tensors.factorization",
+    "htfcli.engine.tensors.evaluation",
+    "htfcli.engine.tensors.tables",
+    "htfcli.engine.tensors.observations htfcli.engine.tensors.matricization",
+    "htfcli.engine.tensors.mode_tree htfcli.engine.tensors.optimizers htfcli.engine.tensors.losses",
+    "htfcli.engine.training",
+    "htfcli.config",
+    "htfcli.errors htfcli._version",
+)
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def layer(module: str) -> int:
+    for depth, names in enumerate(LAYERS):
+        if any(module == name or module.startswith(name + ".") for name in names.split()):
+            return depth
+    raise AssertionError(f"{module} has no layer in tests/test_layout.py")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules a file imports, inside functions too; for type checkers only does not count."""
+    found = set()
+
+    def visit(node):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            found.update({node.module, *(f"{node.module}.{alias.name}" for alias in node.names)})
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text()))
+    return found
+
+
+def upward(path: Path) -> list[str]:
+    own = layer(module_of(path))
+    modules = {module_of(p) for p in FILES}
+    packages = {module_of(p) for p in FILES if p.name == "__init__.py"}
+    return sorted(m for m in imports_of(path) & modules - packages if layer(m) < own)
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.name != "__init__.py"], ids=module_of)
+def test_imports_go_downwards(path):
+    assert upward(path) == []
+
+
+def test_the_check_above_can_fail(tmp_path, monkeypatch):
+    low, file = PACKAGE / "errors.py", tmp_path / "x.py"
+    file.write_text("def f():\n    from htfcli.files import container\n")
+    monkeypatch.setattr("tests.test_layout.imports_of", lambda path, read=imports_of: read(file))
+    assert "htfcli.files.container" in upward(low)
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_files_are_short(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "engine").rglob("*.py")), ids=module_of)
+def test_the_engine_knows_nothing_of_the_command_line(path):
+    assert not imports_of(path) & {"typer", "rich", "sys", "htfcli.console", "htfcli.app"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        assert not (isinstance(node, ast.Name) and node.id in ("print", "exit", "input"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_nothing_is_unpickled_or_run(path):
+    text = path.read_text()
+    for word in ("pickle.", "yaml.load(", "eval(", "exec(", "os.system", "allow_pickle=True", "weights_only=False"):
+        assert word not in text
+
+
+def test_top_level():
+    allowed = {
+        "htfcli", "tests", "sample_configs", "docs", "pyproject.toml", "constraints.txt",
+        "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE",
+    }  # fmt: skip
+    present = {
+        path.name for path in ROOT.iterdir() if not path.name.startswith(".") and not path.name.endswith(".egg-info")
+    }
+    assert present - {"dist", "build", "runs"} <= allowed

@@ -1,0 +1,84 @@
+"""The README says what is true: its code runs, its commands exist, its files are there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from htfcli.app import COMMANDS
+from htfcli.engine.tensors.mode_tree import TREES, ModeTree
+from htfcli.experiments.plots import QUANTITIES
+from htfcli.files.readers import READERS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+CONFIGS = sorted((ROOT / "sample_configs").glob("*.yaml"))
+
+
+def test_every_command_tree_quantity_and_format_is_there():
+    for name in COMMANDS:
+        assert f"### htf {name}" in README
+    for name in (*TREES, *QUANTITIES, *READERS):
+        assert f"`{name}" in README, name
+
+
+def test_trees_are_what_the_table_says():
+    for name, nested in re.findall(r"^\| `([\w:]+)` \|.*\| `(\[.*\])` \|$", README.replace("2x4", "2x4"), re.M):
+        assert ModeTree.named(name, 8).to_nested() == yaml.safe_load(nested)
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_continuous_integration_calls_the_test_command():
+    command = next(line.strip() for line in README.splitlines() if ".venv-test/bin/pytest" in line)
+    assert command in (ROOT / ".ci/run").read_text().splitlines()
+
+
+def test_the_python_example_runs(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    exec(compile(code, "README.md", "exec"), {})
+    error, *_ = capsys.readouterr().out.splitlines()
+    assert float(error) < 0.5
+
+
+def htf_lines():
+    """Every htf command line of the README, pipes split, once."""
+    lines = re.findall(r"^(?: {4}| {6}|\$ )(htf .*)$", README, re.M)
+    commands = [part.strip() for line in lines for part in line.replace(" &&", "").split("|")]
+    return sorted({c.split(">")[0].strip() for c in commands if c.startswith("htf ")})
+
+
+@pytest.mark.parametrize("line", htf_lines())
+def test_options_of_the_examples_exist(htf, line):
+    args = shlex.split(line)[1:]
+    name = args[:2] if args[0] == "generate" else args[:1]
+    help_text = htf(*name, "--help").out
+    for option in (a for a in args if a.startswith("-") and a != "-"):
+        assert re.search(rf"(^|\s){re.escape(option)}[\s,]", help_text), f"{option} of {line}"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_sample_configurations_run(htf, tmp_path, path):
+    """Each by the command in its first line, with few iterations."""
+    command = shlex.split(path.read_text().splitlines()[0].removeprefix("# "))
+    args = [str(path) if a.startswith("sample_configs/") else a for a in command[1:]]
+    if args[0] == "fit":
+        target = {"cp.safetensors": "cp", "matrix.safetensors": "matrix"}.get(args[1], "hierarchical")
+        source = ROOT / f"sample_configs/target_{target}.yaml"
+        held_out = ("--test", 0) if "own_data" in path.stem else ()
+        assert htf("generate", "tensor", "--config", source, "-o", "data.safetensors", *held_out).code == 0
+        args = [args[0], "data.safetensors", *args[2:], "--set", "iterations=10"]
+    done = htf(*args)
+    assert done.code == 0, done.err
+    assert done.records
+
+
+def test_there_are_sample_configurations():
+    assert len(CONFIGS) >= 10
