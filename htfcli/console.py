@@ -11,6 +11,7 @@ import json
 import math
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
@@ -148,7 +149,15 @@ def progress(label: str, total: int | None, quiet: bool) -> Iterator[Callable[[i
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=total, detail="")
-        yield lambda done, detail: bar.update(task, completed=done, detail=detail)
+        shown = 0.0
+
+        def update(done: int, detail: str) -> None:
+            nonlocal shown
+            if time.monotonic() - shown > 0.1:  # an iteration may take less than drawing the line
+                shown = time.monotonic()
+                bar.update(task, completed=done, detail=detail)
+
+        yield update
 
 
 class StopSignals:
