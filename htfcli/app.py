@@ -7,6 +7,7 @@ import importlib
 import os
 import signal
 import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
@@ -80,7 +81,6 @@ def htf(
 def main(args: list[str] | None = None) -> int:
     """Run a command line; returns the exit code: 0 done, 1 bad data or a failed run, 2 usage, 130 interrupted."""
     signal.signal(signal.SIGTERM, terminate)
-    debug = os.environ.get("HTF_DEBUG") == "1"
     try:
         result = typer.main.get_command(app).main(args=args, prog_name="htf", standalone_mode=False)
         sys.stdout.flush()
@@ -92,31 +92,32 @@ def main(args: list[str] | None = None) -> int:
         return 1
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted.", 130)
-    except HtfError as error:
-        if debug:
-            raise
-        return _fail(str(error), error.exit_code)
-    except typer.TyperException as error:
-        given = sys.argv[1:] if args is None else args
-        command = f"htf {given[0]}" if given and given[0] in COMMANDS else "htf"
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context else command
-        return _fail(f"{error.format_message().rstrip('.')}. See '{path} --help'.", error.exit_code)
-    except MemoryError:
-        return _fail("out of memory. Ask for less: smaller widths, fewer entries, or --batch-size.", 1)
-    except OSError as error:
-        if debug:
-            raise
-        advice = " Free some space and try again." if error.errno == errno.ENOSPC else ""
-        where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}.{advice}", 1)
     except Exception as error:
-        if debug:
-            raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        if "can't allocate memory" in str(error) or "out of memory" in str(error):
-            return _fail(f"out of memory: {reason} Ask for less: smaller widths, fewer entries, or --batch-size.", 1)
-        return _fail(f"internal error: {type(error).__name__}: {reason}. HTF_DEBUG=1 shows where; please report it.", 1)
+        if os.environ.get("HTF_DEBUG") == "1":
+            traceback.print_exc()
+        return _fail(*_explain(error, sys.argv[1:] if args is None else args))
+
+
+def _explain(error: Exception, args: list[str]) -> tuple[str, int]:
+    """One line on what went wrong, and the exit code."""
+    less = "Ask for less: smaller widths, fewer entries, or --batch-size."
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    if isinstance(error, HtfError):
+        return str(error), error.exit_code
+    if isinstance(error, typer.TyperException):
+        context = getattr(error, "ctx", None)
+        command = f"htf {args[0]}" if args and args[0] in COMMANDS else "htf"
+        path = context.command_path if context else command
+        return f"{error.format_message().rstrip('.')}. See '{path} --help'.", error.exit_code
+    if isinstance(error, MemoryError):
+        return f"out of memory. {less}", 1
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        advice = " Free some space and try again." if error.errno == errno.ENOSPC else ""
+        return f"{where}{error.strerror or error}.{advice}", 1
+    if "can't allocate memory" in str(error) or "out of memory" in str(error):
+        return f"out of memory: {reason} {less}", 1
+    return f"internal error: {type(error).__name__}: {reason}. HTF_DEBUG=1 shows where; please report it.", 1
 
 
 def _fail(message: str, code: int) -> int:

@@ -7,16 +7,19 @@ all problems are reported at once.
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from htfcli.errors import ConfigError, did_you_mean
 
 _MAX_CONFIG_BYTES = 1_000_000
+_MAX_SEED = 2**63 - 1
+DEFAULT_TOLERANCE = 1e-3  # singular values above this times the largest count towards a rank
 
 
 def _plain(value: object) -> object:
@@ -51,9 +54,16 @@ def _tree(value: object) -> object:
 def _dims(value: object) -> object:
     value = _plain(value)
     dims: list[Any] = value if isinstance(value, list) else [value]
-    if dims and all(_is_number(d) and d >= 1 for d in dims):
+    if len(dims) > 1 and all(_is_number(d) and d >= 1 for d in dims):
         return dims
-    raise _not("dimensions", "positive numbers as 13,4,12,8")
+    raise _not("dimensions", "two positive numbers or more, as 13,4,12,8")
+
+
+def _mode_sets(value: object) -> object:
+    sets = parse_mode_sets(value)
+    if sets is None:
+        raise _not("sets of modes", "e.g. 0,2, or in YAML [[0, 2], [1]]")
+    return sets
 
 
 def _device(value: object) -> object:
@@ -70,10 +80,7 @@ Widths = Annotated[int | list[int] | dict[str, int], PlainValidator(_widths)]
 Tree = Annotated[str | list[Any], PlainValidator(_tree)]
 Dims = Annotated[list[int], PlainValidator(_dims)]
 Device = Annotated[str, PlainValidator(_device)]
-ModeSets = Annotated[
-    list[list[int]],
-    BeforeValidator(lambda sets: [mode_sets([s])[0] if isinstance(s, str) else s for s in sets]),
-]
+ModeSets = Annotated[list[list[int]], PlainValidator(_mode_sets)]
 
 
 class Config(BaseModel):
@@ -161,16 +168,13 @@ def read_yaml_mapping(path: str) -> dict[str, Any]:
     return {str(key).replace("-", "_"): value for key, value in values.items()}
 
 
-def mode_sets(texts: list[str]) -> list[list[int]]:
-    """`["0,2", "{1}"]` to `[[0, 2], [1]]`.
-
-    Raises:
-        ConfigError: if one is not a list of mode numbers.
-    """
-    try:
-        return [[int(mode) for mode in text.strip("{} ").split(",")] for text in texts]
-    except ValueError:
-        raise ConfigError("not a set of modes", got=", ".join(texts), allowed="e.g. 0,2") from None
+def parse_mode_sets(value: object) -> list[list[int]] | None:
+    """`["0,2", "{1}"]` and `[[0, 2], 1]` to `[[0, 2], [1]]`, `"0,2"` to `[[0, 2]]`; None for anything else."""
+    plain = [
+        _plain(v.strip("{} ")) if isinstance(v, str) else v for v in (value if isinstance(value, list) else [value])
+    ]
+    sets: list[list[Any]] = [v if isinstance(v, list) else [v] for v in plain]
+    return sets if all(s and all(map(_is_number, s)) for s in sets) else None
 
 
 def size_of(text: str, total: int) -> int:
@@ -192,7 +196,7 @@ def size_of(text: str, total: int) -> int:
         ) from None
     if not 0 <= share <= 1:
         raise ConfigError("a share of observations is out of range", got=text, allowed="0.0 to 1.0")
-    return round(share * total)
+    return round(Fraction(share) * total)  # exact, also where total is beyond the range of a double
 
 
 class TargetConfig(Config):
@@ -211,12 +215,13 @@ class TargetConfig(Config):
     )
     observed: str = Field("0.5", description="Observations: a count (2048), or a share of the entries (0.5).")
     test: str | None = Field(
-        None, description="Held-out ones, likewise (all the others, or as many measurements again; at most 10000)."
+        None,
+        description="Held-out ones: a count, or a share of the rest (all, or as many measurements; at most 10000).",
     )
     mask: str | None = Field(None, description="Boolean .npy file that says which entries are observed.")
     norm: float | None = Field(None, gt=0, description="Frobenius norm of the tensor (square root of its entries).")
     noise: float = Field(0.0, ge=0, description="Noise on observed values: standard deviation over the entries' rms.")
-    seed: int = Field(0, ge=0, description="Seed of everything random.")
+    seed: int = Field(0, ge=0, le=_MAX_SEED, description="Seed of everything random.")
 
     @model_validator(mode="before")
     @classmethod
@@ -238,6 +243,8 @@ class TargetConfig(Config):
             raise ValueError(f"target matrix has two modes (got {len(self.resolved_dims)})")
         if self.task == "sensing" and self.mask is not None:
             raise ValueError("mask: only for task completion (got task sensing)")
+        if self.mask is not None and self.changed("observed"):
+            raise ValueError(f"mask says what is observed, observed says how much: give one (got {self.observed})")
         return self
 
     @property
@@ -268,7 +275,9 @@ class FitConfig(Config):
     optimizer: Literal["group-rmsprop", "sgd", "adam"] = Field("group-rmsprop", description="Optimizer.")
     lr: float = Field(0.01, gt=0, description="Learning rate.")
     momentum: float = Field(0.0, ge=0, lt=1, description="Momentum of sgd.")
-    batch_size: int | None = Field(None, ge=1, description="Observations per iteration (all).")
+    batch_size: int | None = Field(
+        None, ge=1, description="Observations per iteration (all of them, which is often as fast)."
+    )
     iterations: int = Field(100_000, ge=0, description="Iterations at most.")
     seconds: float | None = Field(None, gt=0, description="Seconds at most.")
     until_loss: float | None = Field(5e-5, ge=0, description="Stop once the train loss stays under this.")
@@ -276,7 +285,7 @@ class FitConfig(Config):
     dtype: Literal["float32", "float64"] = Field("float32", description="Precision.")
     device: Device = Field("auto", description="auto, cpu, cuda or cuda:N.")
     threads: int | None = Field(None, ge=1, description="CPU threads (torch's choice).")
-    seed: int = Field(0, ge=0, description="Seed of everything random.")
+    seed: int = Field(0, ge=0, le=_MAX_SEED, description="Seed of everything random.")
     test_fraction: float | None = Field(None, gt=0, lt=1, description="Share of the observations to hold out.")
     dims: Dims | None = Field(None, description="Dimensions of coordinate data (largest index + 1).")
     scale: Literal["auto", "none"] = Field(
@@ -308,9 +317,13 @@ class FitConfig(Config):
 class MeasureRankConfig(Config):
     """`htf measure-rank`: which matricizations, and how they are reported."""
 
-    tree: Tree | None = None
-    arity: int | None = None
-    matricization: ModeSets = []
-    tolerance: float = Field(1e-3, ge=0, lt=1)
-    top: int = Field(10, ge=1)
-    dims: Dims | None = None
+    tree: Tree | None = Field(
+        None, description="Mode tree: a name, or nested lists (a factorization's own, balanced for a dense tensor)."
+    )
+    arity: int | None = Field(None, description="Children per node of a named tree (balanced unless --tree says).")
+    matricization: ModeSets = Field([], description="Measure this one too, e.g. 0,2 (repeatable).")
+    tolerance: float = Field(
+        DEFAULT_TOLERANCE, ge=0, lt=1, description="Singular values above this times the largest count."
+    )
+    top: int = Field(10, ge=1, description="Singular values to report.")
+    dims: Dims | None = Field(None, description="Dimensions of coordinate data.")

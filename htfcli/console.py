@@ -7,8 +7,6 @@ only when stderr is a terminal.
 from __future__ import annotations
 
 import csv
-import json
-import math
 import signal
 import sys
 import time
@@ -18,6 +16,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from htfcli.errors import Interrupted
+from htfcli.files.records import to_json
 
 Format = Literal["table", "jsonl", "csv"]
 Row = dict[str, Any]
@@ -80,22 +79,6 @@ class RecordWriter:
             if self._keep(number, len(self._rows)):
                 table.add_row(*(cell(value) for value in row.values()))
         Console().print(table)
-
-
-def to_json(record: Row) -> str:
-    """One line of JSON; numbers that JSON does not have become null."""
-    try:
-        return json.dumps(record, allow_nan=False)
-    except ValueError:
-        return json.dumps(_finite(record), allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list) else value
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -19,10 +19,6 @@ FormatOption = Annotated[
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-TreeOption = Annotated[
-    Optional[str],
-    typer.Option("--tree", metavar="TREE", help="Mode tree: a name, or nested lists as '[[0, 1], [2, 3]]'."),
-]
 
 _METAVARS = {int: "N", float: "X", str: "TEXT"}
 _MULTIPLE = {"matricization"}

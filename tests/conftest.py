@@ -10,8 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from htfcli.app import main
+
+# Two threads are ten times slower than one where another process wants the second core, and the cases are small.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def _no_gpu_unless_asked(request, monkeypatch):
+    """The same paths on every machine: only tests marked `cuda` see a GPU, and so do not the processes others start."""
+    if request.node.get_closest_marker("cuda") is None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
 @dataclass

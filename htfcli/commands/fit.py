@@ -69,10 +69,12 @@ def fit(
                 show(iteration, f"train loss {latest['train_loss']:.3g}")
             return stop.received
 
-        model = run.run(on_record, should_stop)
+        try:
+            model = run.run(on_record, should_stop)
+        finally:
+            writer.close()
     if output == "-":
         save_factorization("-", model, run.settings.model_dump(mode="json"))
-    writer.close()
     note(run.ending() + ("" if output == "-" else f"; saved {output}"), quiet)
 
 

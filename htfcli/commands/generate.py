@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -27,7 +27,9 @@ Examples:
 @with_config(TargetConfig)
 def tensor(
     config: TargetConfig,
-    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Observations file, or - for stdout.")],
+    output: Annotated[
+        Optional[str], typer.Option("--output", "-o", metavar="FILE", help="Observations file, or - for stdout.")
+    ] = None,
     force: ForceOption = False,
     format: FormatOption = None,
     quiet: QuietOption = False,
@@ -35,10 +37,13 @@ def tensor(
     """Make a low-rank tensor and observe entries or random measurements of it."""
     from htfcli.console import RecordWriter, note
     from htfcli.engine.tensors.target import make_observations
+    from htfcli.errors import ConfigError
     from htfcli.files.artefacts import save_observations, task_of
     from htfcli.files.container import refuse_existing
     from htfcli.files.readers import read_mask
 
+    if output is None:
+        raise ConfigError("no output file", next_step="Name one with -o, or - for stdout.")
     refuse_existing(output, force)
     observations = make_observations(config, None if config.mask is None else read_mask(config.mask))
     save_observations(output, observations, config.model_dump(mode="json"))

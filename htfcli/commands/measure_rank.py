@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from htfcli.options import FormatOption, TreeOption
+from htfcli.config import MeasureRankConfig
+from htfcli.options import FormatOption, with_config
 
 if TYPE_CHECKING:
     from htfcli.engine.tensors.matricization import Spectrum
@@ -22,52 +23,34 @@ _SHOWN = 4  # singular values in a table
 
 
 @app.command(epilog=EXAMPLES)
+@with_config(MeasureRankConfig)
 def measure_rank(
+    config: MeasureRankConfig,
     thing: Annotated[
         str, typer.Argument(metavar="THING", help="Run folder, factorization, or tensor without holes; - for stdin.")
     ],
-    tree: TreeOption = None,
-    arity: Annotated[
-        Optional[int], typer.Option("--arity", metavar="N", help="Children per node of a named tree.")
-    ] = None,
-    matricization: Annotated[
-        Optional[list[str]],
-        typer.Option("--matricization", metavar="MODES", help="Measure this one too, e.g. 0,2 (repeatable)."),
-    ] = None,
-    tolerance: Annotated[
-        float, typer.Option("--tolerance", metavar="X", help="Singular values above this times the largest count.")
-    ] = 1e-3,
-    top: Annotated[int, typer.Option("--top", metavar="N", help="Singular values to report.")] = 10,
-    dims: Annotated[
-        Optional[str], typer.Option("--dims", metavar="N,N,...", help="Dimensions of coordinate data.")
-    ] = None,
     format: FormatOption = None,
 ) -> None:
     """Hierarchical tensor ranks of a tensor or a factorization.
 
-    One record a node: rank at the tolerance, effective rank, leading singular values, and the share of the squared
-    norm that the rank captures. A factorization is measured from its factors, the tensor is never built; its own mode
-    tree is the default (balanced for a dense tensor).
+    One record a node: rank at the tolerance, effective rank, leading singular values, and the share of the squared norm
+    that the rank captures. A factorization is measured from its factors, the tensor is never built; its own mode tree
+    is the default (balanced for a dense tensor).
     """
     import torch
 
-    from htfcli.config import MeasureRankConfig
     from htfcli.console import RecordWriter
     from htfcli.engine.tensors.mode_tree import tree_of
-    from htfcli.engine.tensors.ranks import spectra_of, spectrum_of
+    from htfcli.engine.tensors.ranks import spectra_at, spectra_of
     from htfcli.files.inputs import load_tensor
 
-    given = {"tree": tree, "arity": arity, "matricization": matricization, "dims": dims}
-    settings = MeasureRankConfig.checked(
-        {name: value for name, value in given.items() if value is not None} | {"tolerance": tolerance, "top": top}
-    )
-    loaded = load_tensor(thing, None if settings.dims is None else tuple(settings.dims))
-    loaded = loaded.to(torch.float64)
+    loaded = load_tensor(thing, None if config.dims is None else tuple(config.dims)).to(torch.float64)
     order = loaded.dim() if isinstance(loaded, torch.Tensor) else loaded.order
-    asked = None if settings.tree is None else tree_of(settings.tree, order, settings.arity)
-    writer = RecordWriter(format, _table_row, caption=f"rank at tolerance {settings.tolerance:g}")
-    for spectrum in [*spectra_of(loaded, asked), *(spectrum_of(loaded, modes) for modes in settings.matricization)]:
-        writer.write(_record(spectrum, settings.tolerance, settings.top))
+    named = "balanced" if config.tree is None and config.arity is not None else config.tree
+    tree = None if named is None else tree_of(named, order, config.arity)
+    writer = RecordWriter(format, _table_row, caption=f"rank at tolerance {config.tolerance:g}")
+    for spectrum in [*spectra_of(loaded, tree), *spectra_at(loaded, config.matricization)]:
+        writer.write(_record(spectrum, config.tolerance, config.top))
     writer.close()
 
 

@@ -10,6 +10,14 @@ from htfcli.options import ForceOption, QuietOption
 
 app = typer.Typer(rich_markup_mode=None)
 
+QUANTITY_NAMES = (
+    "norms",
+    "singular-values",
+    "effective-rank",
+    "loss",
+    "error",
+)  # of experiments.plots, not imported here
+
 EXAMPLES = """\b
 Examples:
   htf plot runs/dynamics -o dynamics.png
@@ -30,8 +38,8 @@ def plot(
         typer.Option(
             "--what",
             metavar="QUANTITY",
-            autocompletion=lambda: ["norms", "singular-values", "effective-rank", "loss", "error"],
-            help="norms, singular-values, effective-rank, loss or error (repeatable).  [default: all but error]",
+            autocompletion=lambda: list(QUANTITY_NAMES),
+            help=f"{', '.join(QUANTITY_NAMES)} (repeatable).  [default: all but error]",
         ),
     ] = None,
     node: Annotated[
@@ -51,16 +59,20 @@ def plot(
     Local component norms, singular values, effective ranks, losses and errors against iterations.
     One run is a grid of panels, several are one column each. Unless --node says otherwise the largest nodes are shown.
     """
-    from htfcli.config import mode_sets
+    from htfcli.config import parse_mode_sets
     from htfcli.console import note
-    from htfcli.experiments.plots import DEFAULT, Run, kind_of, plot_runs, render
+    from htfcli.errors import ConfigError
+    from htfcli.experiments.plots import DEFAULT, kind_of, plot_runs, render
     from htfcli.files.container import refuse_existing, write_bytes
-    from htfcli.files.run_folder import load_records
+    from htfcli.files.records import load_records
 
+    nodes = parse_mode_sets(node or [])
+    if nodes is None:
+        raise ConfigError("not sets of modes", got=" ".join(node or []), allowed="e.g. 0,2")
     kind = kind_of(output)
     refuse_existing(output, force)
-    loaded = [Run(*load_records(argument)) for argument in runs]
-    figure = plot_runs(loaded, what or DEFAULT, mode_sets(node or []), top=top, log_x=log_x, log_y=log_y)
+    loaded = [load_records(argument) for argument in runs]
+    figure = plot_runs(loaded, what or DEFAULT, nodes, top=top, log_x=log_x, log_y=log_y)
     write_bytes(output, render(figure, kind))
     if output != "-":
         note(f"wrote {output}", quiet)

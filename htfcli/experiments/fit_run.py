@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,21 +9,19 @@ from typing import Any
 
 import torch
 
-from htfcli.config import FitConfig
-from htfcli.console import to_json
+from htfcli.config import DEFAULT_TOLERANCE, FitConfig
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.gradient_fit import GradientFit, build_model, prepare
-from htfcli.engine.tensors.matricization import DEFAULT_TOLERANCE
 from htfcli.engine.tensors.ranks import FactoredSpectra
 from htfcli.engine.tensors.recording import Record
 from htfcli.engine.training.device import choose_device, describe_device
 from htfcli.errors import ConfigError, Interrupted, RunError
-from htfcli.files import container
 from htfcli.files.artefacts import save_factorization
+from htfcli.files.container import Artefact
 from htfcli.files.inputs import fingerprint, load_observations
 from htfcli.files.run_folder import RunFolder, versions
 
-MAY_CHANGE = {"iterations", "seconds", "until_loss", "patience", "checkpoint_every", "threads", "device"}
+MAY_CHANGE = {"iterations", "seconds", "until_loss", "patience", "lr", "checkpoint_every", "threads", "device"}
 
 
 class FitRun:
@@ -32,8 +29,8 @@ class FitRun:
 
     Args:
         config: settings. On resuming, those of the checkpoint hold and only `MAY_CHANGE` may be given differently.
-        data: input of any kind. output: run folder, or `-` to keep nothing but the result. resume, force: see
-        `RunFolder`.
+        data: input of any kind. output: run folder, or `-` to keep nothing but the result.
+        resume, force: see `RunFolder`.
 
     Attributes:
         settings: what is in force. fit: the training run. summary: final numbers, once `run` has ended.
@@ -42,29 +39,37 @@ class FitRun:
     def __init__(
         self, config: FitConfig, data: str | None, output: str, *, resume: bool = False, force: bool = False
     ) -> None:
-        saved = _saved(output) if resume else None
+        if resume and (output == "-" or force):
+            given = "-o -" if output == "-" else "--force"
+            raise ConfigError("--resume continues a run folder as it is", got=given, allowed="-o FOLDER alone")
+        self.summary: dict[str, Any] = {}
+        self.folder = RunFolder(output, resume=True) if resume else None
+        try:
+            self._prepare(config, data, None if self.folder is None else self.folder.checkpoint())
+        except BaseException:
+            if self.folder is not None:
+                self.folder.close()
+            raise
+        if not resume and output != "-":
+            self.folder = RunFolder(output, force=force)
+
+    def _prepare(self, config: FitConfig, data: str | None, saved: Artefact | None) -> None:
+        """Everything that can be wrong with settings and data shows here, before a folder is made."""
         self.settings = config if saved is None else merged(config, saved.config)
-        self._data = data if saved is None or data is not None else str(saved.content.get("input"))
-        if self._data is None or self._data == "None":
-            raise ConfigError(
-                "no data to fit", next_step="Shortest useful call: htf fit data.npy (see htf fit --help)."
-            )
-        dims = None if self.settings.dims is None else tuple(self.settings.dims)
-        observations = load_observations(self._data, dims)
+        self._data = data if saved is None or data is not None else saved.content.get("input")
+        if self._data is None:
+            advice = "Shortest useful call: htf fit data.npy (see htf fit --help)."
+            raise ConfigError("no data to fit", next_step=advice)
+        observations = load_observations(self._data, None if self.settings.dims is None else tuple(self.settings.dims))
         self._digest = fingerprint(observations)
         if saved is not None and saved.content.get("data") != self._digest:
-            raise ConfigError(f"{output} was fitted to other data", next_step="Resume with the data of the first run.")
+            raise ConfigError("the run was fitted to other data", next_step="Resume with the data of the first run.")
         self.observations, self.scale = prepare(observations, self.settings)
-        self.device = choose_device(self.settings.device)
-        if self.settings.threads is not None:
-            torch.set_num_threads(self.settings.threads)
-        self.fit = GradientFit(
-            build_model(self.settings, observations.dims, self.device), self.observations, self.settings
-        )
+        self.device = choose_device(self.settings.device, self.settings.threads)
+        model = build_model(self.settings, observations.dims, self.device)
+        self.fit = GradientFit(model, self.observations, self.settings)
         if saved is not None:
             self.fit.load_state(saved.tensors())
-        self.folder = None if output == "-" else RunFolder(output, resume=resume, force=force)
-        self.summary: dict[str, Any] = {}
 
     def describe(self) -> str:
         """What is about to happen, in a line."""
@@ -120,7 +125,7 @@ class FitRun:
         try:
             for record in self.fit.run(should_stop):
                 if self.folder is not None:
-                    self.folder.append(to_json(record))
+                    self.folder.append(record)
                     if time.monotonic() - saved_at >= self.settings.checkpoint_every:
                         self._checkpoint(self.fit.state())
                         saved_at = time.monotonic()
@@ -160,7 +165,7 @@ class FitRun:
             **final,
             "hierarchical_rank": {s.label: s.rank() for s in spectra},
             "rank_tolerance": DEFAULT_TOLERANCE,
-            "effective_rank": {s.label: None if math.isnan(s.effective_rank) else s.effective_rank for s in spectra},
+            "effective_rank": {s.label: s.effective_rank for s in spectra},
             "parameters": len(model.parameters),
             "value_scale": self.scale,
             "seconds": round(seconds, 3),
@@ -168,15 +173,6 @@ class FitRun:
             "device": describe_device(self.device),
             "versions": versions(),
         }
-
-
-def _saved(output: str) -> container.Artefact:
-    if output == "-":
-        raise ConfigError("--resume needs the run folder of the run to continue", got="-o -")
-    path = Path(output) / "checkpoint.safetensors"
-    if not path.exists():
-        raise ConfigError(f"{output} has no checkpoint to resume from", next_step="Start the run without --resume.")
-    return container.read(path).expect("checkpoint")
 
 
 def merged(config: FitConfig, saved: dict[str, Any]) -> FitConfig:

@@ -23,6 +23,7 @@ from matplotlib.ticker import MaxNLocator
 
 from htfcli.engine.tensors.mode_tree import label_of
 from htfcli.errors import ConfigError, DataError, did_you_mean
+from htfcli.files.records import Records
 
 Record = dict[str, Any]
 Curves = list[tuple[str, list[float | None]]]  # label, one value a record
@@ -46,14 +47,6 @@ _STYLE: Any = {
 
 
 @dataclass(frozen=True)
-class Run:
-    """A fit's records, in order, under a name."""
-
-    name: str
-    records: list[Record]
-
-
-@dataclass(frozen=True)
 class Panel:
     """What a panel shows.
 
@@ -64,13 +57,13 @@ class Panel:
 
     title: str
     ylabel: str
-    curves: Callable[[Run], Curves]
+    curves: Callable[[Records], Curves]
     log: bool = False
     ranked: bool = False
 
 
 def plot_runs(
-    runs: Sequence[Run],
+    runs: Sequence[Records],
     quantities: Sequence[str] = DEFAULT,
     nodes: Sequence[Sequence[int]] = (),
     *,
@@ -142,39 +135,39 @@ def _draw(axes: Axes, panel: Panel, curves: Curves, iterations: list[int], log_x
 # --- panels -----------------------------------------------------------------------------------------------------------
 
 
-def _norms(runs: Sequence[Run], nodes: Sequence[Sequence[int]]) -> list[Panel]:
+def _norms(runs: Sequence[Records], nodes: Sequence[Sequence[int]]) -> list[Panel]:
     return [
         Panel(f"local components at {title}", "component norm", _ranked(label, "component_norms"), ranked=True)
         for label, title in _chosen(runs, "component_norms", nodes)
     ]
 
 
-def _singular_values(runs: Sequence[Run], nodes: Sequence[Sequence[int]]) -> list[Panel]:
+def _singular_values(runs: Sequence[Records], nodes: Sequence[Sequence[int]]) -> list[Panel]:
     return [
         Panel(f"matricization {title}", "singular value", _ranked(label, "singular_values"), ranked=True)
         for label, title in _chosen(runs, "singular_values", nodes)
     ]
 
 
-def _effective_ranks(runs: Sequence[Run], nodes: Sequence[Sequence[int]]) -> list[Panel]:
+def _effective_ranks(runs: Sequence[Records], nodes: Sequence[Sequence[int]]) -> list[Panel]:
     chosen = _chosen(runs, "effective_rank", nodes, most=8)
 
-    def curves(run: Run) -> Curves:
+    def curves(run: Records) -> Curves:
         return [(title, _series(run, label, "effective_rank")) for label, title in chosen]
 
     return [Panel("effective ranks", "effective rank", curves)] if chosen else []
 
 
-def _losses(runs: Sequence[Run], nodes: Sequence[Sequence[int]]) -> list[Panel]:
+def _losses(runs: Sequence[Records], nodes: Sequence[Sequence[int]]) -> list[Panel]:
     return _scalars(runs, "loss", {"train_loss": "train", "test_loss": "test"})
 
 
-def _errors(runs: Sequence[Run], nodes: Sequence[Sequence[int]]) -> list[Panel]:
+def _errors(runs: Sequence[Records], nodes: Sequence[Sequence[int]]) -> list[Panel]:
     names = {"train_error": "train", "test_error": "test", "reconstruction_error": "whole tensor"}
     return _scalars(runs, "relative error", names)
 
 
-QUANTITIES: dict[str, Callable[[Sequence[Run], Sequence[Sequence[int]]], list[Panel]]] = {
+QUANTITIES: dict[str, Callable[[Sequence[Records], Sequence[Sequence[int]]], list[Panel]]] = {
     "norms": _norms,
     "singular-values": _singular_values,
     "effective-rank": _effective_ranks,
@@ -183,8 +176,8 @@ QUANTITIES: dict[str, Callable[[Sequence[Run], Sequence[Sequence[int]]], list[Pa
 }
 
 
-def _scalars(runs: Sequence[Run], title: str, names: dict[str, str]) -> list[Panel]:
-    def curves(run: Run) -> Curves:
+def _scalars(runs: Sequence[Records], title: str, names: dict[str, str]) -> list[Panel]:
+    def curves(run: Records) -> Curves:
         return [(text, [r.get(key) for r in run.records]) for key, text in names.items() if key in run.records[0]]
 
     return [Panel(title, title, curves, log=True)] if any(curves(run) for run in runs) else []
@@ -196,7 +189,7 @@ def _places(record: Record) -> list[Record]:
 
 
 def _chosen(
-    runs: Sequence[Run], key: str, nodes: Sequence[Sequence[int]], most: int = _DEFAULT_NODES
+    runs: Sequence[Records], key: str, nodes: Sequence[Sequence[int]], most: int = _DEFAULT_NODES
 ) -> list[tuple[str, str]]:
     """(label, title) of the places to show among those that have `key`: the ones asked for, or the largest.
 
@@ -221,15 +214,15 @@ def _chosen(
     return [(found[modes], label_of(modes, first=1).replace(",", ", ")) for modes in wanted]
 
 
-def _series(run: Run, label: str, key: str) -> list[Any]:
+def _series(run: Records, label: str, key: str) -> list[Any]:
     """The value of `key` at a place, record by record; None where a record lacks it."""
     return [next((p.get(key) for p in _places(r) if p["node"] == label), None) for r in run.records]
 
 
-def _ranked(label: str, key: str) -> Callable[[Run], Curves]:
+def _ranked(label: str, key: str) -> Callable[[Records], Curves]:
     """The largest, the second largest, ... of a list recorded at a place."""
 
-    def curves(run: Run) -> Curves:
+    def curves(run: Records) -> Curves:
         series = _series(run, label, key)
         count = max((len(values) for values in series if values), default=0)
         return [(f"{k + 1}", [v[k] if v and k < len(v) else None for v in series]) for k in range(count)]

@@ -1,4 +1,4 @@
-"""Our objects in our container: factorizations, observations and dense tensors to named tensors and back, checked."""
+"""Our objects in our container: factorizations and observations to named tensors and back, checked."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Len
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from torch import Tensor
 
 from htfcli.engine.tensors.cp import CPFactorization
@@ -23,6 +22,7 @@ from htfcli.engine.tensors.observations import (
     RankOneMeasurements,
     Sample,
     checked_entries,
+    first_duplicate,
 )
 from htfcli.errors import ConfigError, DataError
 from htfcli.files import container
@@ -81,7 +81,7 @@ class _Content(BaseModel):
     """Content of an observations file, validated."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-    dims: Annotated[list[PositiveInt], Len(2)]
+    dims: Annotated[list[PositiveInt], Field(min_length=2)]
     task: Literal["completion", "rank-one sensing", "matrix sensing"]
     target: dict[str, Any] | None = None
 
@@ -138,7 +138,13 @@ def to_observations(artefact: Artefact) -> Observations:
         raise DataError(f"{artefact.name} is damaged: its description of the observations is malformed") from None
     dims = tuple(content.dims)
     train = _to_sample(artefact, "train", content.task, dims)
-    test = _to_sample(artefact, "test", content.task, dims) if artefact.tensors("test/") else None
+    has_test = any(name.startswith("test/") for name in artefact.shapes())
+    test = _to_sample(artefact, "test", content.task, dims) if has_test else None
+    if isinstance(train, Entries) and isinstance(test, Entries):
+        repeat = first_duplicate(torch.cat([train.index, test.index]), dims)
+        if repeat is not None:
+            got = train.index[repeat[0]].tolist()
+            raise DataError(f"{artefact.name} has an entry in both its train and its test observations", got=got)
     target = None if content.target is None else _rebuild(artefact, content.target, artefact.tensors("target/"))
     return Observations(dims, train, test, target)
 

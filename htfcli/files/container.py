@@ -143,7 +143,8 @@ def save(
     if str(destination) == "-":
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "out.safetensors"
-            _save_file(path, own, metadata)
+            with atomic_write(path) as temporary:
+                _save_file(temporary, own, metadata)
             with open(path, "rb") as file:
                 copy_to_stdout(file)
         return

@@ -14,7 +14,7 @@ from htfcli.files.artefacts import task_of, to_factorization, to_observations
 from htfcli.files.container import Artefact
 from htfcli.files.inputs import open_input
 from htfcli.files.readers import Coordinates, Dense
-from htfcli.files.run_folder import load_records
+from htfcli.files.records import Records, load_records
 
 Facts = dict[str, Any]
 
@@ -26,9 +26,11 @@ def describe_input(argument: str) -> Facts:
         DataError: if it cannot be read.
     """
     path = Path(argument)
-    if path.suffix == ".jsonl" or (path.is_dir() and not (path / "model.safetensors").exists()):
-        return _records(argument)
+    if path.is_dir() and not (path / "model.safetensors").exists():
+        return _records(load_records(argument))
     opened = open_input(argument)
+    if isinstance(opened, Records):
+        return _records(opened)
     if isinstance(opened, Dense):
         missing = int(torch.isnan(opened.values).sum())
         known = opened.values[~torch.isnan(opened.values)]
@@ -39,7 +41,7 @@ def describe_input(argument: str) -> Facts:
     facts = _artefact(opened)
     facts |= {"written_by": f"htf {opened.version}", "config": _short(opened.config)} if opened.config else {}
     if path.is_dir():
-        facts |= {f"run_{key}": value for key, value in _records(argument).items() if key != "kind"}
+        facts |= {f"run_{key}": value for key, value in _records(load_records(argument)).items() if key != "kind"}
     return facts
 
 
@@ -98,11 +100,10 @@ def _values(values: Tensor) -> Facts:
     return {"min": float(values.min()), "max": float(values.max()), "rms": float(values.square().mean().sqrt())}
 
 
-def _records(argument: str) -> Facts:
-    _, records = load_records(argument)
-    last = records[-1]
+def _records(run: Records) -> Facts:
+    last = run.records[-1]
     numbers = {k: v for k, v in last.items() if isinstance(v, int | float)}
-    return {"kind": "records of a fit", "records": len(records), **numbers}
+    return {"kind": "records of a fit", "records": len(run.records), **numbers}
 
 
 def _short(config: dict[str, Any]) -> str:

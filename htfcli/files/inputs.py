@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import shutil
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 import torch
@@ -17,9 +19,12 @@ from htfcli.errors import ConfigError, DataError
 from htfcli.files import container
 from htfcli.files.artefacts import to_factorization, to_observations
 from htfcli.files.readers import READERS, Coordinates, Dense, read_foreign
+from htfcli.files.records import Records, load_records
+
+Opened = container.Artefact | Dense | Coordinates | Records
 
 
-def open_input(argument: str) -> container.Artefact | Dense | Coordinates:
+def open_input(argument: str) -> Opened:
     """Read a command's input.
 
     Args:
@@ -39,6 +44,8 @@ def open_input(argument: str) -> container.Artefact | Dense | Coordinates:
         path = Path(plain)
         if not plain or not path.exists():
             raise DataError(f"{name} does not exist")
+    if path.suffix == ".jsonl":
+        return load_records(str(path))
     if path.suffix == ".safetensors" or (path.suffix.lower() not in READERS and container.looks_like_one(path)):
         return container.read(path, name)
     return read_foreign(path, name, key)
@@ -53,39 +60,33 @@ def load_observations(argument: str, dims: tuple[int, ...] | None = None) -> Obs
         DataError: if the input holds something else. ConfigError: if `dims` is given for data that says them itself.
     """
     opened = open_input(argument)
+    _refuse_dims(opened, dims)
     if isinstance(opened, Coordinates):
         found, entries = opened.entries(dims)
         return Observations(found, entries)
-    if dims is not None:
-        raise ConfigError("--dims is for coordinate data; this input has its own dimensions", got=list(dims))
     if isinstance(opened, Dense):
         found, entries = opened.entries()
         return Observations(found, entries)
-    if opened.kind == "tensor":
-        found, entries = Dense(opened.name, _tensor_of(opened)).entries()
-        return Observations(found, entries)
-    return to_observations(opened.expect("observations", "tensor"))
+    return to_observations(_artefact(opened, "observations"))
 
 
 def load_tensor(argument: str, dims: tuple[int, ...] | None = None) -> Factorization | Tensor:
     """A factorization, or a dense tensor whose entries are all known, from any input.
 
+    Args:
+        argument: as for `open_input`. dims: of coordinate data.
     Raises:
-        DataError: if entries are missing, with their number.
+        DataError: if entries are missing, with their number. ConfigError: if `dims` is given for other data.
     """
     opened = open_input(argument)
-    if isinstance(opened, container.Artefact) and opened.kind == "factorization":
-        return to_factorization(opened)
-    if isinstance(opened, container.Artefact) and opened.kind == "observations":
-        return to_observations(opened).to_dense()
+    _refuse_dims(opened, dims)
     if isinstance(opened, Coordinates):
         found, entries = opened.entries(dims)
         return Observations(found, entries).to_dense()
-    dense = (
-        opened.values
-        if isinstance(opened, Dense)
-        else _tensor_of(opened.expect("factorization", "observations", "tensor"))
-    )
+    if not isinstance(opened, Dense):
+        artefact = _artefact(opened, "factorization", "observations")
+        return to_factorization(artefact) if artefact.kind == "factorization" else to_observations(artefact).to_dense()
+    dense = opened.values
     missing = int(torch.isnan(dense).sum())
     if missing:
         raise DataError(
@@ -96,11 +97,16 @@ def load_tensor(argument: str, dims: tuple[int, ...] | None = None) -> Factoriza
     return dense
 
 
-def _tensor_of(artefact: container.Artefact) -> Tensor:
-    tensors = artefact.tensors()
-    if set(tensors) != {"tensor"} or tensors["tensor"].dim() < 2:
-        raise DataError(f"{artefact.name} is damaged: it does not hold one tensor of 2 modes or more")
-    return tensors["tensor"].double()
+def _artefact(opened: Opened, *kinds: str) -> container.Artefact:
+    """A container of one of these kinds, when the input is neither dense nor coordinates."""
+    if isinstance(opened, container.Artefact):
+        return opened.expect(*kinds)
+    raise DataError(f"{opened.name} holds something else", got="records", allowed=" or ".join(kinds))
+
+
+def _refuse_dims(opened: Opened, dims: tuple[int, ...] | None) -> None:
+    if dims is not None and not isinstance(opened, Coordinates):
+        raise ConfigError("--dims is for coordinate data; this input has its own dimensions", got=list(dims))
 
 
 def fingerprint(observations: Observations) -> str:
@@ -108,7 +114,7 @@ def fingerprint(observations: Observations) -> str:
     digest = hashlib.sha256(repr(observations.dims).encode())
     for sample in (observations.train, observations.test):
         for tensor in () if sample is None else _tensors(sample):
-            digest.update(tensor.contiguous().numpy().tobytes())
+            digest.update(tensor.contiguous().numpy().data)
     return digest.hexdigest()
 
 
@@ -118,25 +124,35 @@ def _tensors(sample: Sample) -> list[Tensor]:
 
 
 def _spool_stdin() -> Path:
-    """Stdin in a temporary file, its format told by its first bytes: ours, .npy, .npz, or else comma-separated text."""
+    """Stdin in a temporary file with the suffix of its format, told by how it begins.
+
+    Known: ours, .npy, .npz, .pt, .parquet, records; anything else is comma-separated text. Tab-separated and .tns text
+    cannot be told from it and must be files.
+    """
     if sys.stdin.isatty():
         raise ConfigError("- reads stdin, and stdin is a terminal", next_step="Pipe something in, or name a file.")
     folder = tempfile.TemporaryDirectory(prefix="htf-")
     atexit.register(folder.cleanup)
     path = Path(folder.name) / "stdin"
     with open(path, "wb") as file:
-        head = sys.stdin.buffer.read(16)
-        file.write(head)
-        while chunk := sys.stdin.buffer.read(1 << 20):
-            file.write(chunk)
+        shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+    with open(path, "rb") as file:
+        head = file.read(16)
     if not head:
         raise DataError("stdin is empty", next_step="Did the command before the pipe fail?")
+    return path.rename(path.with_suffix(_suffix_of(path, head)))
+
+
+def _suffix_of(path: Path, head: bytes) -> str:
     if head.startswith(b"\x93NUMPY"):
-        suffix = ".npy"
-    elif head.startswith(b"PK"):
-        suffix = ".npz"
-    elif container.looks_like_one(path):
-        suffix = ".safetensors"
-    else:
-        suffix = ".csv"
-    return path.rename(path.with_suffix(suffix))
+        return ".npy"
+    if head.startswith(b"PAR1"):
+        return ".parquet"
+    if head.startswith(b"\x1f\x8b"):
+        raise DataError("stdin is compressed", next_step="Decompress it, or name a file.")
+    if zipfile.is_zipfile(path):
+        names = zipfile.ZipFile(path).namelist()
+        return ".pt" if any(name.endswith("data.pkl") for name in names) else ".npz"
+    if container.looks_like_one(path):
+        return ".safetensors"
+    return ".jsonl" if head.lstrip().startswith(b"{") else ".csv"

@@ -10,6 +10,7 @@ import csv
 import gzip
 import io
 import zipfile
+import zlib
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
@@ -102,6 +103,8 @@ def read_foreign(path: Path, name: str, key: str = "") -> Dense | Coordinates:
         raise DataError(f"cannot read {name}: {error.strerror or error}") from None
     except EOFError:
         raise DataError(f"{name} is truncated") from None
+    except zlib.error as error:
+        raise DataError(f"{name} is damaged: {error}") from None
 
 
 def read_mask(path: str) -> Tensor:
@@ -168,7 +171,7 @@ def _pt(path: Path, name: str, key: str) -> Dense:
         raise DataError(f"{name} is not a readable .pt file of plain tensors: {_first_line(error)}") from None
     tensors = loaded if isinstance(loaded, dict) else {"tensor": loaded}
     chosen = _pick({str(k): v for k, v in tensors.items() if isinstance(v, Tensor)}, key, name)
-    return _dense(chosen.detach().numpy(), name)
+    return _dense(chosen.detach().to_dense().double().numpy() if chosen.is_floating_point() else chosen.numpy(), name)
 
 
 def _mat(path: Path, name: str, key: str) -> Dense:
@@ -208,7 +211,7 @@ def _text(path: Path, name: str, delimiter: str | None, first: int) -> Coordinat
     try:
         with closing(_rows(path, delimiter)) as rows:
             line, fields = next(rows, (0, [""]))
-            has_names = not all(_is_number(field) for field in fields)
+            has_names = not any(_is_number(field) for field in fields)
             if has_names and next(rows, None) is None:
                 raise DataError(f"{name} has no entries")
         columns = len(fields)

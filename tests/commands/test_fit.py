@@ -28,7 +28,7 @@ def test_run_folder(htf, data, tmp_path):
     assert done.err.splitlines()[1].startswith("all iterations done at iteration 60 after ")
     folder = tmp_path / "runs" / "a"
     names = {"config.yaml", "records.jsonl", "checkpoint.safetensors", "model.safetensors", "summary.json"}
-    assert {path.name for path in folder.iterdir()} == names
+    assert {path.name for path in folder.iterdir() if not path.name.startswith(".")} == names
     assert (folder / "records.jsonl").read_text() == done.out
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert (config["width"], config["iterations"], config["lr"]) == (4, 60, 0.01)
@@ -148,16 +148,19 @@ def test_resume_what_cannot_be(htf, data, tmp_path):
     htf("fit", data, *QUICK, "-o", "a")
     done = htf("fit", data, "--resume", "-o", "b")
     assert (done.code, done.error) == (2, "b has no checkpoint to resume from. Start the run without --resume.")
-    done = htf("fit", data, "--resume", "-o", "a", "--lr", 0.5)
+    done = htf("fit", data, "--resume", "-o", "a", "--seed", 5)
     assert (done.code, done.error) == (
         2,
-        "--lr cannot change when a run is resumed (got 0.5, allowed 0.01). Leave it out.",
+        "--seed cannot change when a run is resumed (got 5, allowed 0). Leave it out.",
     )
     done = htf("fit", data, "--resume", "-o", "-")
-    assert (done.code, done.error) == (2, "--resume needs the run folder of the run to continue (got -o -).")
+    assert (done.code, done.error) == (
+        2,
+        "--resume continues a run folder as it is (got -o -, allowed -o FOLDER alone).",
+    )
     htf("generate", "tensor", "--dim", 4, "--seed", 9, "-o", "other.safetensors")
     done = htf("fit", "other.safetensors", "--resume", "-o", "a")
-    assert (done.code, done.error) == (2, "a was fitted to other data. Resume with the data of the first run.")
+    assert (done.code, done.error) == (2, "the run was fitted to other data. Resume with the data of the first run.")
     (tmp_path / "a/checkpoint.safetensors").write_bytes(b"junk")
     done = htf("fit", data, "--resume", "-o", "a")
     assert done.code == 1
@@ -174,6 +177,38 @@ def test_divergence_keeps_the_last_good_checkpoint(htf, data, tmp_path):
     checkpoint = read(tmp_path / "r/checkpoint.safetensors").tensors()
     assert bool(checkpoint["parameters"].isfinite().all())
     assert not (tmp_path / "r/model.safetensors").exists()
+    assert htf("fit", "--resume", "-o", "r", "--lr", 1e-3).code == 0  # what the message advises works
+
+
+def test_a_table_even_if_interrupted(htf, data, monkeypatch):
+    from htfcli.console import StopSignals
+
+    monkeypatch.setattr(StopSignals, "received", property(lambda self: len(seen.append(1) or seen) > 30))
+    seen: list[int] = []
+    done = htf("fit", data, *QUICK, "-o", "r", "--format", "table", "-q")
+    assert done.code == 130
+    assert "train loss" in done.out
+
+
+def test_settings_of_extreme_size(htf, data):
+    for args in (
+        ("--seed", 2**63 - 1, "--batch-size", 50),
+        ("--set", "matricization=0,2"),
+        ("--set", "matricization=[[0,2],1]"),
+    ):
+        assert htf("fit", data, *QUICK, *args, "-o", "r", "--force").code == 0
+    done = htf("fit", data, "--seed", 2**63)
+    assert (done.code, done.error) == (
+        2,
+        "seed: input should be less than or equal to 9223372036854775807 (got '9223372036854775808').",
+    )
+
+
+def test_a_summary_is_json_whatever_the_numbers(htf, tmp_path):
+    np.save(tmp_path / "zero.npy", np.zeros((3, 3)))
+    assert htf("fit", "zero.npy", *QUICK, "-o", "r").code == 0
+    summary = json.loads((tmp_path / "r/summary.json").read_text(), parse_constant=lambda text: pytest.fail(text))
+    assert summary["train_error"] is None
 
 
 # --- bad usage --------------------------------------------------------------------------------------------------------------
@@ -197,7 +232,10 @@ def test_divergence_keeps_the_last_good_checkpoint(htf, data, tmp_path):
         ("{data} --momentum 0.5", 2, "momentum: only for optimizer sgd (got optimizer group-rmsprop)."),
         ("{data} --lr 0 --iterations -1 --dtype float16", 2, "Invalid value for '--dtype': Value error, 'float16' is not one of 'float32', 'float64'. See 'htf fit --help'."),
         ("{data} --lr 0 --iterations -1", 2, "2 problems: lr: input should be greater than 0 (got '0'); iterations: input should be greater than or equal to 0 (got '-1')."),
-        ("{data} --matricization 0,x", 2, "not a set of modes (got 0,x, allowed e.g. 0,2)."),
+        ("{data} --matricization 0,x", 2, "matricization: not sets of modes (got ['0,x'], allowed e.g. 0,2, or in YAML [[0, 2], [1]])."),
+        ("{data} --set matricization=x", 2, "matricization: not sets of modes (got 'x', allowed e.g. 0,2, or in YAML [[0, 2], [1]])."),
+        ("{data} --tree [[0,1],[2,3]] --arity 3", 2, "a mode tree given as nested lists has no arity to choose (got 3, allowed none)."),
+        ("None", 1, "None does not exist."),
         ("{data} --matricization 0,9", 2, "a matricization needs some of the modes, but not all, each once (got 0,9, allowed modes from 0 to 3)."),
         ("{data} --test-fraction 0.1", 2, "the observations already have a held-out part (got 128). Leave --test-fraction out."),
         ("{data} --dims 4,4,4,4", 2, "--dims is for coordinate data; this input has its own dimensions (got [4, 4, 4, 4])."),
@@ -236,4 +274,4 @@ def test_two_processes_on_one_folder(htf, data):
 def test_a_file_of_another_kind(htf, data):
     htf("fit", data, *QUICK, "-o", "r")
     done = htf("fit", "r", "-o", "s")
-    assert (done.code, done.error) == (1, "r holds something else (got factorization, allowed observations or tensor).")
+    assert (done.code, done.error) == (1, "r holds something else (got factorization, allowed observations).")

@@ -40,9 +40,8 @@ def test_configuration_from_everywhere(htf, tmp_path):
     ).out
     assert "dim: 6\n" in printed
     assert "observed: '0.25'\n" in printed
-    assert not (tmp_path / "y").exists()
     (tmp_path / "printed.yaml").write_text(printed)
-    assert htf("generate", "tensor", "--config", "printed.yaml", "--print-config", "-o", "y").out == printed
+    assert htf("generate", "tensor", "--config", "printed.yaml", "--print-config").out == printed
 
 
 def test_mask(htf, tmp_path):
@@ -66,7 +65,7 @@ def test_mask(htf, tmp_path):
         ("--observed many", 2, "not a number of observations (got many, allowed a count as 2048, or a share as 0.5)."),
         ("--rank 0", 2, "the width of node {0,1} is not positive (got 0, allowed 1 or more)."),
         ("--rank 5,x", 2, "rank: not a width (got '5,x', allowed 32, or 8,16 by level, or by node as {'{0,1}': 8, default: 4})."),
-        ("--dims 3,0,2", 2, "dims: not dimensions (got '3,0,2', allowed positive numbers as 13,4,12,8)."),
+        ("--dims 3,0,2", 2, "dims: not dimensions (got '3,0,2', allowed two positive numbers or more, as 13,4,12,8)."),
         ("--dim x", 2, "dim: input should be a valid integer, unable to parse string as an integer (got 'x')."),
         ("--norm -1 --noise -2", 2, "2 problems: norm: input should be greater than 0 (got '-1'); "
          "noise: input should be greater than or equal to 0 (got '-2')."),
@@ -83,6 +82,11 @@ def test_mask(htf, tmp_path):
         ("--set rnk=3", 2, "unknown setting rnk (Did you mean rank?)."),
         ("--set rank", 2, "--set wants key=value (got 'rank', allowed e.g. --set lr=0.01)."),
         ("--config no.yaml", 2, "cannot read the configuration no.yaml: No such file or directory."),
+        ("--order 32 --dim 4", 2, "too many entries asked for (got 9.22e+18, allowed 1,000,000,000). Give a count, e.g. 20000."),
+        ("--order 1000 --dim 4", 2, "too many entries asked for (got far more, allowed 1,000,000,000). Give a count, e.g. 20000."),
+        ("--mask no.npy --observed 9", 2, "mask says what is observed, observed says how much: give one (got 9)."),
+        ("--dims 5", 2, "dims: not dimensions (got '5', allowed two positive numbers or more, as 13,4,12,8)."),
+        ("--seed 99999999999999999999", 2, "seed: input should be less than or equal to 9223372036854775807 (got '99999999999999999999')."),
         ("--mask no.npy", 1, "cannot read no.npy: No such file or directory."),
         ("--rnk 3", 2, "No such option: --rnk (Possible options: --rank). See 'htf generate tensor --help'."),
         ("-o no/where.safetensors", 1, "cannot write no/where.safetensors: No such file or directory."),
@@ -105,4 +109,5 @@ def test_existing_file(htf):
 
 def test_output_is_required(htf):
     done = htf("generate", "tensor")
-    assert (done.code, done.error) == (2, "Missing option '--output' / '-o'. See 'htf generate tensor --help'.")
+    assert (done.code, done.error) == (2, "no output file. Name one with -o, or - for stdout.")
+    assert htf("generate", "tensor", "--print-config").code == 0

@@ -106,10 +106,12 @@ def test_shapes_beyond_numbers(htf, tmp_path):
     [
         ("{run} --tree [[0,1],2]", 2, "the mode tree does not fit the tensor (got 3 modes, allowed 4)."),
         ("{run} --matricization 0,1,2,3", 2, "a matricization needs some of the modes, but not all, each once (got 0,1,2,3, allowed modes from 0 to 3)."),
-        ("{run} --tolerance 1", 2, "tolerance: input should be less than 1 (got 1.0)."),
-        ("{run} --top 0", 2, "top: input should be greater than or equal to 1 (got 0)."),
+        ("{run} --tolerance 1", 2, "tolerance: input should be less than 1 (got '1')."),
+        ("{run} --top 0", 2, "top: input should be greater than or equal to 1 (got '0')."),
+        ("{run} --dims 4,4,4,4", 2, "--dims is for coordinate data; this input has its own dimensions (got [4, 4, 4, 4])."),
+        ("run/records.jsonl", 1, "records holds something else (got records, allowed factorization or observations)."),
         ("data.safetensors", 1, "the observations do not cover the tensor (got 137 of 256 entries). Fit a factorization to them first: htf fit."),
-        ("run/checkpoint.safetensors", 1, "run/checkpoint.safetensors holds something else (got checkpoint, allowed factorization or observations or tensor)."),
+        ("run/checkpoint.safetensors", 1, "run/checkpoint.safetensors holds something else (got checkpoint, allowed factorization or observations)."),
         ("nowhere", 1, "nowhere does not exist."),
     ],
 )  # fmt: skip
@@ -117,6 +119,17 @@ def test_bad_usage(htf, run, args, code, message):
     done = htf("measure-rank", *args.replace("{run}", run).split())
     assert (done.code, done.error) == (code, message)
     assert done.out == ""
+
+
+def test_arity_alone_is_that_of_a_balanced_tree(htf, run):
+    assert [r["modes"] for r in htf("measure-rank", run, "--arity", 3).records][4:] == [[0, 1, 2]]
+
+
+def test_settings_from_a_file(htf, run, tmp_path):
+    (tmp_path / "c.yaml").write_text("tree: [[0, 2], [1, 3]]\ntolerance: 0.5\n")
+    records = htf("measure-rank", run, "--config", "c.yaml").records
+    assert [r["modes"] for r in records[4:]] == [[0, 2], [1, 3]]
+    assert {r["tolerance"] for r in records} == {0.5}
 
 
 @pytest.mark.parametrize("tree", ["balanced", "chain"])

@@ -5,7 +5,9 @@ import io
 import pytest
 from PIL import Image
 
-from htfcli.experiments.plots import Run, plot_runs
+from htfcli.commands.plot import QUANTITY_NAMES
+from htfcli.experiments.plots import DEFAULT, QUANTITIES, plot_runs
+from htfcli.files.records import load_records
 
 
 @pytest.fixture
@@ -19,10 +21,7 @@ def runs(htf):
     return ["a", "b"]
 
 
-def load(name):
-    from htfcli.files.run_folder import load_records
-
-    return Run(*load_records(name))
+load = load_records
 
 
 def titles(figure):
@@ -111,7 +110,7 @@ def test_options_reach_the_figure(htf, runs, tmp_path):
         ("a -o x.gif", 2, "pictures are not written in this format (got gif, allowed png, svg, pdf)."),
         ("a -o x", 2, "pictures are not written in this format (got no suffix, allowed png, svg, pdf)."),
         ("a -o x.png --what norm", 2, "unknown quantity to plot (got norm, allowed norms, singular-values, effective-rank, loss, error). Did you mean norms?"),
-        ("a -o x.png --node x", 2, "not a set of modes (got x, allowed e.g. 0,2)."),
+        ("a -o x.png --node x", 2, "not sets of modes (got x, allowed e.g. 0,2)."),
         ("a -o x.png --what norms --node 0,3", 1, "the records have no norms to plot (got {0,3}, allowed {0}, {1}, {2}, {3}, {0,1}, {2,3}, {0,1,2,3})."),
         ("c -o x.png", 1, "c has no records. Name a run folder or a file of records."),
         ("data.safetensors -o x.png", 1, "data.safetensors line 1 is not a record (got "),
@@ -133,6 +132,11 @@ def test_records_cut_off_by_a_kill(htf, runs, tmp_path):
     text = (tmp_path / "a/records.jsonl").read_text()
     (tmp_path / "cut.jsonl").write_text(text[:-20])
     assert len(load(str(tmp_path / "cut.jsonl")).records) == len(load("a").records) - 1
+
+
+def test_help_names_the_quantities():
+    assert tuple(QUANTITIES) == QUANTITY_NAMES
+    assert set(QUANTITIES) - set(DEFAULT) == {"error"}
 
 
 def test_picture_in_memory(htf, runs):

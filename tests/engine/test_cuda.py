@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,9 +11,10 @@ from htfcli.engine.tensors.gradient_fit import GradientFit, build_model
 from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.tensors.losses import LOSSES
 from htfcli.engine.tensors.mode_tree import ModeTree
+from htfcli.engine.tensors.observations import Observations
 from htfcli.engine.tensors.recording import SampleLoss
 from htfcli.engine.tensors.target import make_observations
-from tests.problems import generator, golden_entries, golden_htf, random_sample
+from tests.problems import GOLDEN, generator, golden_entries, golden_htf, random_sample
 
 pytestmark = [
     pytest.mark.cuda,
@@ -77,11 +79,6 @@ def test_other_models(settings):
 
 
 def test_golden_trajectory_on_the_gpu():
-    import numpy as np
-
-    from htfcli.engine.tensors.observations import Observations
-    from tests.problems import GOLDEN
-
     name = "htf_order4_binary.npz"
     wanted = np.load(GOLDEN / name)["loss_per_iteration"]
     model = golden_htf(name, "init").to(device="cuda")

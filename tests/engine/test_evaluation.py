@@ -8,12 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from htfcli.engine.tensors import evaluation, tables
+from htfcli.engine.tensors.cp import CPFactorization
 from htfcli.engine.tensors.evaluation import Evaluation
 from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.tensors.losses import LOSSES
+from htfcli.engine.tensors.matrix import MatrixFactorization
 from htfcli.engine.tensors.mode_tree import ModeTree
 from htfcli.engine.tensors.observations import Entries
 from htfcli.engine.tensors.recording import SampleLoss
+from htfcli.errors import DataError
 from tests.problems import factorizations, generator, random_sample, reference_tensor, reference_values
 
 
@@ -95,16 +98,21 @@ def test_gradcheck(model, kind):
     """Numerical differentiation agrees too, so that the two references cannot share a mistake."""
     sample = random_sample(kind, model.dims, 7, seed=1)
 
+    def at(parameters):
+        other = model.to()
+        other.parameters.copy_(parameters)
+        return other
+
     class Values(torch.autograd.Function):
         @staticmethod
         def forward(ctx, parameters):
             ctx.save_for_backward(parameters)
-            return model.to().load_parameters(parameters).measure(sample)
+            return at(parameters).measure(sample)
 
         @staticmethod
         def backward(ctx, upstream):
             (parameters,) = ctx.saved_tensors
-            other = model.to().load_parameters(parameters)
+            other = at(parameters)
             gradient = torch.zeros_like(parameters)
             evaluation = Evaluation(other.tree, other.node_weights, other.dims, sample, other.views(gradient))
             evaluation.forward()
@@ -114,16 +122,15 @@ def test_gradcheck(model, kind):
     assert torch.autograd.gradcheck(Values.apply, model.parameters.clone().requires_grad_())
 
 
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("kind", ["htf", "matrix"])
-def test_matrix_measurements(kind):
-    from htfcli.engine.tensors.matrix import MatrixFactorization
-
+def test_matrix_measurements(kind, loss):
     model = MatrixFactorization((6, 4), 3, 3) if kind == "matrix" else HierarchicalTensorFactorization((6, 4), 3)
     model.init_gaussian(1.0, generator())
     sample = random_sample("matrices", (6, 4), 17, 0)
     gradient = torch.zeros_like(model.parameters)
-    SampleLoss(model, sample, LOSSES["l2"], gradient).forward_backward()
-    assert_close(gradient, reference_gradient(model, sample, "l2")[1])
+    SampleLoss(model, sample, LOSSES[loss], gradient).forward_backward()
+    assert_close(gradient, reference_gradient(model, sample, loss)[1])
 
 
 @settings(max_examples=40, deadline=None)
@@ -166,8 +173,15 @@ def test_order_64_without_materializing(tree):
     assert gradient.abs().max() > 0
 
 
-def test_duplicate_entries_are_allowed_in_values_only():
-    model = HierarchicalTensorFactorization((2, 2), 1).init_gaussian(1.0, generator())
-    index = torch.tensor([[0, 1], [0, 1]])
-    first, second = model.values(index)
-    assert first == second
+@pytest.mark.parametrize("index", [[[0, 5]], [[-1, 0]], [[0, 0], [4, 3]]])
+def test_values_out_of_range(index):
+    model = HierarchicalTensorFactorization((4, 4), 1)
+    with pytest.raises(DataError, match="an index is out of range"):
+        model.values(torch.tensor(index))
+
+
+def test_a_tensor_too_large_to_write_out():
+    with pytest.raises(DataError, match=r"too large to write out \(got 10\^38 numbers, allowed 2.7e\+08\)"):
+        HierarchicalTensorFactorization((4,) * 64, 2).dense()
+    with pytest.raises(DataError, match="too large to write out"):  # the tensor would do, a table on the way would not
+        CPFactorization((100, 100, 100), 40_000).dense()

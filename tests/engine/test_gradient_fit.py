@@ -12,7 +12,7 @@ from htfcli.engine.tensors.matricization import dense_spectrum
 from htfcli.engine.tensors.observations import Entries, Observations
 from htfcli.engine.tensors.optimizers import GroupRMSprop, make_optimizer
 from htfcli.engine.tensors.target import make_observations
-from htfcli.errors import ConfigError, RunError
+from htfcli.errors import ConfigError, DataError, RunError
 
 SMALL = TargetConfig(order=4, dim=4, rank=2, observed="0.5", seed=0)
 CPU = torch.device("cpu")
@@ -224,6 +224,73 @@ def test_resume_is_bit_for_bit(settings):
     assert torch.equal(resumed.model.parameters, whole.model.parameters)
 
 
+@pytest.mark.parametrize(("cut", "patience"), [(33, 7), (40, 7), (35, 3)])
+def test_patience_counts_the_same_after_a_resume(cut, patience):
+    """Also when the run was cut at a record, off the schedule of records, or stopped by a shorter patience."""
+    observations = make_observations(SMALL)
+    options = {"until_loss": 0.9, "patience": 7, "iterations": 10_000, "init_std": 0.3, "lr": 1e-3}
+    whole = start(observations, **options)
+    records = list(whole.run())
+    assert whole.stop_reason == "loss"
+    cut_at = records[-1]["iteration"] - 70 + cut  # somewhere among the records that count
+    first = start(observations, **options | {"iterations": cut_at, "patience": patience})
+    list(first.run())
+    second = start(observations, **options)
+    second.load_state(first.state())
+    assert list(second.run())[-1] == records[-1]
+
+
+def test_a_state_of_another_model():
+    observations = make_observations(SMALL)
+    with pytest.raises(DataError, match="the checkpoint does not fit the model"):
+        start(observations, width=5).load_state(start(observations).state())
+
+
+@pytest.mark.parametrize("size", [1e160, 1e-160, 1e300])
+@pytest.mark.parametrize("dims", [(6, 5), (4, 3, 4)])
+def test_data_of_extreme_size(size, dims):
+    """Nothing over- or underflows on the way, and the result is in the data's units, in float64 if it must be."""
+    observations = make_observations(TargetConfig(order=len(dims), dims=list(dims), rank=1, observed="1.0"))
+    data = Observations(dims, Entries(observations.train.index, observations.train.value * size))
+    model, records = fit(data, FitConfig(width=2, iterations=500))
+    assert records[-1]["train_error"] < 0.1
+    got = model.values(data.train.index).double() / size
+    assert float((got - observations.train.value).norm() / observations.train.value.norm()) < 0.1
+
+
+def test_data_too_small_to_scale():
+    data = Observations((2, 2), Entries(torch.tensor([[0, 0]]), torch.tensor([1e-310], dtype=torch.float64)))
+    with pytest.raises(DataError, match="too small to be told from zero"):
+        fit(data)
+
+
+@pytest.mark.parametrize(
+    "change", [{"index": [[0, 0], [0, 0]]}, {"index": [[0, 0], [5, 0]]}, {"value": [1.0, math.nan]}]
+)
+def test_fit_checks_what_it_is_given(change):
+    index, value = change.get("index", [[0, 0], [1, 1]]), change.get("value", [1.0, 2.0])
+    entries = Entries(torch.tensor(index), torch.tensor(value, dtype=torch.float64))
+    with pytest.raises(DataError, match="observation 1"):
+        fit(Observations((2, 2), entries))
+
+
+def test_an_entry_in_train_and_test():
+    entry = Entries(torch.tensor([[0, 1]]), torch.tensor([1.0], dtype=torch.float64))
+    with pytest.raises(DataError, match="observation 1 repeats the index of 0"):
+        fit(Observations((2, 2), entry, entry))
+
+
+def test_unknown_optimizer():
+    with pytest.raises(ConfigError, match=r"unknown optimizer \(got rmsprop, allowed group-rmsprop, sgd, adam\)"):
+        make_optimizer("rmsprop", torch.zeros(2), 0.1)
+
+
+def test_weight_norms_of_every_layer():
+    observations = make_observations(TargetConfig(target="matrix", dims=[5, 4], rank=2))
+    record = next(start(observations, model="matrix", depth=4, weight_norms=True).run())
+    assert [n["node"] for n in record["nodes"] if "weight_norms" in n] == ["{0}", "{1}", "{0}'", "{0}''"]
+
+
 def test_the_same_seed_is_the_same_run():
     observations = make_observations(SMALL)
     assert list(start(observations, seed=5).run()) == list(start(observations, seed=5).run())
@@ -300,7 +367,8 @@ def from_near_zero(seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_components_are_learned_one_after_another(seed):
-    """From near zero, local component norms at the root rise one after another, and the tensor is recovered."""
+    """From near zero the largest local component at the root rises alone, the others much later, and the tensor is
+    recovered. (Two of the others may swap ranks as they rise, so their order is not asserted.)"""
     observations, records, norms = from_near_zero(seed)
     final = norms[-1]
     large = int((final > 0.05 * final[0]).sum())
@@ -324,8 +392,15 @@ def test_few_components_are_ever_learned():
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_from_a_large_start_components_rise_together(seed):
-    """With init std 0.5 the six largest are all there within the first 100 iterations."""
-    _, _, norms = incremental(seed, 0.5, 100)
-    at_100 = norms[5]
-    assert bool((at_100[:6] > 0.2 * at_100[0]).all()), at_100[:6]
+def test_from_a_large_start_components_are_there_together(seed):
+    """With init std 0.5 no component stands alone: after 100 iterations the sixth at the root is near the largest, after
+    1,000 the effective rank is still high. From near zero the first is all there is."""
+    ratios, ranks = [], []
+    for init_std in (0.5, 0.05):
+        _, records, norms = incremental(seed, init_std, 1000)
+        ratios.append(float(norms[5, 5] / norms[5, 0]))
+        ranks.append(node_of(records[-1], "{0,1}")["effective_rank"])
+    assert ratios[0] > 0.4
+    assert ratios[1] < 0.05
+    assert ranks[0] > 4
+    assert ranks[1] < 1.1

@@ -8,14 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from htfcli.engine.tensors.cp import CPFactorization
+from htfcli.engine.tensors.distance import collapsed, log_distance
 from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.tensors.matricization import dense_spectrum, effective_rank, matricize
+from htfcli.engine.tensors.matrix import MatrixFactorization
 from htfcli.engine.tensors.mode_tree import ModeTree
 from htfcli.engine.tensors.ranks import (
     FactoredSpectra,
     factored_spectrum,
     hierarchical_rank,
-    relative_error,
+    spectra_at,
     spectra_of,
 )
 from htfcli.errors import ConfigError, DataError
@@ -37,8 +39,7 @@ def test_factored_spectra_are_the_dense_ones(model):
     tensor = model.dense()
     factored = FactoredSpectra(model)
     for got in factored.spectra():
-        if len(got.modes) < model.order:  # a single-child root's child holds all modes
-            assert_same_spectrum(got, dense_spectrum(tensor, got.modes))
+        assert_same_spectrum(got, dense_spectrum(tensor, got.modes))
     assert math.exp(factored.log_norm) == pytest.approx(float(torch.linalg.vector_norm(tensor)), rel=1e-12)
 
 
@@ -142,14 +143,64 @@ def test_tree_of_another_order():
 
 @settings(max_examples=40, deadline=None)
 @given(factorizations(), st.floats(1e-9, 1.0))
-def test_relative_error_from_the_factors(model, size):
-    """Exact to machine precision: an error of 1e-9 is still 1e-9."""
-    other = model.to()
-    other.parameters.mul_((1 + size) ** (1 / sum(w is not None for w in model.node_weights)))
-    if FactoredSpectra(model).log_norm > -math.inf:
-        assert relative_error(other, model) == pytest.approx(size, rel=1e-5, abs=1e-13)
+def test_distance_from_the_factors(model, size):
+    """Accurate to machine precision: a relative distance of 1e-9 is still 1e-9."""
+    other = model.to().scale(1 + size)
+    norm = FactoredSpectra(model).log_norm
+    if norm > -math.inf:
+        assert math.exp(log_distance(other, model) - norm) == pytest.approx(size, rel=1e-5, abs=1e-13)
 
 
-def test_relative_error_needs_one_tree():
+@settings(max_examples=60, deadline=None)
+@given(factorizations())
+def test_collapsing_single_child_nodes_keeps_the_tensor(model):
+    short = collapsed(model)
+    assert all(len(children) != 1 for children in short.tree.children)
+    assert torch.allclose(short.dense(), model.dense(), atol=1e-12)
+
+
+def test_distance_between_matrix_factorizations_of_different_depth():
+    deep, flat = MatrixFactorization((6, 5), 4, 3), MatrixFactorization((6, 5), 2, 3)
+    for model in (deep, flat):
+        model.init_gaussian(1.0, generator(len(model.parameters)))
+    wanted = float(torch.linalg.vector_norm(deep.dense() - flat.dense()))
+    assert math.exp(log_distance(deep, flat)) == pytest.approx(wanted, rel=1e-12)
+
+
+def test_distance_needs_one_tree():
     star, balanced = CPFactorization((2, 2, 2, 2), 2), HierarchicalTensorFactorization((2, 2, 2, 2), 2)
-    assert relative_error(balanced, star) is None
+    assert log_distance(balanced, star) is None
+
+
+def test_matricizations_in_the_tree_are_cheap_at_any_size():
+    """And so are their complements; by the general way this one would need more memory than there is."""
+    model = HierarchicalTensorFactorization((8,) * 16, 64).init_gaussian(1.0, generator())
+    pair, rest = spectra_at(model, [[1, 0], list(range(2, 16))])
+    wanted = FactoredSpectra(model).spectra()[16]
+    assert (pair.label, pair.modes, rest.label, rest.modes) == ("{0,1}", (0, 1), "{2-15}", tuple(range(2, 16)))
+    assert pair.shape == wanted.shape == rest.shape[::-1]
+    assert pair.scaled() == rest.scaled() == wanted.scaled()
+
+
+def test_a_root_with_a_single_child():
+    """Nodes that hold all modes have no matricization, for dense tensors and factorizations alike."""
+    tree = ModeTree.from_nested([[[0, 1], [2, 3]]])
+    model = HierarchicalTensorFactorization((2, 3, 2, 3), 2, tree).init_gaussian(1.0, generator())
+    factored, dense = spectra_of(model), spectra_of(model.dense(), tree)
+    assert [s.label for s in factored] == [s.label for s in dense] == ["{0}", "{1}", "{2}", "{3}", "{0,1}", "{2,3}"]
+    for a, b in zip(factored, dense, strict=True):
+        assert_same_spectrum(a, b)
+
+
+def test_labels_of_another_tree():
+    model = CPFactorization((2,) * 5, 2).init_gaussian(1.0, generator())
+    layered = ModeTree.named("layered", 5)
+    labels = [s.label for s in spectra_of(model, layered)]
+    assert labels == [s.label for s in spectra_of(model.dense(), layered)]
+    assert len(set(labels)) == len(labels)
+
+
+@pytest.mark.parametrize("size", [1e160, 1e-160])
+def test_energy_of_extreme_values(size):
+    spectrum = dense_spectrum(size * torch.diag(torch.tensor([2.0, 1.0], dtype=torch.float64)), [0])
+    assert spectrum.energy(1) == pytest.approx(0.8)

@@ -9,7 +9,6 @@ import torch
 from htfcli.engine.tensors.observations import Observations
 from htfcli.errors import ConfigError, DataError
 from htfcli.files.inputs import load_observations, load_tensor
-from htfcli.files.readers import READERS
 
 TENSOR = np.arange(24.0).reshape(2, 3, 4)
 HOLES = TENSOR.copy()
@@ -171,7 +170,9 @@ def test_coordinates_of_a_whole_tensor(tmp_path):
         ("a.csv", "i,j,v\n\n# note\n0,0,1\n0,1.5,2\n", "line 5 has an index that is not a whole number (got '1.5')."),
         ("a.csv", "0,0,1\n0,1\n", "line 2 has the wrong number of columns (got 2, allowed 3)."),
         ("a.csv", "0,0,1\n0,1,2,3\n", "line 2 has the wrong number of columns (got 4, allowed 3)."),
-        ("a.csv", "0,0,one\n", "has no entries."),
+        ("a.csv", "0,0,one\n", "line 1 has a value that is not a number (got 'one')."),
+        ("a.csv", "0,0,NA\n0,1,2\n", "line 1 has a value that is not a number (got 'NA')."),
+        ("a.csv", "i,j,v\n", "has no entries."),
         ("a.csv", "0,0,1\n0,1,one\n", "line 2 has a value that is not a number (got 'one')."),
         ("a.csv", "0,0,1\n0,1,\n", "line 2 has a value that is not a number (got '')."),
         ("a.csv", "0,0,1\n0,1,nan\n", "line 2 has no finite value (got nan)."),
@@ -185,6 +186,7 @@ def test_coordinates_of_a_whole_tensor(tmp_path):
         ("a.csv", b"\xff\xfe0,0,1\n", "is not a text file."),
         ("a.csv", "0,99999999999999999999,1\n", "line 1 has an index that is not a whole number (got '99999999999999999999')."),
         ("a.tns.gz", gzip.compress(b"1 1 1\n")[:-6], "is truncated."),
+        ("a.tns.gz", gzip.compress(b"1 1 1\n")[:10] + b"\xff" * 20, "is damaged: Error -3 while decompressing data"),
         ("a.tns.gz", b"not gzip", "Not a gzipped file (b'no')."),
         ("a.npy", b"\x93NUMPY\x01\x00", "is not a readable .npy file"),
         ("a.npz", b"PK\x03\x04junk", "is not a readable .npz file"),
@@ -234,7 +236,3 @@ def test_nothing_there(tmp_path):
         load_observations("nowhere.npy")
     with pytest.raises(DataError, match=r"has no model.safetensors"):
         load_tensor(str(tmp_path))
-
-
-def test_every_reader_is_tested():
-    assert set(READERS) == {".npy", ".npz", ".pt", ".mat", ".csv", ".tsv", ".tns", ".tns.gz", ".parquet"}

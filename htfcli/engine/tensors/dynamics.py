@@ -55,12 +55,12 @@ class LocalComponents:
         return len(self._tree.children[node]) + (self._factorization.node_weights[node] is not None)
 
     def norms(self, node: int, components: Tensor | None = None) -> Tensor:
-        """sigma^(v, r), (R_v,) in the order of the weights, or only those of the given `components`."""
+        """sigma^(v, r), (R_v,) in the order of the weights; or only those of the given `components`, in float64."""
         if components is None:
             return reduce(torch.mul, self._squares[node]).sqrt()
         own, *columns = self._vectors(node)
-        squares = [] if own is None else [own.index_select(0, components).square().sum(1)]
-        squares += [c.index_select(1, components).square().sum(0) for c in columns if c is not None]
+        squares = [] if own is None else [own.index_select(0, components).double().square().sum(1)]
+        squares += [c.index_select(1, components).double().square().sum(0) for c in columns if c is not None]
         return reduce(torch.mul, squares).sqrt()
 
     def predicted_derivatives(self, node: int, gradient: Tensor) -> Tensor:
@@ -121,10 +121,10 @@ class MatrixComponents:
         return self._factorization.depth
 
     def norms(self, node: int, components: Tensor | None = None) -> Tensor:
-        """Singular values of the product, descending, or only those at the given positions."""
+        """Singular values of the product, descending; or only those at the given positions, in float64."""
         if components is None:
             return self._svd[1]
-        values: Tensor = torch.linalg.svdvals(_product(_layers(self._factorization)))
+        values: Tensor = torch.linalg.svdvals(_product([layer.double() for layer in _layers(self._factorization)]))
         return values[components]
 
     def predicted_derivatives(self, node: int, gradient: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from htfcli.engine.tensors.observations import Entries, Sample
 from htfcli.errors import ConfigError, DataError
 
 _CHUNK = 2**20  # entries evaluated at a time, so that temporaries stay small
-DENSE_LIMIT = 2**31  # entries; 16 GiB in float64
+DENSE_LIMIT = 2**28  # numbers in a table; 2 GiB in float64
 
 
 class Factorization:
@@ -55,10 +55,10 @@ class Factorization:
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
     ) -> None:
+        if len(dims) < 2:
+            raise ConfigError("a factorization needs two modes at least", got=f"dims {list(dims)}")
         if len(dims) != tree.order:
-            raise ConfigError(
-                "the mode tree does not fit the tensor", got=f"{tree.order} modes", allowed=f"{len(dims)}"
-            )
+            raise ConfigError("the mode tree does not fit the tensor", got=f"{tree.order} modes", allowed=len(dims))
         if any(d < 1 for d in dims):
             raise ConfigError("a mode dimension is not positive", got=list(dims), allowed="1 or more")
         for node, width in widths.items():
@@ -119,11 +119,6 @@ class Factorization:
             view.copy_(weights[name])
         return self
 
-    def load_parameters(self, parameters: Tensor) -> Self:
-        """Copy all weights in, (p,), laid out like `parameters`."""
-        self.parameters.copy_(parameters)
-        return self
-
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
         """A copy with another dtype or on another device."""
         parameters = self.parameters.to(dtype=dtype, device=device, copy=True)
@@ -153,8 +148,12 @@ class Factorization:
 
     def scale(self, factor: float) -> Self:
         """Multiply the tensor by a positive factor, in place, all weight matrices alike."""
+        return self.scale_log(math.log(factor))
+
+    def scale_log(self, log_factor: float) -> Self:
+        """The same by e^log_factor, which may lie outside the range of a double."""
         matrices = sum(1 for weight in self.node_weights if weight is not None)
-        self.parameters.mul_(factor ** (1 / matrices))
+        self.parameters.mul_(math.exp(log_factor / matrices))
         return self
 
     # --- values -----------------------------------------------------------------------------------------------------
@@ -173,9 +172,16 @@ class Factorization:
         """Entries of the tensor.
 
         Args:
-            index: (n, N) int64, in range.
+            index: (n, N) int64.
         Returns: (n,) in the factorization's dtype.
+        Raises:
+            DataError: if an index is out of range.
         """
+        if len(index) and (
+            bool((index < 0).any()) or bool((index >= torch.tensor(self.dims, device=index.device)).any())
+        ):
+            got = f"{index.amin(0).tolist()} to {index.amax(0).tolist()}"
+            raise DataError("an index is out of range", got=got, allowed=f"0 to {[d - 1 for d in self.dims]}")
         chunks = torch.split(index, _CHUNK)
         return torch.cat([self.measure(Entries(chunk, self.parameters.new_empty(len(chunk)))) for chunk in chunks])
 
@@ -193,13 +199,14 @@ class Factorization:
         """The whole tensor, (d_0, ..., d_{N-1}).
 
         Raises:
-            DataError: if it has more than `DENSE_LIMIT` entries.
+            DataError: if it, or a table on the way, has more than `DENSE_LIMIT` numbers.
         """
-        if self.entries > DENSE_LIMIT:
+        largest = max(self.entries, self.entries // max(self.dims) * max(self.widths.values()))
+        if largest > DENSE_LIMIT:
             raise DataError(
                 "the tensor is too large to write out",
-                got=f"{self.entries:.3g} entries",
-                allowed=f"{DENSE_LIMIT:.3g}",
+                got=f"{_power(largest)} numbers",
+                allowed=f"{DENSE_LIMIT:.2g}",
                 next_step="Ask for the entries you need, or work on the factorization itself.",
             )
         return Evaluation(self.tree, self.node_weights, self.dims).forward().contiguous()
@@ -237,14 +244,13 @@ def matrix_shapes(
     return shapes
 
 
-def uniform_widths(tree: ModeTree, widths: int | Sequence[int] | Mapping[str, int]) -> dict[int, int]:
+def widths_by_node(tree: ModeTree, widths: int | Sequence[int] | Mapping[str, int]) -> dict[int, int]:
     """Widths of all interior nodes.
 
     Args:
         tree: the mode tree.
         widths: one number for all nodes; or one a level, from the nodes just above the leaves up to the root; or by
-        node
-            label (`{0,1}`), `default` for the others.
+            node label (`{0,1}`), with `default` for the others.
     Returns: interior node -> width.
     Raises:
         ConfigError: if levels or labels do not fit the tree.
@@ -264,3 +270,8 @@ def uniform_widths(tree: ModeTree, widths: int | Sequence[int] | Mapping[str, in
     if len(widths) != levels:
         raise ConfigError("the widths do not match the levels of the tree", got=len(widths), allowed=f"1 or {levels}")
     return {v: widths[tree.height[v] - 1] for v in tree.interior}
+
+
+def _power(number: int) -> str:
+    """A large integer in short, also one beyond the range of doubles."""
+    return f"{number:.3g}" if number < 10**15 else f"10^{len(str(number)) - 1}"

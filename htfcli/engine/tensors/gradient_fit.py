@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -21,10 +22,10 @@ from htfcli.engine.tensors.observations import Observations, rescale, split
 from htfcli.engine.tensors.optimizers import make_optimizer
 from htfcli.engine.tensors.recording import Record, Recorder, SampleLoss
 from htfcli.engine.training.device import captured, choose_device
-from htfcli.errors import ConfigError, RunError
+from htfcli.errors import ConfigError, DataError, RunError
 
 DEFAULT_WIDTH = 32
-DEFAULT_START = 1e-4  # root mean square of the entries at the start, in units of the data's
+DEFAULT_START = 1e-4  # root mean square of the entries at the start; fitted values have one of about 1
 _EXPLODED = 1e6  # a loss this many times the first one (or 1) has exploded
 
 
@@ -60,7 +61,7 @@ def prepare(observations: Observations, config: FitConfig) -> tuple[Observations
 
     Returns: the observations to fit, and the factor that scaled their values (1 where the true tensor is known).
     Raises:
-        ConfigError: if a part is to be held out and there is one already.
+        ConfigError: if a part is to be held out and there is one already. DataError: if the values are all but zero.
     """
     if config.test_fraction is not None:
         if observations.test is not None:
@@ -72,9 +73,12 @@ def prepare(observations: Observations, config: FitConfig) -> tuple[Observations
         generator = torch.Generator().manual_seed(config.seed)
         train, test = split(observations.train, config.test_fraction, generator)
         observations = Observations(observations.dims, train, test, observations.target)
-    rms = float(observations.train.value.square().mean().sqrt())
-    if config.scale == "none" or observations.target is not None or rms == 0 or not math.isfinite(rms):
+    largest = float(observations.train.value.abs().max())
+    if config.scale == "none" or observations.target is not None or largest == 0:
         return observations, 1.0
+    rms = largest * float((observations.train.value / largest).square().mean().sqrt())  # no overflow on the way
+    if not math.isfinite(1 / rms):
+        raise DataError("the values are too small to be told from zero", got=f"rms {rms:.3g}", allowed="1e-307 or more")
     return rescale(observations, 1 / rms), 1 / rms
 
 
@@ -85,11 +89,13 @@ def fit(observations: Observations, config: FitConfig | None = None) -> tuple[Fa
         observations: a `Observations`. config: how; the defaults of `htf fit` if None.
     Returns: the factorization, in the units of the data, and the records of the run.
     Raises:
-        ConfigError: if the configuration does not fit the data. RunError: if the run diverged.
+        ConfigError: if the configuration does not fit the data. DataError: if entries are out of range, repeated or not
+            finite. RunError: if the run diverged.
     """
     config = config or FitConfig()
-    problem, scale = prepare(observations, config)
-    training = GradientFit(build_model(config, problem.dims, choose_device(config.device)), problem, config)
+    problem, scale = prepare(observations.checked(), config)
+    device = choose_device(config.device, config.threads)
+    training = GradientFit(build_model(config, problem.dims, device), problem, config)
     records = list(training.run())
     return training.result(scale), records
 
@@ -156,23 +162,26 @@ class GradientFit:
                 self._whole.forward()
             self._check_loss(self._whole.loss())
             record = self._recorder.measure(self.iteration, self._whole)
-            calm = config.until_loss is not None and record["train_loss"] < config.until_loss
-            self._calm = self._calm + 1 if calm else 0
-            if last or self._calm >= config.patience:
-                self.stop_reason = (
-                    "loss" if self._calm >= config.patience else "seconds" if out_of_time else "iterations"
-                )
-                yield record
+            under = config.until_loss is not None and record["train_loss"] < config.until_loss
+            calm = self._calm + 1 if under else 0
+            if last or calm >= config.patience:
+                self.stop_reason = "loss" if calm >= config.patience else "seconds" if out_of_time else "iterations"
+                yield record  # `state` is that before this record, which a resumed run makes again
                 return
             self._good = self.state()
+            self._calm = calm
             self._advance()
             self._recorder.measure_step(self._optimizer.flow_time)
             self.iteration += 1
             yield record
 
     def result(self, scale: float = 1.0) -> Factorization:
-        """A copy of the model on the CPU, in the units that the data had before `scale` multiplied them."""
-        return self.model.to(device="cpu").scale(1 / scale)
+        """A copy of the model on the CPU, in the units that the data had before `scale` multiplied them.
+
+        In float64 where the tensor's size could leave the range of float32 on the way to an entry.
+        """
+        extreme = not 1e-20 < scale < 1e20
+        return self.model.to(torch.float64 if extreme else None, "cpu").scale(1 / scale)
 
     # --- one iteration ------------------------------------------------------------------------------------------------
 
@@ -191,7 +200,8 @@ class GradientFit:
         per_epoch = math.ceil(len(self._train) / self._batch)
         epoch, part = divmod(self.iteration, per_epoch)
         if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(1_000_003 * self.config.seed + epoch)
+            digest = hashlib.sha256(f"{self.config.seed} {epoch}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)
             self._permutation = torch.randperm(len(self._train), generator=generator)
             self._epoch = epoch
         rows = self._permutation[part * self._batch : (part + 1) * self._batch]
@@ -218,7 +228,14 @@ class GradientFit:
         return state | {f"optimizer.{key}": value.clone() for key, value in self._optimizer.state.items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Continue from `state()` of a run with the same model, data and configuration."""
+        """Continue from `state()` of a run with the same model, data and configuration.
+
+        Raises:
+            DataError: if the state belongs to another model.
+        """
+        shape = state["parameters"].shape if "parameters" in state else None
+        if shape != self.model.parameters.shape or not {"counters", "limit"} <= set(state):
+            raise DataError("the checkpoint does not fit the model", got=shape, allowed=self.model.parameters.shape)
         self.iteration, self._calm = (int(c) for c in state["counters"])
         self._limit = float(state["limit"])
         self.model.parameters.copy_(state["parameters"])

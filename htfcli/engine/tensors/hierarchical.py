@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from htfcli.engine.tensors.factorization import Factorization, uniform_widths
+from htfcli.engine.tensors.factorization import Factorization, widths_by_node
 from htfcli.engine.tensors.mode_tree import ModeTree
 
 
@@ -44,4 +44,4 @@ class HierarchicalTensorFactorization(Factorization):
         device: torch.device | str = "cpu",
     ) -> None:
         tree = tree or ModeTree.named("balanced", len(dims))
-        super().__init__(dims, tree, uniform_widths(tree, widths), dtype=dtype, device=device)
+        super().__init__(dims, tree, widths_by_node(tree, widths), dtype=dtype, device=device)

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from htfcli.config import DEFAULT_TOLERANCE
 from htfcli.engine.tensors.mode_tree import label_of
 from htfcli.errors import ConfigError, DataError
-
-DEFAULT_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Spectrum:
 
     def energy(self, rank: int) -> float:
         """Share of the squared Frobenius norm in the first `rank` singular values; NaN for the zero tensor."""
-        squares = self.singular_values.square()
+        squares = (self.singular_values / self.singular_values.max()).square()
         return float(squares[:rank].sum() / squares.sum())
 
     def scaled(self, top: int | None = None) -> list[float]:
@@ -91,7 +90,7 @@ def checked_modes(modes: Sequence[int], order: int) -> tuple[int, ...]:
     return unique
 
 
-def dense_spectrum(tensor: Tensor, modes: Sequence[int], label: str | None = None) -> Spectrum:
+def dense_spectrum(tensor: Tensor, modes: Sequence[int]) -> Spectrum:
     """Spectrum of [[W]]_I by a dense singular value decomposition.
 
     Args:
@@ -109,7 +108,7 @@ def dense_spectrum(tensor: Tensor, modes: Sequence[int], label: str | None = Non
             got=f"{matrix.shape[0]} x {matrix.shape[1]}: {str(error).splitlines()[0]}",
             next_step="Ask for smaller matricizations, or fit a factorization and measure that.",
         ) from error
-    return Spectrum(label or label_of(rows), rows, (matrix.shape[0], matrix.shape[1]), values.double())
+    return Spectrum(label_of(rows), rows, (matrix.shape[0], matrix.shape[1]), values.double())
 
 
 def matricization_shape(modes: Sequence[int], dims: Sequence[int]) -> tuple[int, int]:

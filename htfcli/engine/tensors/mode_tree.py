@@ -8,7 +8,7 @@ Source: Razin, Maman and Cohen (ICML 2022, arXiv 2201.11729), definition of a mo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -165,18 +165,14 @@ class ModeTree:
         assert isinstance(root, list)
         return root
 
-    def walk(self) -> Iterator[tuple[int, int]]:
-        """(node, depth below the root), parents before children, in the order of the lists."""
-        stack = [(self.root, 0)]
-        while stack:
-            node, depth = stack.pop()
-            yield node, depth
-            stack.extend((child, depth + 1) for child in reversed(self.children[node]))
-
 
 def tree_of(tree: str | list[Any], order: int, arity: int | None = None) -> ModeTree:
-    """A mode tree from its name (`TREES`) or its nested lists."""
-    return ModeTree.named(tree, order, arity) if isinstance(tree, str) else ModeTree.from_nested(tree)
+    """A mode tree from its name (`TREES`) or its nested lists, which leave no arity to choose."""
+    if isinstance(tree, str):
+        return ModeTree.named(tree, order, arity)
+    if arity is not None:
+        raise ConfigError("a mode tree given as nested lists has no arity to choose", got=arity, allowed="none")
+    return ModeTree.from_nested(tree)
 
 
 def label_of(modes: Sequence[int], first: int = 0) -> str:

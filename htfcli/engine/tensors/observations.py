@@ -18,6 +18,7 @@ from htfcli.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from htfcli.engine.tensors.factorization import Factorization
 
+MAX_OBSERVATIONS = 10**9  # more would not fit in memory
 _KEY_LIMIT = 2**62  # row keys are products of dimensions; past this they are compressed before they overflow int64
 
 
@@ -100,6 +101,19 @@ class Observations:
     def order(self) -> int:
         return len(self.dims)
 
+    def checked(self) -> Observations:
+        """Itself, if its entries can be used: in range, none twice, also not in train and test both, values finite.
+
+        Raises:
+            DataError: for the first observation that is wrong.
+        """
+        parts = [s for s in (self.train, self.test) if s is not None]
+        entries = [s for s in parts if isinstance(s, Entries)]
+        if entries:
+            index = torch.cat([s.index for s in entries])
+            checked_entries(index, torch.cat([s.value for s in entries]), self.dims, "observation")
+        return self
+
     def to_dense(self) -> Tensor:
         """The tensor itself, (d_0, ..., d_{N-1}), when every entry was observed.
 
@@ -116,7 +130,7 @@ class Observations:
                 got=f"{observed} of {total} entries",
                 next_step="Fit a factorization to them first: htf fit.",
             )
-        dense = torch.empty(self.dims, dtype=torch.float64)
+        dense = torch.full(self.dims, torch.nan, dtype=torch.float64)
         for sample in entries:
             dense[sample.index.unbind(1)] = sample.value
         return dense
@@ -202,6 +216,14 @@ def sample_entries(
     total = math.prod(dims)
     if not 0 <= count <= total - taken:
         raise ConfigError("more entries asked for than the tensor has", got=count, allowed=f"0 to {total - taken}")
+    if count > MAX_OBSERVATIONS:
+        got = f"{count:.3g}" if count < 10**300 else "far more"
+        raise ConfigError(
+            "too many entries asked for",
+            got=got,
+            allowed=f"{MAX_OBSERVATIONS:,}",
+            next_step="Give a count, e.g. 20000.",
+        )
     if total <= max(4 * (count + taken), 2**16):
         order = torch.randperm(total, generator=generator)
         if exclude is not None:

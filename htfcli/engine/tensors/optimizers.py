@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from htfcli.errors import ConfigError
 
 
 class Optimizer(Protocol):
@@ -15,7 +18,7 @@ class Optimizer(Protocol):
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """Everything but the parameter that a step changes, by name; empty tensors are never in it."""
+        """Everything but the parameter that a step changes, by name."""
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Continue from a `state`."""
@@ -102,11 +105,26 @@ def make_optimizer(name: str, parameter: Tensor, lr: float, momentum: float = 0.
     """An optimizer of one parameter vector.
 
     Args:
-        name: `group-rmsprop`, `sgd` or `adam`. parameter: (p,), its `grad` already set. lr, momentum: as torch has
-        them.
+        name: key of `OPTIMIZERS`. parameter: (p,), its `grad` already set. lr, momentum: as torch has them.
+    Raises:
+        ConfigError: on an unknown name.
     """
-    if name == "group-rmsprop":
-        return GroupRMSprop(parameter, lr=lr)
-    if name == "sgd":
-        return TorchOptimizer(torch.optim.SGD([parameter], lr=lr, momentum=momentum))
-    return TorchOptimizer(torch.optim.Adam([parameter], lr=lr, fused=True, capturable=parameter.device.type == "cuda"))
+    if name not in OPTIMIZERS:
+        raise ConfigError("unknown optimizer", got=name, allowed=", ".join(OPTIMIZERS))
+    return OPTIMIZERS[name](parameter, lr, momentum)
+
+
+def _sgd(parameter: Tensor, lr: float, momentum: float) -> Optimizer:
+    return TorchOptimizer(torch.optim.SGD([parameter], lr=lr, momentum=momentum))
+
+
+def _adam(parameter: Tensor, lr: float, momentum: float) -> Optimizer:
+    on_cuda = parameter.device.type == "cuda"
+    return TorchOptimizer(torch.optim.Adam([parameter], lr=lr, fused=True, capturable=on_cuda))
+
+
+OPTIMIZERS: dict[str, Callable[[Tensor, float, float], Optimizer]] = {
+    "group-rmsprop": lambda parameter, lr, momentum: GroupRMSprop(parameter, lr),
+    "sgd": _sgd,
+    "adam": _adam,
+}

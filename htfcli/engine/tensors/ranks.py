@@ -16,26 +16,26 @@ Axes: `k` small dimension of a basis, `m` small dimension of the rest, `R` width
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from htfcli.engine.tensors.factorization import DENSE_LIMIT, Factorization
-from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
+from htfcli.config import DEFAULT_TOLERANCE
+from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.matricization import (
-    DEFAULT_TOLERANCE,
     Spectrum,
     checked_modes,
     dense_spectrum,
     matricization_shape,
-    times_exp,
 )
 from htfcli.engine.tensors.mode_tree import ModeTree, label_of
 from htfcli.errors import ConfigError, DataError
 
-_SAFE_ORDER = 8  # products of so few factors are far from overflow; rescaling them would only take time
+_SAFE_ORDER = 8  # products of so few factors stay in the range of doubles; rescaling them would only take time
+_JOINT_LIMIT = 2**26  # entries of an intermediate for a matricization that is not in the tree; it is copied a few times
 
 
 @dataclass
@@ -55,10 +55,11 @@ class _Part:
 
 
 class FactoredSpectra:
-    """Spectra of every node of a factorization's own mode tree, without building the tensor.
+    """Norm of a factorization and spectra of every node of its own mode tree, without building the tensor.
 
     Args:
-        factorization: any kind, order and widths; computed in its dtype on its device.
+        factorization: any kind, order and widths; computed in its dtype on its device. Its weights must not change
+            while this object is in use.
 
     Attributes:
         log_norm: log of the Frobenius norm; -inf for the zero tensor.
@@ -68,29 +69,23 @@ class FactoredSpectra:
     def __init__(self, factorization: Factorization) -> None:
         self._factorization = factorization
         self._log_scale = 0.0
-        self._core: dict[int, Tensor] = {}
-        root = self._sweep_up()
-        norm = float(torch.linalg.vector_norm(root.small.double()))
+        self._root = self._sweep_up()
+        norm = float(torch.linalg.vector_norm(self._root.small.double()))
         self.log_norm = math.log(norm) + self._log_scale if norm > 0 else -math.inf
-        self._sweep_down(root)
 
+    @torch.no_grad()
     def spectra(self) -> list[Spectrum]:
-        """Spectra of all nodes but the root, in node order."""
-        tree = self._factorization.tree
-        values: dict[int, Tensor] = {}
-        for node in reversed(range(tree.root)):
-            parent = tree.parent[node]
-            siblings = tree.children[parent]
-            twin = parent if len(siblings) == 1 else -1  # the same modes
-            if parent == tree.root and len(siblings) == 2:  # complementary modes
-                twin = siblings[siblings[0] == node]
-            values[node] = values[twin] if twin in values else torch.linalg.svdvals(self._core[node]).double()
-        return [self._spectrum(node, values[node]) for node in range(tree.root)]
+        """Spectra of all nodes of the mode tree, in node order, but for those that hold all modes."""
+        tree, dims, cores = self._factorization.tree, self._factorization.dims, self._cores
 
-    def _spectrum(self, node: int, values: Tensor) -> Spectrum:
-        tree, dims = self._factorization.tree, self._factorization.dims
-        shape = matricization_shape(tree.modes[node], dims)
-        return Spectrum(tree.labels[node], tree.modes[node], shape, values, self._log_scale)
+        def compute(node: int) -> Tensor:
+            values: Tensor = torch.linalg.svdvals(cores[node])
+            return values.double()
+
+        return [
+            Spectrum(tree.labels[v], tree.modes[v], matricization_shape(tree.modes[v], dims), values, self._log_scale)
+            for v, values in _values_by_node(tree, compute)
+        ]
 
     def _sweep_up(self) -> _Part:
         """Bases of all nodes; returns the root, whose small factor (k_a * k_b, 1) is the tensor in its parts' bases."""
@@ -139,13 +134,15 @@ class FactoredSpectra:
         basis, small = torch.linalg.qr(columns)
         return _Part(self._rescaled(small), basis.view(*ranks, -1), parts, node)
 
-    def _sweep_down(self, root: _Part) -> None:
+    @cached_property
+    def _cores(self) -> dict[int, Tensor]:
         """C of every node from its parent's: contract the parent's basis with C and compress the side of the rest."""
-        todo = [(root, root.small)]  # m = 1
+        cores: dict[int, Tensor] = {}
+        todo = [(self._root, self._root.small)]  # m = 1
         while todo:
             part, core = todo.pop()  # core (k, m)
-            if part.node is not None and part.node != self._factorization.tree.root:
-                self._core[part.node] = core
+            if part.node is not None:
+                cores[part.node] = core
             if not part.parts:
                 continue
             spread = core if part.basis is None else part.basis.flatten(0, -2) @ core  # (k_a * k_b, m)
@@ -156,6 +153,23 @@ class FactoredSpectra:
             joint = spread.view(len(a.small), len(b.small), -1)  # (k_a, k_b, m)
             todo.append((a, _compress(joint.flatten(1))))
             todo.append((b, _compress(joint.transpose(0, 1).flatten(1))))
+        return cores
+
+
+def _values_by_node(tree: ModeTree, compute: Callable[[int], Tensor]) -> Iterator[tuple[int, Tensor]]:
+    """(node, singular values) of every node that does not hold all modes, in node order.
+
+    Nodes with the same modes, or with complementary ones, share their singular values: computed once.
+    """
+    known: dict[frozenset[int], Tensor] = {}
+    everything = frozenset(range(tree.order))
+    for node, modes in enumerate(tree.modes):
+        if len(modes) == tree.order:
+            continue
+        side = frozenset(modes)
+        if side not in known:
+            known[side] = known[everything - side] = compute(node)
+        yield node, known[side]
 
 
 def _row_products(a: Tensor, b: Tensor) -> Tensor:
@@ -173,7 +187,7 @@ def _compress(core: Tensor) -> Tensor:
 
 @torch.no_grad()
 def factored_spectrum(factorization: Factorization, modes: Sequence[int]) -> Spectrum:
-    """Spectrum of any matricization [[W]]_I, in the tree or not, without building the tensor.
+    """Spectrum of a matricization [[W]]_I that need not be in the mode tree, without building the tensor.
 
     Every node's columns are kept as matrices X[:, :, r] (a, b) between the part of I under the node and the part of the
     rest, both sides compressed by QR. For a set I that the tree cuts in many places a and b grow towards their full
@@ -182,7 +196,7 @@ def factored_spectrum(factorization: Factorization, modes: Sequence[int]) -> Spe
     Args:
         factorization: any kind. modes: the set I.
     Raises:
-        DataError: if an intermediate has more than `DENSE_LIMIT` entries.
+        DataError: if an intermediate has more than `_JOINT_LIMIT` entries.
     """
     rows = checked_modes(modes, factorization.order)
     tree, weights = factorization.tree, factorization.node_weights
@@ -199,11 +213,11 @@ def factored_spectrum(factorization: Factorization, modes: Sequence[int]) -> Spe
             for other in others:
                 a, b, width = joint.shape
                 c, d, _ = other.shape
-                if a * b * c * d * width > DENSE_LIMIT:
+                if a * b * c * d * width > _JOINT_LIMIT:
                     raise DataError(
                         f"matricization {label_of(rows)} cuts the mode tree in too many places",
                         got=f"an intermediate of {a * b * c * d * width:.3g} entries",
-                        allowed=f"{DENSE_LIMIT:.3g}",
+                        allowed=f"{_JOINT_LIMIT:.3g}",
                         next_step="Measure nodes of the tree, or a smaller factorization.",
                     )
                 joint = torch.einsum("abr,cdr->acbdr", joint, other).reshape(a * c, b * d, width)
@@ -229,27 +243,68 @@ def _compress_side(joint: Tensor) -> Tensor:
 
 
 def spectra_of(thing: Factorization | Tensor, tree: ModeTree | None = None) -> list[Spectrum]:
-    """Spectra of all nodes of `tree` but the root, in node order.
+    """Spectra of the nodes of a mode tree, in node order, but for those that hold all modes (the root, for one).
 
     Args:
         thing: a factorization, or a dense tensor (d_0, ..., d_{N-1}).
         tree: the mode tree; a factorization's own or the balanced binary one if None.
+    Raises:
+        ConfigError: if the tree has another order. DataError: if a matricization needs too much memory.
     """
     if isinstance(thing, Tensor):
-        tree = tree or ModeTree.named("balanced", thing.dim())
-        if tree.order != thing.dim():
-            raise ConfigError("the mode tree does not fit the tensor", got=f"{tree.order} modes", allowed=thing.dim())
-        return [dense_spectrum(thing, tree.modes[v], tree.labels[v]) for v in range(tree.root)]
+        return _dense_spectra(thing, tree or ModeTree.named("balanced", thing.dim()))
     if tree is None or tree == thing.tree:
         return FactoredSpectra(thing).spectra()
-    if tree.order != thing.order:
-        raise ConfigError("the mode tree does not fit the tensor", got=f"{tree.order} modes", allowed=thing.order)
-    return [factored_spectrum(thing, tree.modes[v]) for v in range(tree.root)]
+    _check_order(tree, thing.order)
+    found = spectra_at(thing, [modes for modes in tree.modes if len(modes) < tree.order])
+    labels = [tree.labels[v] for v, modes in enumerate(tree.modes) if len(modes) < tree.order]
+    return [replace(spectrum, label=label) for spectrum, label in zip(found, labels, strict=True)]
 
 
-def spectrum_of(thing: Factorization | Tensor, modes: Sequence[int]) -> Spectrum:
-    """Spectrum of one matricization [[W]]_I, in a mode tree or not."""
-    return dense_spectrum(thing, modes) if isinstance(thing, Tensor) else factored_spectrum(thing, modes)
+def spectra_at(thing: Factorization | Tensor, mode_sets: Sequence[Sequence[int]]) -> list[Spectrum]:
+    """Spectra of given matricizations [[W]]_I, in the mode tree or not.
+
+    Those of a factorization that are in its own tree, or complementary to one that is, cost little.
+
+    Args:
+        thing: a factorization, or a dense tensor (d_0, ..., d_{N-1}). mode_sets: the sets I.
+    Raises:
+        ConfigError: if a set is not some but not all of the modes. DataError: if one needs too much memory.
+    """
+    if isinstance(thing, Tensor):
+        return [dense_spectrum(thing, modes) for modes in mode_sets]
+    wanted = [checked_modes(modes, thing.order) for modes in mode_sets]
+    rest = [tuple(m for m in range(thing.order) if m not in modes) for modes in wanted]
+    tree = thing.tree
+    known: dict[tuple[int, ...], Spectrum] = {}
+    if any(tree.find(modes) is not None for modes in (*wanted, *rest)):
+        known = {spectrum.modes: spectrum for spectrum in FactoredSpectra(thing).spectra()}
+    spectra = []
+    for modes, others in zip(wanted, rest, strict=True):
+        twin = known.get(modes) or known.get(others)
+        if twin is None:
+            spectra.append(factored_spectrum(thing, modes))
+        else:
+            shape = matricization_shape(modes, thing.dims)
+            spectra.append(replace(twin, label=label_of(modes), modes=modes, shape=shape))
+    return spectra
+
+
+def _dense_spectra(tensor: Tensor, tree: ModeTree) -> list[Spectrum]:
+    _check_order(tree, tensor.dim())
+
+    def compute(node: int) -> Tensor:
+        return dense_spectrum(tensor, tree.modes[node]).singular_values
+
+    return [
+        Spectrum(tree.labels[v], tree.modes[v], matricization_shape(tree.modes[v], tensor.shape), values)
+        for v, values in _values_by_node(tree, compute)
+    ]
+
+
+def _check_order(tree: ModeTree, order: int) -> None:
+    if tree.order != order:
+        raise ConfigError("the mode tree does not fit the tensor", got=f"{tree.order} modes", allowed=order)
 
 
 def hierarchical_rank(
@@ -263,30 +318,3 @@ def hierarchical_rank(
         tolerance: singular values above this times the largest count.
     """
     return tuple(spectrum.rank(tolerance) for spectrum in spectra_of(thing, tree))
-
-
-def relative_error(factorization: Factorization, target: Factorization) -> float | None:
-    """Frobenius norm of the difference over that of the target, without building tensors.
-
-    The difference of two factorizations on one tree is a factorization on it, with block matrices; its norm comes
-    from its orthogonalized factors, accurate to machine precision relative to the larger of the two norms.
-
-    Returns: the error; None if the mode trees differ, or the target is zero.
-    """
-    if factorization.tree != target.tree or factorization.dims != target.dims:
-        return None
-    tree = factorization.tree
-    widths = {v: factorization.widths[v] + target.widths[v] for v in tree.interior}
-    difference = HierarchicalTensorFactorization(
-        factorization.dims, {tree.labels[v]: r for v, r in widths.items()}, tree, device=factorization.parameters.device
-    )
-    pairs = zip(difference.node_weights, factorization.node_weights, target.node_weights, strict=True)
-    for node, (block, a, b) in enumerate(pairs):
-        assert block is not None
-        root = node == tree.root
-        rows = 0 if node < tree.order else factorization.widths[node]  # leaves share their rows, others do not
-        columns = 0 if root else factorization.widths[tree.parent[node]]  # the root has one column for both
-        block[: rows or None, : columns or None] = 1.0 if a is None else a
-        block[rows:, columns:] = (1.0 if b is None else b) * (-1.0 if root else 1.0)
-    log_norm = FactoredSpectra(target.to(torch.float64)).log_norm
-    return times_exp(1.0, FactoredSpectra(difference).log_norm - log_norm) if log_norm > -math.inf else None

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from htfcli.config import FitConfig
+from htfcli.engine.tensors.distance import log_distance
 from htfcli.engine.tensors.dynamics import LocalComponents, MatrixComponents, local_components
 from htfcli.engine.tensors.evaluation import Evaluation
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.losses import Loss
-from htfcli.engine.tensors.matricization import Spectrum, checked_modes
+from htfcli.engine.tensors.matricization import Spectrum, checked_modes, times_exp
 from htfcli.engine.tensors.observations import Observations, Sample
-from htfcli.engine.tensors.ranks import factored_spectrum, relative_error
+from htfcli.engine.tensors.ranks import FactoredSpectra, spectra_at
 
 Record = dict[str, Any]
 _DENSE_TARGET = 2**22  # entries up to which the reconstruction error is computed on the tensors themselves
@@ -83,6 +84,7 @@ class Recorder:
     ) -> None:
         self._model, self._config, self._gradient = model, config, gradient
         self._extra = [checked_modes(modes, model.order) for modes in config.matricization]
+        self._target_log_norm = -math.inf
         self._test = None if observations.test is None else SampleLoss(model, observations.test, loss)
         self._target = observations.target
         self._whole: Evaluation | None = None
@@ -91,6 +93,8 @@ class Recorder:
             self._target_dense = self._target.dense().to(model.parameters)
             self._target_norm = torch.linalg.vector_norm(self._target_dense)
             self._whole = Evaluation(model.tree, model.node_weights, model.dims)
+        elif self._target is not None:
+            self._target_log_norm = FactoredSpectra(self._target).log_norm
         self._tracked: list[_Tracked] = []
 
     @torch.no_grad()
@@ -113,7 +117,7 @@ class Recorder:
         if self._extra:
             record["matricizations"] = [
                 {"node": s.label, "modes": list(s.modes), **self._spectrum(s)}
-                for s in (factored_spectrum(self._model, modes) for modes in self._extra)
+                for s in spectra_at(self._model, self._extra)
             ]
         return record
 
@@ -123,14 +127,15 @@ class Recorder:
         moved = local_components(self._model)
         for tracked in self._tracked:
             after = moved.norms(tracked.node, tracked.components)
-            tracked.entry["measured_derivative"] = ((after.double() - tracked.norms.double()) / flow_time).tolist()
+            tracked.entry["measured_derivative"] = ((after - tracked.norms) / flow_time).tolist()
 
     def _reconstruction_error(self) -> float | None:
         if self._whole is not None and self._target_dense is not None:
             difference = self._whole.forward() - self._target_dense
             return float(torch.linalg.vector_norm(difference) / self._target_norm)
         assert self._target is not None
-        return relative_error(self._model, self._target)
+        distance = log_distance(self._model, self._target)
+        return None if distance is None else times_exp(1.0, distance - self._target_log_norm)
 
     def _nodes(self, components: LocalComponents | MatrixComponents) -> list[Record]:
         tree = self._model.tree
@@ -140,18 +145,17 @@ class Recorder:
         for node in range(len(tree.children)):
             modes = tree.modes[node]
             spectrum = spectra.pop(modes, None)  # a single-child node has its child's matricization: listed once
-            if spectrum is None and node not in components.nodes:
+            weight = self._model.node_weights[node] if self._config.weight_norms else None
+            if spectrum is None and node not in components.nodes and weight is None:
                 continue
             entry: Record = {"node": tree.labels[node], "modes": list(modes)}
             if spectrum is not None:
                 entry |= self._spectrum(spectrum)
             if node in components.nodes:
                 self._track(components, node, entry)
-            if self._config.weight_norms:
-                weight = self._model.node_weights[node]
-                if weight is not None:
-                    norms = torch.linalg.vector_norm(weight, dim=0).sort(descending=True).values
-                    entry["weight_norms"] = norms[: self._config.top].tolist()
+            if weight is not None:
+                norms = torch.linalg.vector_norm(weight, dim=0).sort(descending=True).values
+                entry["weight_norms"] = norms[: self._config.top].tolist()
             entries.append(entry)
         return entries
 
@@ -171,4 +175,4 @@ class Recorder:
             "component_norms": top.values.tolist(),
             "predicted_derivative": predicted[top.indices].tolist(),
         }
-        self._tracked.append(_Tracked(node, entry, top.indices, top.values))
+        self._tracked.append(_Tracked(node, entry, top.indices, components.norms(node, top.indices)))

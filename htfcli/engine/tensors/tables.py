@@ -19,6 +19,7 @@ from torch.nn.functional import embedding_bag
 # A grid has rows nobody asked for, but costs no gather and scatter; measured on CPU, a row of a grid costs about half
 # of one that is gathered.
 _GRID_EXCESS = 2
+_CHUNK = 2**20  # pairs gathered at a time on CUDA, so that their rows stay small
 
 
 @dataclass
@@ -276,8 +277,10 @@ class RootPairs:
         if self._on_cpu:  # four times faster than gathering, and no (n, R) temporaries
             inner: Tensor = torch.sparse.sampled_addmm(self._pattern, self.a.value, self.b.value.t(), beta=0.0)
             return inner.values()
-        rows = self.a.value.index_select(0, self.i).mul_(self.b.value.index_select(0, self.j))
-        return torch.sum(rows, 1, out=self.value)
+        for i, j, out in zip(*(torch.split(t, _CHUNK) for t in (self.i, self.j, self.value)), strict=True):
+            rows = self.a.value.index_select(0, i).mul_(self.b.value.index_select(0, j))
+            torch.sum(rows, 1, out=out)
+        return self.value
 
     def backward(self, upstream: Tensor) -> None:
         """d E_a[i] = sum of upstream[p] E_b[j_p] over the pairs of row i, and the same with the sides changed."""

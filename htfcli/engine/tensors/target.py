@@ -32,7 +32,7 @@ def make_target(config: TargetConfig, generator: torch.Generator) -> Factorizati
 
     Raises:
         ConfigError: if tree, dims and ranks do not fit each other.
-        DataError: if the tensor comes out as zero or beyond the range of a double.
+        DataError: if the tensor comes out as zero.
     """
     dims, rank = config.resolved_dims, config.rank
     target: Factorization
@@ -45,21 +45,19 @@ def make_target(config: TargetConfig, generator: torch.Generator) -> Factorizati
     else:
         target = MatrixFactorization(dims, 2, rank)
     target.init_gaussian(target.gaussian_std(1.0), generator)
-    log_norm = 0.5 * sum(math.log(d) for d in dims) if config.norm is None else math.log(config.norm)
-    scale_to_norm(target, log_norm)
-    return target
+    log_factor = _log_norm(config) - FactoredSpectra(target).log_norm
+    if not math.isfinite(log_factor):
+        raise DataError("the tensor is zero, it cannot be scaled", next_step="Try another --seed.")
+    return target.scale_log(log_factor)
 
 
-def scale_to_norm(factorization: Factorization, log_norm: float) -> None:
-    """Scale all weights alike, in place, until the tensor's Frobenius norm is e^log_norm.
+def _log_norm(config: TargetConfig) -> float:
+    """Log of the Frobenius norm asked for; the root of the number of entries unless it is given."""
+    return 0.5 * _log_entries(config.resolved_dims) if config.norm is None else math.log(config.norm)
 
-    Raises:
-        DataError: if the tensor is zero or its weights overflow.
-    """
-    log_factor = log_norm - FactoredSpectra(factorization).log_norm
-    if not math.isfinite(log_factor) or log_factor > 300:
-        raise DataError("the tensor is zero or out of range, it cannot be scaled", next_step="Try another --seed.")
-    factorization.scale(math.exp(log_factor))
+
+def _log_entries(dims: tuple[int, ...]) -> float:
+    return sum(math.log(d) for d in dims)
 
 
 def make_observations(config: TargetConfig, mask: Tensor | None = None) -> Observations:
@@ -73,7 +71,7 @@ def make_observations(config: TargetConfig, mask: Tensor | None = None) -> Obser
     """
     generator = torch.Generator().manual_seed(config.seed)
     target = make_target(config, generator)
-    rms = math.exp(FactoredSpectra(target).log_norm - 0.5 * sum(math.log(d) for d in target.dims))
+    rms = math.exp(_log_norm(config) - 0.5 * _log_entries(target.dims))
     train, test = (_completion if config.task == "completion" else _sensing)(target, config, generator, mask)
     for sample in (train, test):
         noise = torch.randn(len(sample), generator=generator, dtype=torch.float64)
@@ -117,7 +115,7 @@ def _measure(target: Factorization, count: int, generator: torch.Generator) -> S
     def gaussian(*shape: int, log_variance: float) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64).mul_(math.exp(log_variance / 2))
 
-    log_entries = sum(math.log(d) for d in target.dims)
+    log_entries = _log_entries(target.dims)
     value = torch.zeros(count, dtype=torch.float64)
     if isinstance(target, MatrixFactorization):
         matrices = MatrixMeasurements(gaussian(count, *target.dims, log_variance=-log_entries), value)

@@ -10,12 +10,16 @@ from torch import Tensor
 from htfcli.errors import ConfigError
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` (CUDA when there is one), `cpu`, `cuda` or `cuda:N`.
+def choose_device(name: str, threads: int | None = None) -> torch.device:
+    """The device of a run, and how many CPU threads this process uses from now on.
 
+    Args:
+        name: `auto` (CUDA when there is one), `cpu`, `cuda` or `cuda:N`. threads: CPU threads; torch's choice if None.
     Raises:
         ConfigError: if the device is not there.
     """
+    if threads is not None:
+        torch.set_num_threads(threads)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         return torch.device("cuda", torch.cuda.current_device()) if count else torch.device("cpu")
@@ -56,7 +60,7 @@ def captured(function: Callable[[], None], device: torch.device, state: Sequence
                 function()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=side):
             function()
     for tensor, value in zip(state, saved, strict=True):
         tensor.copy_(value)
