@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Optional, get_args, get_origin
 
 import typer
 
-from htfcli.config import Config
+from htfcli.config.base import Config
 
 FormatOption = Annotated[
     Optional[Literal["table", "jsonl", "csv"]],

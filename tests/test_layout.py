@@ -19,6 +19,7 @@ LAYERS = (
     "htfcli.options",
     "htfcli.experiments",
     "htfcli.files",
+    "htfcli.engine.vision.image_set",
     "htfcli.engine.tensors.gradient_fit",
     "htfcli.engine.tensors.recording htfcli.engine.tensors.target",
     "htfcli.engine.tensors.distance htfcli.engine.tensors.dynamics",

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from htfcli.config import FitConfig
+from htfcli.config.tensors import FitConfig
 from htfcli.options import ForceOption, FormatOption, QuietOption, with_config
 
 app = typer.Typer(rich_markup_mode=None)

@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from htfcli.config import TargetConfig
+from htfcli.config.tensors import TargetConfig
 from htfcli.options import ForceOption, FormatOption, QuietOption, with_config
 
 app = typer.Typer(rich_markup_mode=None, help="Make learning problems with a known answer.", no_args_is_help=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from htfcli.config import MeasureRankConfig
+from htfcli.config.tensors import MeasureRankConfig
 from htfcli.options import FormatOption, with_config
 
 if TYPE_CHECKING:

@@ -59,7 +59,7 @@ def plot(
     Local component norms, singular values, effective ranks, losses and errors against iterations.
     One run is a grid of panels, several are one column each. Unless --node says otherwise the largest nodes are shown.
     """
-    from htfcli.config import parse_mode_sets
+    from htfcli.config.base import parse_mode_sets
     from htfcli.console import note
     from htfcli.errors import ConfigError
     from htfcli.experiments.plots import DEFAULT, kind_of, plot_runs, render

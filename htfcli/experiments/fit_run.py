@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from htfcli.config import DEFAULT_TOLERANCE, FitConfig
+from htfcli.config.tensors import DEFAULT_TOLERANCE, FitConfig
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.gradient_fit import GradientFit, build_model, prepare
 from htfcli.engine.tensors.ranks import FactoredSpectra

@@ -16,7 +16,7 @@ import time
 
 import torch
 
-from htfcli.config import FitConfig
+from htfcli.config.tensors import FitConfig
 from htfcli.engine.tensors.gradient_fit import GradientFit, build_model
 from htfcli.engine.tensors.observations import Entries, Observations, sample_entries
 from tests.benchmarks.timing import interleaved, machine, memory, table

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from htfcli.config import FitConfig, TargetConfig
+from htfcli.config.tensors import FitConfig, TargetConfig
 from htfcli.console import to_json
 from htfcli.engine.tensors.gradient_fit import GradientFit, build_model
 from htfcli.engine.tensors.observations import Entries, Observations

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from htfcli.config import FitConfig, TargetConfig
+from htfcli.config.tensors import FitConfig, TargetConfig
 from htfcli.engine.tensors.gradient_fit import GradientFit, build_model
 from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.tensors.losses import LOSSES

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from htfcli.config import FitConfig
+from htfcli.config.tensors import FitConfig
 from htfcli.engine.tensors.dynamics import local_components
 from htfcli.engine.tensors.gradient_fit import GradientFit
 from htfcli.engine.tensors.losses import LOSSES

@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 import torch
 
-from htfcli.config import FitConfig, TargetConfig
+from htfcli.config.tensors import FitConfig, TargetConfig
 from htfcli.engine.tensors.gradient_fit import GradientFit, build_model, fit, prepare
 from htfcli.engine.tensors.matricization import dense_spectrum
 from htfcli.engine.tensors.observations import Entries, Observations

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htfcli.config import TargetConfig
+from htfcli.config.tensors import TargetConfig
 from htfcli.engine.tensors.observations import (
     Entries,
     MatrixMeasurements,

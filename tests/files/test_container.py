@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from safetensors.torch import save_file
 
-from htfcli.config import TargetConfig
+from htfcli.config.tensors import TargetConfig
 from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.tensors.mode_tree import ModeTree
 from htfcli.engine.tensors.target import make_observations

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from htfcli.config import FitConfig
+from htfcli.config.tensors import FitConfig
 from htfcli.engine.tensors.cp import CPFactorization
 from htfcli.engine.tensors.dynamics import init_balanced
 from htfcli.engine.tensors.factorization import Factorization

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from htfcli.config import DEFAULT_TOLERANCE
+from htfcli.config.tensors import DEFAULT_TOLERANCE
 from htfcli.engine.tensors.mode_tree import label_of
 from htfcli.errors import ConfigError, DataError
 

@@ -23,7 +23,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from htfcli.config import DEFAULT_TOLERANCE
+from htfcli.config.tensors import DEFAULT_TOLERANCE
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.matricization import (
     Spectrum,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from htfcli.config import FitConfig
+from htfcli.config.tensors import FitConfig
 from htfcli.engine.tensors.distance import log_distance
 from htfcli.engine.tensors.dynamics import LocalComponents, MatrixComponents, local_components
 from htfcli.engine.tensors.evaluation import Evaluation

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from htfcli.config import TargetConfig, size_of
+from htfcli.config.tensors import TargetConfig, size_of
 from htfcli.engine.tensors.cp import CPFactorization
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization

@@ -1,0 +1,174 @@
+"""What all configuration classes share: sources merged, types read from text, every problem reported at once.
+
+The command line, `--set key=value`, YAML files and the Python API fill the same fields.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic_core import PydanticCustomError
+
+from htfcli.errors import ConfigError, did_you_mean
+
+_MAX_CONFIG_BYTES = 1_000_000
+
+
+def _plain(value: object) -> object:
+    """What text stands for: `"8"` a number, `"8,4"` a list, `"[[0, 1], 2]"` YAML; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    if re.fullmatch(r"\s*[-+]?\d+\s*(,\s*[-+]?\d+\s*)*", value):
+        numbers = [int(part) for part in value.split(",")]
+        return numbers if len(numbers) > 1 else numbers[0]
+    return parse_yaml(value, "the value") if value.lstrip()[:1] in ("[", "{") else value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _widths(value: object) -> object:
+    value = _plain(value)
+    items = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else [value]
+    if items and all(map(_is_number, items)):
+        return {str(k): v for k, v in value.items()} if isinstance(value, dict) else value
+    raise _not("a width", "32, or 8,16 by level, or by node as {'{0,1}': 8, default: 4}")
+
+
+def _tree(value: object) -> object:
+    value = _plain(value)
+    if isinstance(value, str | list):
+        return value
+    raise _not("a mode tree", "a name, or nested lists as [[0, 1], [2, 3]]")
+
+
+def _dims(value: object) -> object:
+    value = _plain(value)
+    dims: list[Any] = value if isinstance(value, list) else [value]
+    if len(dims) > 1 and all(_is_number(d) and d >= 1 for d in dims):
+        return dims
+    raise _not("dimensions", "two positive numbers or more, as 13,4,12,8")
+
+
+def _mode_sets(value: object) -> object:
+    sets = parse_mode_sets(value)
+    if sets is None:
+        raise _not("sets of modes", "e.g. 0,2, or in YAML [[0, 2], [1]]")
+    return sets
+
+
+def _device(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        return value
+    raise _not("a device", "auto, cpu, cuda or cuda:N")
+
+
+def _not(what: str, allowed: str) -> PydanticCustomError:
+    return PydanticCustomError("not_allowed", "not {what}", {"what": what, "allowed": allowed})
+
+
+Widths = Annotated[int | list[int] | dict[str, int], PlainValidator(_widths)]
+Tree = Annotated[str | list[Any], PlainValidator(_tree)]
+Dims = Annotated[list[int], PlainValidator(_dims)]
+Device = Annotated[str, PlainValidator(_device)]
+ModeSets = Annotated[list[list[int]], PlainValidator(_mode_sets)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+
+
+class Config(BaseModel):
+    """Base of the configuration classes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def resolve(cls, flags: dict[str, Any], assignments: list[str] | None = None, path: str | None = None) -> Self:
+        """Merge the sources; earlier ones win: flags, `key=value` assignments, a YAML file, defaults.
+
+        Raises:
+            ConfigError: naming every problem found.
+        """
+        values: dict[str, Any] = {} if path is None else read_yaml_mapping(path)
+        for assignment in assignments or []:
+            key, equals, text = assignment.partition("=")
+            if not equals:
+                raise ConfigError("--set wants key=value", got=repr(assignment), allowed="e.g. --set lr=0.01")
+            values[key.strip().replace("-", "_")] = parse_yaml(text, f"--set {key.strip()}")
+        values.update(flags)
+        return cls.checked(values)
+
+    @classmethod
+    def checked(cls, values: dict[str, Any]) -> Self:
+        """Validate `values`; all problems in one ConfigError."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            problems = [cls._problem(dict(e)) for e in error.errors(include_url=False)]
+        head = "" if len(problems) == 1 else f"{len(problems)} problems: "
+        raise ConfigError(head + "; ".join(dict.fromkeys(problems)))
+
+    @classmethod
+    def _problem(cls, error: dict[str, Any]) -> str:
+        name = ".".join(str(part) for part in error["loc"][:1]).replace("_", "-")
+        message = str(error["msg"]).removeprefix("Value error, ")
+        if error["type"] == "extra_forbidden":
+            guess = did_you_mean(name, [key.replace("_", "-") for key in cls.model_fields])
+            return f"unknown setting {name}" + (f" ({guess.strip()})" if guess else "")
+        if not name:
+            return message
+        allowed = error.get("ctx", {}).get("allowed") if error["type"] == "not_allowed" else None
+        got = f"{error['input']!r:.60}" + (f", allowed {allowed}" if allowed else "")
+        return f"{name}: {message[0].lower()}{message[1:]} (got {got})"
+
+    def to_yaml(self) -> str:
+        """The resolved configuration as YAML that `--config` reads back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    def changed(self, *names: str) -> list[str]:
+        """Those of the fields `names` that differ from their default."""
+        return [n.replace("_", "-") for n in names if getattr(self, n) != type(self).model_fields[n].get_default()]
+
+
+def parse_yaml(text: str, what: str) -> Any:
+    """Plain YAML data (no tags that build objects); ConfigError with the place of the first mistake."""
+    try:
+        return yaml.safe_load(text)
+    except RecursionError:
+        raise ConfigError(f"{what} is nested too deeply") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(f"{what} is not valid YAML{place}: {problem}") from None
+
+
+def read_yaml_mapping(path: str) -> dict[str, Any]:
+    """A YAML file of settings, dashes in keys allowed."""
+    try:
+        data = Path(path).read_bytes()
+        if len(data) > _MAX_CONFIG_BYTES:
+            raise ConfigError(f"{path} is too large for a configuration", got=f"{len(data)} bytes", allowed="1 MB")
+        text = data.decode()
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"the configuration {path} is not UTF-8 text") from None
+    values = parse_yaml(text, path)
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} does not hold settings", got=type(values).__name__, allowed="key: value lines")
+    return {str(key).replace("-", "_"): value for key, value in values.items()}
+
+
+def parse_mode_sets(value: object) -> list[list[int]] | None:
+    """`["0,2", "{1}"]` and `[[0, 2], 1]` to `[[0, 2], [1]]`, `"0,2"` to `[[0, 2]]`; None for anything else."""
+    plain = [
+        _plain(v.strip("{} ")) if isinstance(v, str) else v for v in (value if isinstance(value, list) else [value])
+    ]
+    sets: list[list[Any]] = [v if isinstance(v, list) else [v] for v in plain]
+    return sets if all(s and all(map(_is_number, s)) for s in sets) else None
