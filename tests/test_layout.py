@@ -20,6 +20,7 @@ LAYERS = (
     "htfcli.experiments",
     "htfcli.files",
     "htfcli.engine.vision.image_set",
+    "htfcli.engine.tensors.completion",
     "htfcli.engine.tensors.gradient_fit",
     "htfcli.engine.tensors.recording htfcli.engine.tensors.target",
     "htfcli.engine.tensors.distance htfcli.engine.tensors.dynamics",
