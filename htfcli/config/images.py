@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -66,13 +67,15 @@ class PathfinderConfig(Config):
     distractors: int | None = Field(
         None,
         ge=0,
-        description="Short paths, each a third as long and at least one dash (as many dashes in all as 10 paths of 3 on "
-        "300 x 300, in proportion to the canvas). Those for which there is no room are left out.",
+        description="Short paths of a third as many dashes, left out where there is no room (90 / --path-length on a "
+        "canvas of 300 x 300, in proportion to its area).",
     )
     dash_length: float = Field(5.0, gt=0, description="Length of a dash.")
     thickness: float = Field(2.0, gt=0, description="Thickness of a dash.")
     margin: float = Field(3.0, gt=0, description="Least free space between dashes.")
-    continuity: float = Field(1.8, gt=0, description="How straight paths are: turns go up to pi / 2 / continuity.")
+    continuity: float = Field(
+        1.8, ge=0.5, description="How straight paths are: from dash to dash they turn by up to 90 degrees / continuity."
+    )
     start_distance: float = Field(27.0, ge=0, description="Distance between the starts of the two paths.")
     disc_radius: float = Field(3.0, gt=0, description="Radius of the discs at the marked ends.")
     antialias: int = Field(2, ge=1, le=8, description="Oversampling of the drawing.")
@@ -80,6 +83,30 @@ class PathfinderConfig(Config):
     test: int = Field(10000, ge=1, description="Test images.")
     seed: Seed = Field(0, description="Seed of everything random.")
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.dash_length < self.thickness:
+            raise ValueError(f"a dash is not shorter than thick (got {self.dash_length}, thickness {self.thickness})")
+        if self.disc_radius >= self.margin + self.thickness / 2:
+            allowed = f"less than margin + thickness / 2 = {self.margin + self.thickness / 2}"
+            raise ValueError(
+                f"the discs would touch other dashes (got disc-radius {self.disc_radius}, allowed {allowed})"
+            )
+        return self
+
     @property
-    def resolved_draw_size(self) -> int:
+    def canvas(self) -> int:
+        """Rows and columns of what is drawn."""
         return self.draw_size or 2 * self.size
+
+    @property
+    def distractor_length(self) -> int:
+        """Dashes of a distractor: a third of a path's, rounded down, at least one."""
+        return max(1, self.path_length // 3)
+
+    @property
+    def distractor_count(self) -> int:
+        """On 300 x 300 as published, 30 / (length / 3) rounded up; elsewhere in proportion to the area."""
+        if self.distractors is not None:
+            return self.distractors
+        return math.ceil(90 / self.path_length * (self.canvas / 300) ** 2)

@@ -105,7 +105,7 @@ def _to_set(name: str, part: str, tensors: dict[str, Tensor], content: _Content)
     pairs = within(f"{part}/pairs", get(f"{part}/pairs", (len(labels), 2), torch.int32), len(pixels))
     canvas = (content.canvas.height, content.canvas.width)
     try:
-        placement(*pixels.shape[2:], *canvas, content.canvas.distance)
+        placement(pixels.shape[2:], canvas, content.canvas.distance)
     except ConfigError as error:
         raise DataError(f"{name} is damaged: {error}") from None
     return PairCanvases(pixels, pairs, labels, canvas, content.canvas.distance, normalization)

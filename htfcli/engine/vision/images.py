@@ -55,7 +55,7 @@ def load_source(config: IsSameClassConfig) -> Source:
 
 
 def normalization_of(pixels: Tensor) -> Normalization:
-    """By mean and standard deviation of each channel of (n, c, h, w) uint8 pixels; a constant channel is only shifted."""
+    """By mean and standard deviation of each channel of (n, c, h, w) uint8; a constant one is only shifted."""
     mean, square = [], []
     for channel in pixels.unbind(1):
         counts = torch.bincount(channel.flatten(), minlength=256).double()

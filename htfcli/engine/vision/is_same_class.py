@@ -1,14 +1,15 @@
 """IsSameClass: two images side by side on an empty canvas; the label says whether they are of the same class.
 
-Source: Razin, Maman and Cohen, arXiv 2201.11729, section on non-local tasks. Half of the pairs are positive, by coin flip.
-A class is drawn uniformly (a negative pair draws two that differ), then an image of it, with replacement: a positive pair
-may be an image and itself.
+Source: Razin, Maman and Cohen, arXiv 2201.11729, section on non-local tasks. Half of the pairs are positive, by coin
+flip. A class is drawn uniformly (a negative pair draws two that differ), then an image of it, with replacement: a
+positive pair may be an image and itself.
 
 Axes: `n` pairs, `m` source images, `b` pairs of a batch, `c` channels, `h` rows, `w` columns.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,14 +26,15 @@ CLASSES = ("different", "same")
 _CANVAS = 7  # a canvas is as many times the images' size unless it is given: 224 for 32, as published
 
 
-def placement(
-    image_height: int, image_width: int, canvas_height: int, canvas_width: int, distance: int
-) -> tuple[Patch, Patch]:
-    """The squares of the two images: centred up and down, `distance` columns apart, left one at W//2 - w - d//2.
+def placement(image: Sequence[int], canvas: Sequence[int], distance: int) -> tuple[Patch, Patch]:
+    """Where the two images go: centred up and down, `distance` columns apart, the left one at W//2 - w - distance//2.
 
+    Args:
+        image: height and width of both. canvas: its height and width.
     Raises:
         ConfigError: if they do not fit.
     """
+    (image_height, image_width), (canvas_height, canvas_width) = image, canvas
     top = (canvas_height - image_height) // 2
     left = canvas_width // 2 - image_width - distance // 2
     right = left + image_width + distance
@@ -71,7 +73,7 @@ class PairCanvases:
 
     @property
     def patches(self) -> tuple[Patch, Patch]:
-        return placement(*self.pixels.shape[2:], *self.canvas, self.distance)
+        return placement(self.pixels.shape[2:], self.canvas, self.distance)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -114,9 +116,9 @@ def make_is_same_class(config: IsSameClassConfig) -> ImageData:
         ConfigError: if the images do not fit the canvas. DataError: if the source cannot be read.
     """
     source = load_source(config)
-    image_height, image_width = source.train.pixels.shape[2:]
-    canvas = (config.height or _CANVAS * image_height, config.width or _CANVAS * image_width)
-    placement(image_height, image_width, *canvas, config.distance)
+    height, width = source.train.pixels.shape[2:]
+    canvas = (config.height or _CANVAS * height, config.width or _CANVAS * width)
+    placement((height, width), canvas, config.distance)
 
     def canvases(images: Labelled, count: int, purpose: int) -> PairCanvases:
         pairs, labels = draw_pairs(images.labels.numpy(), count, stream(config.seed, purpose))

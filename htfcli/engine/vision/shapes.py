@@ -1,7 +1,7 @@
 """Procedural images of ten classes of shapes, with real variation within a class.
 
-A class is a signed distance function on the plane: negative inside, about one unit from centre to rim. An image draws it
-at a random place, size, angle and stretch, in random colours with stripes on a shaded ground, under noise.
+A class is a signed distance function on the plane: negative inside, about one unit from centre to rim. An image draws
+it at a random place, size, angle and stretch, in random colours with stripes on a shaded ground, under noise.
 
 Axes: `n` images, `h` rows, `w` columns.
 """
@@ -9,11 +9,12 @@ Axes: `n` images, `h` rows, `w` columns.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]  # of float32
 SIZE = 32  # rows and columns
 
 
@@ -33,7 +34,8 @@ def _star(x: Array, y: Array) -> Array:
     """Five points: the rim's distance from the centre falls and rises linearly with the angle."""
     turn = 2 * np.pi / 5
     off_axis = np.abs((np.arctan2(y, x) + turn / 2) % turn - turn / 2) / (turn / 2)
-    return np.hypot(x, y) - (1.05 - 0.65 * off_axis)
+    rim = 1.05 - 0.65 * off_axis
+    return np.asarray(np.hypot(x, y) - rim)
 
 
 SHAPES: dict[str, Callable[[Array, Array], Array]] = {
@@ -84,6 +86,7 @@ def _draw(count: int, distance: Callable[[Array, Array], Array], generator: np.r
     ground = ground + between(0, 0.2) * (np.cos(slope) * across + np.sin(slope) * down)
     direction, frequency = between(0, 2 * np.pi), between(4, 14)
     stripes = np.sin(frequency * (np.cos(direction) * across + np.sin(direction) * down) + between(0, 6.3))
-    image = ground + cover * (ink + between(0, 0.18) * stripes - ground)
+    image: Array = ground + cover * (ink + between(0, 0.18) * stripes - ground)
     image = image + between(0.01, 0.08) * generator.standard_normal(image.shape, np.float32)
-    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+    pixels: NDArray[np.uint8] = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return pixels
