@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
@@ -96,8 +97,10 @@ def _refuse(output: str | None, preview: str | None, force: bool) -> str:
         raise ConfigError("--preview writes a file; stdout is for the data set")
     if preview is not None:
         kind_of(preview)
-        refuse_existing(preview, force)
-    refuse_existing(output, force)
+    for path in filter(None, (preview, output)):
+        refuse_existing(path, force)
+        if not (folder := Path(path).parent).is_dir():
+            raise ConfigError(f"there is no folder {folder} to write {path} to")
     return output
 
 
