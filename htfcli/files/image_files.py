@@ -36,7 +36,7 @@ class _Content(BaseModel):
     canvas: _Canvas | None = None
 
 
-def facts(data: ImageData) -> dict[str, Any]:
+def image_facts(data: ImageData) -> dict[str, Any]:
     """What a data set is, in a few facts."""
     return {
         "kind": "images",
