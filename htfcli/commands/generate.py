@@ -6,6 +6,12 @@ from typing import Annotated, Optional
 
 import typer
 
+from htfcli.commands.generate_images import (
+    IS_SAME_CLASS_EXAMPLES,
+    PATHFINDER_EXAMPLES,
+    is_same_class,
+    pathfinder,
+)
 from htfcli.config.tensors import TargetConfig
 from htfcli.options import ForceOption, FormatOption, QuietOption, with_config
 
@@ -63,3 +69,7 @@ def tensor(
     writer = RecordWriter(format, lambda r: {k: v for k, v in r.items() if k != "kind"})
     writer.write(record)
     writer.close()
+
+
+app.command("is-same-class", epilog=IS_SAME_CLASS_EXAMPLES)(is_same_class)
+app.command("pathfinder", epilog=PATHFINDER_EXAMPLES)(pathfinder)
