@@ -11,6 +11,7 @@ from torch import Tensor
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.observations import Observations
 from htfcli.files.artefacts import task_of, to_factorization, to_observations
+from htfcli.files.completion_file import SavedCompletion, to_completion
 from htfcli.files.container import Artefact
 from htfcli.files.inputs import open_input
 from htfcli.files.readers import Coordinates, Dense
@@ -50,6 +51,8 @@ def _artefact(artefact: Artefact) -> Facts:
         return _observations(to_observations(artefact))
     if artefact.kind == "factorization":
         return _factorization(to_factorization(artefact))
+    if artefact.kind == "completion":
+        return _completion(to_completion(artefact))
     shapes = {name: list(shape) for name, (_, shape) in artefact.shapes().items()}
     if artefact.kind == "checkpoint":
         iteration = int(artefact.tensors()["counters"][0])
@@ -82,6 +85,20 @@ def _factorization(model: Factorization) -> Facts:
         "parameters": len(model.parameters),
         "dtype": str(model.parameters.dtype).removeprefix("torch."),
         "nodes": _nodes(model),
+    }
+
+
+def _completion(saved: SavedCompletion) -> Facts:
+    predictor = saved.completion.predictor
+    return {
+        **_factorization(predictor.model),
+        "kind": "completion",
+        "modes": [axis.name for axis in saved.axes],
+        "value": saved.value_name,
+        "mean": predictor.effects.mean,  # this and the effects are added to the factorization
+        "effects": bool(predictor.effects.by_mode),
+        "floor": predictor.floor,
+        "ensemble": len(saved.completion.ensemble),
     }
 
 

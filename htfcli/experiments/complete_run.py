@@ -1,0 +1,224 @@
+"""A completion from input to output: load, search, write what was asked for and a run folder beside it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from htfcli.config.completion_run import CompletionRunConfig
+from htfcli.engine.tensors.completion import Completion, complete
+from htfcli.engine.tensors.mode_tree import tree_of
+from htfcli.engine.training.device import choose_device, describe_device
+from htfcli.errors import ConfigError, DataError, HtfError, Interrupted
+from htfcli.experiments.completion_summary import LONG, Record, summarize
+from htfcli.files.completion_file import SavedCompletion, Slices, save_completion
+from htfcli.files.completion_input import Data, load_data, load_queries, refuse_other_format
+from htfcli.files.container import refuse_existing, refuse_terminal
+from htfcli.files.dense_output import DenseTensor
+from htfcli.files.run_folder import RunFolder, versions
+from htfcli.files.tables import Table
+
+MOST_ROWS = 10**8  # of a table that is written without being asked for
+_COUNTABLE = 2**62  # combinations that can be numbered
+_SLICES, _SLICE_SIDE = 3, 400  # kept for the picture
+
+
+class CompleteRun:
+    """One completion, ready to go.
+
+    Args:
+        config: settings. data: input of any kind, or a completion fitted before. output: a file, or `-`.
+        predict: a table of the entries to predict; None for those that are missing in the data.
+        uncertainty: a file for the spread of the predictions. folder: run folder (`output`.run, or none for `-`).
+        force: replace what is there.
+    Raises:
+        HtfError: for everything that can be wrong with settings and data, before anything is written.
+    """
+
+    def __init__(
+        self,
+        config: CompletionRunConfig,
+        data: str | None,
+        output: str | None,
+        *,
+        predict: str | None = None,
+        uncertainty: str | None = None,
+        folder: str | None = None,
+        force: bool = False,
+    ) -> None:
+        if data is None:
+            advice = "Shortest useful call: htf complete data.csv -o completed.csv (see htf complete --help)."
+            raise ConfigError("no data to complete", next_step=advice)
+        if output is None:
+            raise ConfigError("no output file", next_step="Name one with -o, or - for stdout.")
+        if uncertainty in ("-", output):
+            raise ConfigError("--uncertainty needs a file of its own", got=uncertainty)
+        for path in (output, *([] if uncertainty is None else [uncertainty])):
+            if path != "-":
+                refuse_existing(path, force)
+        self.config, self._input, self._output, self._uncertainty = config, data, output, uncertainty
+        loaded = load_data(data, config)
+        self._saved = loaded if isinstance(loaded, SavedCompletion) else None
+        if self._saved is not None:
+            if predict is None:
+                advice = "Name a table of them: --predict queries.csv."
+                raise ConfigError(f"{data} is fitted; which entries to predict", next_step=advice)
+            if folder is not None:
+                raise ConfigError("--run keeps a fit, and nothing is fitted here", got=folder)
+        self._data: Data | None = None if isinstance(loaded, SavedCompletion) else loaded
+        self._axes, self._value_name = loaded.axes, loaded.value_name
+        queries = None if predict is None else load_queries(predict, self._axes, self._value_name)
+        self._target: Data = queries or self._data  # type: ignore[assignment]  # there is one of them
+        self._asked = queries is not None
+        for path in (output, *([] if uncertainty is None else [uncertainty])):
+            refuse_other_format(path, self._target)
+        if output == "-" and self._target.suffix not in (".csv", ".tsv", ".tns", ".tns.gz"):
+            refuse_terminal()
+        self._folder = folder or (None if output == "-" or self._data is None else f"{output}.run")
+        self._force = force
+        if self._data is not None:
+            self._prepare(self._data)
+        self._further, self.predicted = self._count()
+
+    def _prepare(self, data: Data) -> None:
+        config = self.config
+        average = config.duplicates == "mean"
+        self.entries = data.entries(average) if isinstance(data, Table) else data.entries()
+        if config.tree != "auto":
+            tree_of(config.tree, len(data.dims), config.arity)
+        self._device = choose_device(config.device, config.threads)
+
+    def _count(self) -> tuple[bool, int]:
+        """Whether rows are added to a table, and how many entries the model predicts."""
+        target = self._target
+        if self._asked and isinstance(target, Table):
+            return False, len(target.value)
+        if isinstance(target, DenseTensor):
+            return False, target.lacking()
+        missing = int(torch.isnan(target.value).sum())
+        if missing and not self.config.all:
+            return False, missing
+        lacking, total = target.lacking(), math.prod(target.dims)
+        if total > _COUNTABLE or (lacking > MOST_ROWS and not self.config.all):
+            by_all = "" if total > _COUNTABLE else ", or insist with --all"
+            raise DataError(
+                f"{target.name} lacks too many combinations to write them all",
+                got=f"{lacking:,}" if lacking < 10**15 else f"about 10^{len(str(lacking)) - 1}",
+                allowed=f"{MOST_ROWS:,}",
+                next_step=f"Name those you need with --predict{by_all}.",
+            )
+        return True, missing + lacking
+
+    def describe(self) -> str:
+        """What is about to happen, in a line."""
+        dims = self._target.dims
+        size = f"{' x '.join(map(str, dims[:8]))}{' x ...' if len(dims) > 8 else ''}"
+        if self._saved is not None:
+            return f"{self.predicted:,} entries of {size} to predict"
+        names = [axis.name for axis in self._axes]
+        named = "" if all(name.isdigit() for name in names) else f" ({', '.join(names[:8])})"
+        device = describe_device(self._device)
+        return f"{size}{named}; {len(self.entries):,} observed, {self.predicted:,} to predict; on {device}"
+
+    def run(self, on_step: Callable[[Record], None], should_stop: Callable[[], bool]) -> Record:
+        """Search, write everything, and say how it went.
+
+        Args:
+            on_step: called with a record of each model tried. should_stop: asked often; True interrupts.
+        Returns: the summary.
+        Raises:
+            Interrupted: if `should_stop` said so; no output has been written.
+        """
+        if self._saved is not None:
+            self._write(self._saved.completion, should_stop)
+            return {"kind": "prediction", "model": self._input, "output": self._output, "predicted": self.predicted}
+        if self._folder is None:
+            return self._fit(None, on_step, should_stop)
+        with RunFolder(self._folder, force=self._force, resumable=False) as folder:
+            facts = {"data": self._input, "output": self._output, "device": describe_device(self._device)} | versions()
+            folder.write_config(self.config.model_dump(mode="json"), facts)
+            folder.start_records()
+            try:
+                return self._fit(folder, on_step, should_stop)
+            except Interrupted:
+                raise
+            except HtfError:
+                folder.discard()
+                raise
+
+    def _fit(
+        self, folder: RunFolder | None, on_step: Callable[[Record], None], should_stop: Callable[[], bool]
+    ) -> Record:
+        def record(step: Record) -> None:
+            step = {"kind": "complete", **step}
+            if folder is not None:
+                folder.append(step)
+            on_step(step)
+
+        started = time.monotonic()
+        completion = complete(self.entries, self._axes_dims, self.config, record, should_stop)
+        if should_stop():
+            raise self._interrupted()
+        summary = {
+            "kind": "completion",
+            "input": self._input,
+            "output": self._output,
+            "predicted": self.predicted,
+            "seconds": round(time.monotonic() - started, 3),
+            **summarize(completion, self.entries, self._axes),
+            "run": self._folder,
+            "device": describe_device(self._device),
+            "versions": versions(),
+        }
+        chosen = {key: summary.get(key) for key in ("tree", "train_error", "held_out_error")}
+        record({"stage": "chosen", "width": max(summary["widths"].values()), **chosen})
+        self._write(completion, should_stop)
+        if folder is not None:
+            saved = SavedCompletion(completion, self._axes, self._value_name, self._slices())
+            save_completion(folder.path / "model.safetensors", saved, self.config.model_dump(mode="json"))
+            folder.write_summary(summary)
+        return {key: value for key, value in summary.items() if key not in LONG}
+
+    @property
+    def _axes_dims(self) -> tuple[int, ...]:
+        return tuple(axis.size for axis in self._axes)
+
+    def _write(self, completion: Completion, should_stop: Callable[[], bool]) -> None:
+        def stoppable(values: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+            def at(index: Tensor) -> Tensor:
+                if should_stop():
+                    raise self._interrupted()
+                return values(index)
+
+            return at
+
+        predicted, spread = stoppable(completion.predictor.values), stoppable(completion.spread)
+        target, everywhere = self._target, self._asked or self.config.smooth
+        if isinstance(target, DenseTensor):
+            target.write(self._output, predicted, everywhere=everywhere)
+            if self._uncertainty is not None:
+                target.write(self._uncertainty, spread, everywhere=True)
+            return
+        known = None if everywhere else self.entries
+        target.write(self._output, predicted, known, everywhere=everywhere, further=self._further)
+        if self._uncertainty is not None:
+            target.write(self._uncertainty, spread, everywhere=True, further=self._further)
+
+    def _interrupted(self) -> Interrupted:
+        kept = "" if self._folder is None else f"; the search so far is in {self._folder}/records.jsonl"
+        return Interrupted(f"interrupted, nothing is written{kept}")
+
+    def _slices(self) -> Slices | None:
+        """Slices of dense data of order 3 across their shortest mode, thinned out to the size of a picture."""
+        if not isinstance(self._data, DenseTensor) or len(self._data.dims) != 3:
+            return None
+        mode = min(range(3), key=lambda m: (self._axes[m].size, -m))
+        values = self._data.dense.values.movedim(mode, 0)
+        count, *sides = values.shape
+        at = sorted({round((count - 1) * (k + 1) / (_SLICES + 1)) for k in range(_SLICES)})
+        rows, columns = (-(-side // _SLICE_SIDE) for side in sides)
+        return Slices(mode, at, [rows, columns], values[at][:, ::rows, ::columns].clone())
