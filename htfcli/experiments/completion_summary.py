@@ -97,15 +97,15 @@ def rows(summary: Record) -> list[Record]:
             effectively = "" if effective is None else f" (effective rank {effective:.3g})"
             shown.append((f"rank of {named_node(tree.modes[node], summary['modes'])}", f"{rank}{effectively}"))
     shown += [(key, str(summary[key]) if key in summary else None) for key in ("centre", "loss", "solver")]
-    shown += [("seconds", f"{summary['seconds']:.1f}")]
+    shown += [("seconds", f"{summary['seconds']:.3g}")]
     shown += [("warning", text) for text in summary["warnings"]]
     return [{"completion": what, "": value} for what, value in shown if value is not None]
 
 
 def headline(summary: Record) -> str:
     """The result in a line."""
-    error = _with_spread(summary, "held_out_error") or "not known"
-    return f"{summary['predicted']:,} entries predicted, held-out relative error {error}"
+    error = _with_spread(summary, "held_out_error")
+    return f"{summary['predicted']:,} entries predicted" + (f", held-out relative error {error}" if error else "")
 
 
 def _with_spread(summary: Record, key: str) -> str | None:

@@ -15,7 +15,7 @@ from htfcli.files.completion_file import SavedCompletion, to_completion
 from htfcli.files.container import Artefact
 from htfcli.files.inputs import open_input
 from htfcli.files.readers import Coordinates, Dense
-from htfcli.files.records import Records, load_records
+from htfcli.files.records import KINDS, Records, load_records
 
 Facts = dict[str, Any]
 
@@ -120,7 +120,7 @@ def _values(values: Tensor) -> Facts:
 def _records(run: Records) -> Facts:
     last = run.records[-1]
     numbers = {k: v for k, v in last.items() if isinstance(v, int | float)}
-    return {"kind": "records of a fit", "records": len(run.records), **numbers}
+    return {"kind": KINDS[run.kind], "records": len(run.records), **numbers}
 
 
 def _short(config: dict[str, Any]) -> str:

@@ -13,9 +13,9 @@ import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,8 @@ from htfcli.errors import DataError
 from htfcli.files.axes import as_number
 from htfcli.files.container import text_destination
 
-BLOCK = 2**16  # rows at a time
+BLOCK = 2**16  # rows filled in at a time
+_PARSED = 2**12  # rows parsed at a time: few enough that the garbage collector stays out of it
 MISSING = frozenset({"", "na", "n/a", "nan", "null"})  # what stands where there is no value, in any case
 
 Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -39,9 +40,8 @@ class Head:
     named: bool
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A row as it stands: line number, comments and blank lines before it, its text, its fields."""
+class _Row(NamedTuple):
+    """A row as it stands: the line it ends on, comments and blank lines before it, its text, its fields."""
 
     line: int
     before: str
@@ -89,46 +89,49 @@ class TextTable:
         Raises:
             DataError: for a row of the wrong length, or a value that is not a finite number, with its line.
         """
-        with closing(self._rows()) as rows, _readable(self.name):
-            next(rows if head.named else iter(()), None)
-            while block := list(islice(rows, BLOCK)):
-                for row in block:
-                    if len(row.fields) != len(head.names):
-                        got, allowed = len(row.fields), len(head.names)
-                        where = f"{self.name} line {row.line}"
-                        raise DataError(f"{where} has the wrong number of columns", got=got, allowed=allowed)
-                columns = list(zip(*(row.fields for row in block), strict=True))
+        with _open(self.path) as file, _readable(self.name):
+            rows = islice(self._fields(line for line in file if not _is_comment(line)), int(head.named), None)
+            start = 0
+            while block := list(islice(rows, _PARSED)):
+                if set(map(len, block)) != {len(head.names)}:
+                    wrong = next(row for row, fields in enumerate(block) if len(fields) != len(head.names))
+                    where, got = self._where(head, start + wrong), len(block[wrong])
+                    raise DataError(f"{where} has the wrong number of columns", got=got, allowed=len(head.names))
+                columns = list(zip(*block, strict=True))
                 if value_at is None:
                     values = np.full(len(block), math.nan)
                 else:
-                    values = self._values(columns[value_at], block)
+                    values = self._values(columns[value_at], head, start)
                 yield [columns[at] for at in index_at], values
+                start += len(block)
 
-    def _values(self, texts: tuple[str, ...], block: list[_Row]) -> Floats:
+    def _values(self, texts: tuple[str, ...], head: Head, start: int) -> Floats:
         try:
             if "_" not in "".join(texts):
-                values = np.array([float(text) for text in texts])
+                values = np.fromiter(map(float, texts), np.float64, len(texts))
                 if not np.isinf(values).any():
                     return values
         except ValueError:
             pass
-        return np.array([self._value(text, row) for text, row in zip(texts, block, strict=True)])
+        return np.array([self._value(text, head, row) for row, text in enumerate(texts, start)])
 
-    def _value(self, text: str, row: _Row) -> float:
+    def _value(self, text: str, head: Head, row: int) -> float:
         text = text.partition("#")[0].strip()  # a comment may end the line
         if text.lower() in MISSING:
             return math.nan
         number = as_number(text)
         if number is None:
-            where = f"{self.name} line {row.line}"
-            raise DataError(f"{where} has a value that is not a number", got=repr(text[:40]))
+            raise DataError(f"{self._where(head, row)} has a value that is not a number", got=repr(text[:40]))
         try:
-            finite = math.isfinite(value := float(number))
+            value = float(number)
         except OverflowError:  # whole numbers have no bound, doubles do
-            finite = False
-        if not finite:
-            raise DataError(f"{self.name} line {row.line} has no finite value", got=text[:40])
+            value = math.inf
+        if not math.isfinite(value):
+            raise DataError(f"{self._where(head, row)} has no finite value", got=text[:40])
         return value
+
+    def _where(self, head: Head, row: int) -> str:
+        return f"{self.name} line {self.line_of(head, row)}"
 
     def line_of(self, head: Head, row: int) -> int:
         """The line on which a row ends, from 1."""
@@ -165,11 +168,11 @@ class TextTable:
                     write_rows([[*head_row.fields, value_name]])
                 else:
                     file.write(_ended(head_row.text, end))
-            start = 0
-            while block := list(islice(rows, BLOCK)):
-                replace, values = fill(start, start + len(block))
-                start += len(block)
-                for row, wanted, value in zip(block, replace, values, strict=True):
+            for start in count(0, BLOCK):
+                replace, values = fill(start, start + BLOCK)
+                if not replace:
+                    break
+                for wanted, value, row in zip(replace, values, rows, strict=False):
                     file.write(row.before)
                     if wanted:
                         fields = [*row.fields, ""][:width]
@@ -189,32 +192,37 @@ class TextTable:
             return lambda rows: file.writelines(" ".join(fields) + end for fields in rows)
         return csv.writer(file, delimiter=self.delimiter, lineterminator=end).writerows
 
+    def _fields(self, lines: Iterable[str]) -> Iterator[list[str]]:
+        """Rows from lines; a field in quotes may hold line ends."""
+        if self.delimiter is None:
+            return (line.partition("#")[0].split() for line in lines)
+        return csv.reader(lines, delimiter=self.delimiter)
+
     def _rows(self) -> Generator[_Row, None, None]:
-        """Every row; the csv reader is fed line by line, so that a field in quotes may hold line ends."""
-        line = 0
+        """Every row with its surroundings; the parser is fed line by line to know which lines make a row."""
+        number = 0
         before: list[str] = []
         text: list[str] = []
 
         def lines(file: IO[str]) -> Iterator[str]:
-            nonlocal line
-            for line, raw in enumerate(file, start=1):  # noqa: B007 -- read after each row
-                if not text and (not raw.strip() or raw.lstrip().startswith("#")):
-                    before.append(raw)
+            nonlocal number
+            for number, line in enumerate(file, start=1):  # noqa: B007 -- read after each row
+                if _is_comment(line):
+                    before.append(line)
                 else:
-                    text.append(raw)
-                    yield raw
+                    text.append(line)
+                    yield line
 
         with _open(self.path) as file:
-            source = lines(file)
-            parsed = (
-                (raw.partition("#")[0].split() for raw in source)
-                if self.delimiter is None
-                else csv.reader(source, delimiter=self.delimiter)
-            )
-            for fields in parsed:
-                yield _Row(line, "".join(before), "".join(text), fields)
+            for fields in self._fields(lines(file)):
+                yield _Row(number, "".join(before), "".join(text), fields)
                 before.clear()
                 text.clear()
+
+
+def _is_comment(line: str) -> bool:
+    """Whether a line says nothing: it is empty, or a comment."""
+    return line.isspace() or line.startswith("#")
 
 
 @contextmanager
