@@ -5,7 +5,6 @@ It stands in for the solver where a test is about reading and writing: what is p
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from htfcli.engine.tensors.completion import Completion, Effects, Predictor
@@ -43,8 +42,3 @@ def complete(entries, dims, config=None, on_progress=lambda step: None, should_s
         "held_out": {"observed": [1.0, 2.0, 3.0], "predicted": [1.1, 1.9, 3.2]},
     }
     return Completion(predictor(dims), (predictor(dims, -SPREAD), predictor(dims, SPREAD)), report)
-
-
-@pytest.fixture
-def numbering(monkeypatch):
-    monkeypatch.setattr("htfcli.experiments.complete_run.complete", complete)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from htfcli.config.completion_run import CompletionRunConfig
 from htfcli.engine.tensors.completion import Completion, complete
-from htfcli.engine.tensors.mode_tree import tree_of
 from htfcli.engine.training.device import choose_device, describe_device
 from htfcli.errors import ConfigError, DataError, HtfError, Interrupted
 from htfcli.experiments.completion_summary import LONG, Record, summarize
@@ -88,8 +87,6 @@ class CompleteRun:
         config = self.config
         average = config.duplicates == "mean"
         self.entries = data.entries(average) if isinstance(data, Table) else data.entries()
-        if config.tree != "auto":
-            tree_of(config.tree, len(data.dims), config.arity)
         self._device = choose_device(config.device, config.threads)
 
     def _count(self) -> tuple[bool, int]:

@@ -195,6 +195,8 @@ def refuse_existing(destination: str, force: bool) -> None:
         refuse_terminal()
     elif Path(destination).is_dir():
         raise ConfigError(f"{destination} is a folder", allowed="a file")
+    elif not Path(destination).parent.is_dir():  # said now, not after an hour of work
+        raise DataError(f"cannot write {destination}: No such file or directory")
     elif Path(destination).exists() and not force:
         raise ConfigError(f"{destination} exists", next_step="Choose another name, or replace it with --force.")
 
