@@ -111,7 +111,7 @@ def load_tensor(
         found, entries = opened.entries(dims)
         return Observations(found, entries).to_dense()
     if not isinstance(opened, Dense):
-        artefact = _artefact(opened, "factorization", "observations", "completion")
+        artefact = _artefact(opened, "factorization", "completion", "observations")
         if artefact.kind == "completion":
             on_remark(f"{artefact.name}: the factorization alone, without the mean or effects that are added to it")
             return factorization_in(artefact)

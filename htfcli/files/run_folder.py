@@ -56,7 +56,8 @@ class RunFolder:
             if visible and not visible & set(FILES):
                 raise ConfigError(f"{path} is there and is not a run folder", next_step="Choose another name.")
             if visible and not resume and not force:
-                advice = f"{'Continue it with --resume' if resumable else 'Choose another name'}, or replace it with --force."
+                other = "Continue it with --resume" if resumable else "Choose another name"
+                advice = f"{other}, or replace it with --force."
                 raise ConfigError(f"{path} holds a run", next_step=advice)
             self._lock = self._acquire()
             self._clear(FILES if force else ())
