@@ -77,6 +77,6 @@ def complete(
 def progress_line(tried: list[dict[str, Any]]) -> str:
     """The stage of a search, the model that it tried last, the best held-out error so far."""
     last = tried[-1]
-    errors = [step["held_out_error"] for step in tried if isinstance(step.get("held_out_error"), float)]
+    errors = [error for step in tried if isinstance(error := step.get("held_out_error"), float) and error == error]
     best = f", best held-out error {min(errors):.3g}" if errors else ""
     return f"{last.get('stage', '')}, width {last.get('width', '?')}{best}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from htfcli.files.completion_input import Data, load_data, load_queries, refuse_
 from htfcli.files.container import refuse_existing, refuse_terminal
 from htfcli.files.dense_output import DenseTensor
 from htfcli.files.run_folder import RunFolder, versions
-from htfcli.files.tables import Table
+from htfcli.files.tables import Table, Values
 
 MOST_ROWS = 10**8  # of a table that is written without being asked for
 _COUNTABLE = 2**62  # combinations that can be numbered
@@ -54,6 +55,8 @@ class CompleteRun:
             raise ConfigError("no data to complete", next_step=advice)
         if output is None:
             raise ConfigError("no output file", next_step="Name one with -o, or - for stdout.")
+        if predict is not None and config.all:
+            raise ConfigError("--predict names some entries, --all means all: give one", got=predict)
         if uncertainty in ("-", output):
             raise ConfigError("--uncertainty needs a file of its own", got=uncertainty)
         for path in (output, *([] if uncertainty is None else [uncertainty])):
@@ -63,11 +66,7 @@ class CompleteRun:
         loaded = load_data(data, config)
         self._saved = loaded if isinstance(loaded, SavedCompletion) else None
         if self._saved is not None:
-            if predict is None:
-                advice = "Name a table of them: --predict queries.csv."
-                raise ConfigError(f"{data} is fitted; which entries to predict", next_step=advice)
-            if folder is not None:
-                raise ConfigError("--run keeps a fit, and nothing is fitted here", got=folder)
+            self._refuse_settings(predict, folder)
         self._data: Data | None = None if isinstance(loaded, SavedCompletion) else loaded
         self._axes, self._value_name = loaded.axes, loaded.value_name
         queries = None if predict is None else load_queries(predict, self._axes, self._value_name)
@@ -80,14 +79,20 @@ class CompleteRun:
         self._folder = folder or (None if output == "-" or self._data is None else f"{output}.run")
         self._force = force
         if self._data is not None:
-            self._prepare(self._data)
+            average = config.duplicates == "mean"
+            self.entries = self._data.entries(average) if isinstance(self._data, Table) else self._data.entries()
+            self._device = choose_device(config.device, config.threads)
         self._further, self.predicted = self._count()
 
-    def _prepare(self, data: Data) -> None:
-        config = self.config
-        average = config.duplicates == "mean"
-        self.entries = data.entries(average) if isinstance(data, Table) else data.entries()
-        self._device = choose_device(config.device, config.threads)
+    def _refuse_settings(self, predict: str | None, folder: str | None) -> None:
+        """Raise ConfigError if a fitted completion is not told what to predict, or told what cannot change it."""
+        if predict is None:
+            advice = "Name a table of them: --predict queries.csv."
+            raise ConfigError(f"{self._input} is fitted; which entries to predict", next_step=advice)
+        given = [f"--{name.replace('_', '-')}" for name in sorted(self.config.model_fields_set)]
+        given += [] if folder is None else ["--run"]
+        if given:
+            raise ConfigError(f"{self._input} is fitted, its settings cannot change", got=", ".join(given))
 
     def _count(self) -> tuple[bool, int]:
         """Whether rows are added to a table, and how many entries the model predicts."""
@@ -122,34 +127,46 @@ class CompleteRun:
         return f"{size}{named}; {len(self.entries):,} observed, {self.predicted:,} to predict; on {device}"
 
     def run(self, on_step: Callable[[Record], None], should_stop: Callable[[], bool]) -> Record:
-        """Search, write everything, and say how it went.
+        """Search, keep the fit, write what was asked for, and say how it went.
 
         Args:
             on_step: called with a record of each model tried. should_stop: asked often; True interrupts.
         Returns: the summary.
         Raises:
-            Interrupted: if `should_stop` said so; no output has been written.
+            Interrupted: if `should_stop` said so; it says what has been written and kept.
         """
-        if self._saved is not None:
-            self._write(self._saved.completion, should_stop)
+        if self._data is None:
+            assert self._saved is not None
+            self._write(self._saved.completion, should_stop, kept="")
             return {"kind": "prediction", "model": self._input, "output": self._output, "predicted": self.predicted}
-        if self._folder is None:
-            return self._fit(None, on_step, should_stop)
-        with RunFolder(self._folder, force=self._force, resumable=False) as folder:
-            facts = {"data": self._input, "output": self._output, "device": describe_device(self._device)} | versions()
-            folder.write_config(self.config.model_dump(mode="json"), facts)
-            folder.start_records()
-            try:
-                return self._fit(folder, on_step, should_stop)
-            except Interrupted:
-                raise
-            except HtfError:
-                folder.discard()
-                raise
+        with self._open_folder() as folder:
+            completion, summary = self._search(self._data, folder, on_step, should_stop)
+            kept = ""
+            if folder is not None:
+                settings = self.config.model_dump(mode="json")
+                saved = SavedCompletion(completion, self._axes, self._value_name, _slices(self._data))
+                save_completion(folder.path / "model.safetensors", saved, settings)
+                folder.write_summary(summary)
+                kept = f"; what was fitted is in {folder.path}, predict with: htf complete {folder.path} --predict"
+            self._write(completion, should_stop, kept)
+        return {key: value for key, value in summary.items() if key not in LONG}
 
-    def _fit(
-        self, folder: RunFolder | None, on_step: Callable[[Record], None], should_stop: Callable[[], bool]
-    ) -> Record:
+    def _open_folder(self) -> AbstractContextManager[RunFolder | None]:
+        if self._folder is None:
+            return nullcontext()
+        folder = RunFolder(self._folder, force=self._force, resumable=False)
+        facts = {"data": self._input, "output": self._output, "device": describe_device(self._device)} | versions()
+        folder.write_config(self.config.model_dump(mode="json"), facts)
+        folder.start_records()
+        return folder
+
+    def _search(
+        self,
+        data: Data,
+        folder: RunFolder | None,
+        on_step: Callable[[Record], None],
+        should_stop: Callable[[], bool],
+    ) -> tuple[Completion, Record]:
         def record(step: Record) -> None:
             step = {"kind": "complete", **step}
             if folder is not None:
@@ -157,9 +174,15 @@ class CompleteRun:
             on_step(step)
 
         started = time.monotonic()
-        completion = complete(self.entries, self._axes_dims, self.config, record, should_stop)
+        try:
+            completion = complete(self.entries, data.dims, self.config, record, should_stop)
+        except HtfError:
+            if folder is not None:
+                folder.discard()  # nothing is in it that the next try, with other settings, should be asked about
+            raise
         if should_stop():
-            raise self._interrupted()
+            kept = "" if folder is None else f"; the search so far is in {folder.path}/records.jsonl"
+            raise Interrupted(f"interrupted, nothing is written{kept}")
         summary = {
             "kind": "completion",
             "input": self._input,
@@ -171,51 +194,48 @@ class CompleteRun:
             "device": describe_device(self._device),
             "versions": versions(),
         }
+        if isinstance(data, Table):
+            summary["warnings"] += data.remarks()
         chosen = {key: summary.get(key) for key in ("tree", "train_error", "held_out_error")}
         record({"stage": "chosen", "width": max(summary["widths"].values()), **chosen})
-        self._write(completion, should_stop)
-        if folder is not None:
-            saved = SavedCompletion(completion, self._axes, self._value_name, self._slices())
-            save_completion(folder.path / "model.safetensors", saved, self.config.model_dump(mode="json"))
-            folder.write_summary(summary)
-        return {key: value for key, value in summary.items() if key not in LONG}
+        return completion, summary
 
-    @property
-    def _axes_dims(self) -> tuple[int, ...]:
-        return tuple(axis.size for axis in self._axes)
+    def _write(self, completion: Completion, should_stop: Callable[[], bool], kept: str) -> None:
+        """Write the output and the uncertainty; `kept` says on an interruption what there is besides."""
 
-    def _write(self, completion: Completion, should_stop: Callable[[], bool]) -> None:
-        def stoppable(values: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def stoppable(values: Values, state: str) -> Values:
             def at(index: Tensor) -> Tensor:
                 if should_stop():
-                    raise self._interrupted()
+                    raise Interrupted(f"interrupted, {state}{kept}")
                 return values(index)
 
             return at
 
-        predicted, spread = stoppable(completion.predictor.values), stoppable(completion.spread)
         target, everywhere = self._target, self._asked or self.config.smooth
+        predicted = stoppable(
+            completion.predictor.values, "the output is cut off" if self._output == "-" else "nothing is written"
+        )
+        spread = stoppable(completion.spread, f"{self._output} is written and {self._uncertainty} is not")
         if isinstance(target, DenseTensor):
             target.write(self._output, predicted, everywhere=everywhere)
-            if self._uncertainty is not None:
-                target.write(self._uncertainty, spread, everywhere=True)
+        else:
+            known = None if everywhere else self.entries
+            target.write(self._output, predicted, known, everywhere=everywhere, further=self._further)
+        if self._uncertainty is None:
             return
-        known = None if everywhere else self.entries
-        target.write(self._output, predicted, known, everywhere=everywhere, further=self._further)
-        if self._uncertainty is not None:
+        if isinstance(target, DenseTensor):
+            target.write(self._uncertainty, spread, everywhere=True)
+        else:
             target.write(self._uncertainty, spread, everywhere=True, further=self._further)
 
-    def _interrupted(self) -> Interrupted:
-        kept = "" if self._folder is None else f"; the search so far is in {self._folder}/records.jsonl"
-        return Interrupted(f"interrupted, nothing is written{kept}")
 
-    def _slices(self) -> Slices | None:
-        """Slices of dense data of order 3 across their shortest mode, thinned out to the size of a picture."""
-        if not isinstance(self._data, DenseTensor) or len(self._data.dims) != 3:
-            return None
-        mode = min(range(3), key=lambda m: (self._axes[m].size, -m))
-        values = self._data.dense.values.movedim(mode, 0)
-        count, *sides = values.shape
-        at = sorted({round((count - 1) * (k + 1) / (_SLICES + 1)) for k in range(_SLICES)})
-        rows, columns = (-(-side // _SLICE_SIDE) for side in sides)
-        return Slices(mode, at, [rows, columns], values[at][:, ::rows, ::columns].clone())
+def _slices(data: Data) -> Slices | None:
+    """Slices of dense data of order 3 across their shortest mode, thinned out to the size of a picture."""
+    if not isinstance(data, DenseTensor) or len(data.dims) != 3:
+        return None
+    mode = min(range(3), key=lambda m: (data.dims[m], -m))
+    values = data.dense.values.movedim(mode, 0)
+    count, *sides = values.shape
+    at = sorted({round((count - 1) * (k + 1) / (_SLICES + 1)) for k in range(_SLICES)})
+    rows, columns = (-(-side // _SLICE_SIDE) for side in sides)
+    return Slices(mode, at, [rows, columns], values[at][:, ::rows, ::columns].clone())

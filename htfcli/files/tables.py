@@ -103,14 +103,16 @@ class Table:
         row = torch.nonzero(~torch.isnan(self.value)).flatten()
         if len(row) == 0:
             raise DataError(f"{self.name} has no observed value", next_step="Is the value in another column? --value.")
-        key, order = torch.sort(row_keys(self.index[row], self.dims), stable=True)
+        every = len(row) == len(self.value)  # tens of millions of rows are not copied without need
+        known = Entries(self.index, self.value) if every else Entries(self.index[row], self.value[row])
+        key, order = torch.sort(row_keys(known.index, self.dims), stable=True)
         fresh = torch.ones(len(key), dtype=torch.bool)
         fresh[1:] = key[1:] != key[:-1]
         if bool(fresh.all()):
-            return Entries(self.index[row], self.value[row])
+            return known
         first = torch.nonzero(fresh).flatten()
         group = fresh.cumsum(0) - 1  # of rows in sorted order: which entry they are about
-        value = self.value[row[order]]
+        value = known.value[order]
         mean = value[first].clone()
         other = torch.nonzero(value != mean[group]).flatten()
         if len(other) and not average:
@@ -125,7 +127,16 @@ class Table:
             count = torch.bincount(group).to(torch.float64)
             mean.zero_().index_add_(0, group, value / count[group])  # of shares: a sum of 1e308s would be infinite
         kept = torch.sort(order[first])  # in the order of the file
-        return Entries(self.index[row[kept.values]], mean[kept.indices])
+        return Entries(known.index[kept.values], mean[kept.indices])
+
+    def remarks(self) -> list[str]:
+        """What looks like a column that is no mode: a row number, a note."""
+        rows = len(self.value)
+        odd = [axis.name for axis in self.axes if axis.size == rows > 9]
+        return [
+            f"column {name} has another value in every row, so nothing is learnt from it; name the modes with --index"
+            for name in odd
+        ]
 
     def lacking(self) -> int:
         """How many combinations of labels have no row."""
@@ -211,7 +222,9 @@ def read_table(
             )
     if len(index_at) < 2:
         got = len(head.names)
-        raise DataError(f"{name} has too few columns", got=got, allowed="2 indices or more and a value")
+        hint = "Fields are separated by commas in .csv and by tabs in .tsv." if got == 1 else ""
+        allowed = "2 indices or more and a value"
+        raise DataError(f"{name} has too few columns", got=got, allowed=allowed, next_step=hint)
     return _read(file, head, index_at, value_at, head.names[value_at])
 
 

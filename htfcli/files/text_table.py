@@ -9,11 +9,12 @@ import csv
 import gzip
 import io
 import math
+import re
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count, filterfalse, islice
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -24,6 +25,7 @@ from htfcli.files.axes import as_number
 from htfcli.files.container import text_destination
 
 BLOCK = 2**16  # rows filled in at a time
+_says_nothing = re.compile(r"#|\s*$").match  # of a line: it is empty, or a comment
 _PARSED = 2**12  # rows parsed at a time: few enough that the garbage collector stays out of it
 MISSING = frozenset({"", "na", "n/a", "nan", "null"})  # what stands where there is no value, in any case
 
@@ -90,7 +92,7 @@ class TextTable:
             DataError: for a row of the wrong length, or a value that is not a finite number, with its line.
         """
         with _open(self.path) as file, _readable(self.name):
-            rows = islice(self._fields(line for line in file if not _is_comment(line)), int(head.named), None)
+            rows = islice(self._fields(filterfalse(_says_nothing, file)), int(head.named), None)
             start = 0
             while block := list(islice(rows, _PARSED)):
                 if set(map(len, block)) != {len(head.names)}:
@@ -207,7 +209,7 @@ class TextTable:
         def lines(file: IO[str]) -> Iterator[str]:
             nonlocal number
             for number, line in enumerate(file, start=1):  # noqa: B007 -- read after each row
-                if _is_comment(line):
+                if _says_nothing(line):
                     before.append(line)
                 else:
                     text.append(line)
@@ -218,11 +220,6 @@ class TextTable:
                 yield _Row(number, "".join(before), "".join(text), fields)
                 before.clear()
                 text.clear()
-
-
-def _is_comment(line: str) -> bool:
-    """Whether a line says nothing: it is empty, or a comment."""
-    return line.isspace() or line.startswith("#")
 
 
 @contextmanager

@@ -210,6 +210,14 @@ def test_duplicates_and_missing_values(htf, numbering, tmp_path):
     assert (tmp_path / "out.csv").read_text() == f"x,y,v\np,1,5\np,1,6\nq,1,{number(1, 0)}\nq,2,4\n"
 
 
+def test_a_column_that_is_no_mode(htf, numbering, tmp_path):
+    (tmp_path / "a.csv").write_text("id,x,y,v\n" + "".join(f"{n},{n % 3},{n % 4},1\n" for n in range(12)) + "12,0,0,\n")
+    done = htf("complete", "a.csv", "-o", "out.csv")
+    advice = "column id has another value in every row, so nothing is learnt from it; name the modes with --index"
+    assert f"Warning: {advice}" in done.err.splitlines()
+    assert htf("complete", "a.csv", "--index", "x,y", "-o", "b.csv").err.count("Warning: column") == 0
+
+
 # --- a fitted completion used again ---------------------------------------------------------------------------------------
 
 
@@ -284,22 +292,46 @@ def test_a_table_from_stdin(htf, numbering, tmp_path, monkeypatch):
 # --- interruption and failure ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("when", ["searching", "writing"])
-def test_interrupted(htf, numbering, table, tmp_path, monkeypatch, when):
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Ctrl-C comes when it has been asked for so many times."""
     from htfcli.console import StopSignals
 
-    asked: list[int] = []
-    patience = 0 if when == "searching" else 1
-    monkeypatch.setattr(StopSignals, "received", property(lambda self: len(asked.append(1) or asked) > patience))
+    def after(patience):
+        asked: list[int] = []
+        monkeypatch.setattr(StopSignals, "received", property(lambda self: len(asked.append(1) or asked) > patience))
+
+    return after
+
+
+def test_interrupted_while_searching(htf, numbering, table, tmp_path, stop_after):
+    stop_after(0)
     done = htf("complete", table, "-o", "out.csv", "-q")
     assert (done.code, done.error) == (
         130,
         "interrupted, nothing is written; the search so far is in out.csv.run/records.jsonl.",
     )
     assert not (tmp_path / "out.csv").exists()
-    assert len((tmp_path / "out.csv.run/records.jsonl").read_text().splitlines()) == (3 if when == "searching" else 4)
-    asked.clear()
-    assert htf("complete", table, "-o", "-", "-q").error == "interrupted, nothing is written."
+    assert len((tmp_path / "out.csv.run/records.jsonl").read_text().splitlines()) == 3
+    done = htf("complete", table, "-o", "-", "-q")
+    assert (done.code, done.out, done.error) == (130, "", "interrupted, nothing is written.")
+
+
+def test_interrupted_while_writing(htf, numbering, table, tmp_path, stop_after):
+    """The fit is kept, and what the message advises works."""
+    kept = "what was fitted is in out.csv.run, predict with: htf complete out.csv.run --predict."
+    stop_after(1)
+    done = htf("complete", table, "-o", "out.csv", "-q")
+    assert (done.code, done.error) == (130, f"interrupted, nothing is written; {kept}")
+    assert not (tmp_path / "out.csv").exists()
+    assert htf("complete", "out.csv.run", "--predict", table, "-o", "out.csv").code == 130
+    stop_after(99)
+    assert htf("complete", "out.csv.run", "--predict", table, "-o", "out.csv").code == 0
+    stop_after(2)
+    done = htf("complete", table, "-o", "out.csv", "--uncertainty", "std.csv", "-q", "--force")
+    assert done.error == f"interrupted, out.csv is written and std.csv is not; {kept}"
+    stop_after(1)
+    assert htf("complete", table, "-o", "-", "-q").error == "interrupted, the output is cut off."
 
 
 def test_a_search_that_fails_leaves_no_folder(htf, table, tmp_path, monkeypatch):
@@ -353,7 +385,8 @@ def test_what_is_there_is_not_replaced_unasked(htf, numbering, table, tmp_path):
         ("cube.npy -o x.npy --value v --all", 2, "--value, --all: for tables; this input is a dense tensor (got cube.npy)."),
         ("cube.npy -o x.npy --mask cube.npy", 1, "cube.npy is not a mask (allowed a dense array of True and False)."),
         ("fitted.csv.run -o x.csv", 2, "fitted.csv.run is fitted; which entries to predict. Name a table of them: --predict queries.csv."),
-        ("fitted.csv.run -o x.csv --predict fitted.csv --run r", 2, "--run keeps a fit, and nothing is fitted here (got r)."),
+        ("fitted.csv.run -o x.csv --predict fitted.csv --run r --seed 3", 2, "fitted.csv.run is fitted, its settings cannot change (got --seed, --run)."),
+        ("data.csv -o x.csv --predict data.csv --all", 2, "--predict names some entries, --all means all: give one (got data.csv)."),
         ("r.jsonl -o x", 1, "r.jsonl has a format that is not read (got .jsonl, allowed "),
     ],
 )  # fmt: skip

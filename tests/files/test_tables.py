@@ -260,6 +260,7 @@ def test_queries_that_cannot_be_answered(tmp_path, text, message):
         ("a.csv", "", "a.csv has no entries."),
         ("a.csv", "x,x,v\na,b,1\n", "a.csv has two columns of one name (got x)."),
         ("a.csv", "x,v\na,1\n", "a.csv has too few columns (got 2, allowed 2 indices or more and a value)."),
+        ("a.csv", "x;y;v\na;1;2\n", "a.csv has too few columns (got 1, allowed 2 indices or more and a value). Fields are separated by commas in .csv and by tabs in .tsv."),
         ("a.csv", "x,y,v\na,1,\na,2,null\n", "a.csv has no observed value. Is the value in another column? --value."),
         ("a.csv", b"\xff\xfex,y,v\n", "a.csv is not a text file."),
         ("a.csv", b"x,y,v\n" + b"a,1,2\n" * 5000 + b"\xff,1,2\n", "a.csv is not a text file."),
