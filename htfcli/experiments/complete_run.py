@@ -70,8 +70,9 @@ class CompleteRun:
         self._data: Data | None = None if isinstance(loaded, SavedCompletion) else loaded
         self._axes, self._value_name = loaded.axes, loaded.value_name
         queries = None if predict is None else load_queries(predict, self._axes, self._value_name)
-        self._target: Data = queries or self._data  # type: ignore[assignment]  # there is one of them
-        self._asked = queries is not None
+        target = self._data if queries is None else queries
+        assert target is not None
+        self._target, self._asked = target, queries is not None
         for path in (output, *([] if uncertainty is None else [uncertainty])):
             refuse_other_format(path, self._target)
         if output == "-" and self._target.suffix not in (".csv", ".tsv", ".tns", ".tns.gz"):
@@ -211,22 +212,21 @@ class CompleteRun:
 
             return at
 
-        target, everywhere = self._target, self._asked or self.config.smooth
+        def put(destination: str, values: Values, everywhere: bool) -> None:
+            if isinstance(self._target, DenseTensor):
+                self._target.write(destination, values, everywhere=everywhere)
+            else:
+                known = None if everywhere else self.entries
+                self._target.write(destination, values, known, everywhere=everywhere, further=self._further)
+
+        everywhere = self._asked or self.config.smooth
         predicted = stoppable(
             completion.predictor.values, "the output is cut off" if self._output == "-" else "nothing is written"
         )
         spread = stoppable(completion.spread, f"{self._output} is written and {self._uncertainty} is not")
-        if isinstance(target, DenseTensor):
-            target.write(self._output, predicted, everywhere=everywhere)
-        else:
-            known = None if everywhere else self.entries
-            target.write(self._output, predicted, known, everywhere=everywhere, further=self._further)
-        if self._uncertainty is None:
-            return
-        if isinstance(target, DenseTensor):
-            target.write(self._uncertainty, spread, everywhere=True)
-        else:
-            target.write(self._uncertainty, spread, everywhere=True, further=self._further)
+        put(self._output, predicted, everywhere)
+        if self._uncertainty is not None:
+            put(self._uncertainty, spread, everywhere=True)
 
 
 def _slices(data: Data) -> Slices | None:

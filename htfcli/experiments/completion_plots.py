@@ -83,7 +83,7 @@ def plot_completions(runs: Sequence[Records], panels: Sequence[str]) -> Figure:
 def _heights(run: _Run, drawers: dict[str, Drawer]) -> list[float]:
     """Inches for the panels side by side, and for the slices below them."""
     slices = 2.2 * len(run.slices[0].at) if "slices" in drawers and run.slices is not None else 0.0
-    return [3.0 if drawers.keys() - {"slices"} else 0.0, slices]
+    return [3.4 if drawers.keys() - {"slices"} else 0.0, slices]
 
 
 def _draw(part: SubFigure, drawers: dict[str, Drawer], heights: list[float]) -> None:
@@ -155,7 +155,7 @@ def _validation(run: _Run) -> Drawer | None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:.3g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.legend(frameon=True, facecolor="white", framealpha=0.85, edgecolor="none")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=2)  # inside it would hide the minimum
 
     return draw
 

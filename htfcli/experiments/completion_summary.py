@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from htfcli.files.axes import Axis
 
 Record = dict[str, Any]
 
+_MOST_RANKS = 24  # rows of a table
 _NAMED = 20  # labels listed of a mode
 LONG = ("held_out", "steps")  # parts of a report that a reader of stdout does not want
 
@@ -26,7 +28,7 @@ def summarize(completion: Completion, entries: Entries, axes: Sequence[Axis]) ->
         completion: the result. entries: what it was fitted to. axes: the modes.
     """
     report, model = dict(completion.report), completion.predictor.model
-    if not {"hierarchical_rank", "effective_rank"} <= report.keys():
+    if not all(isinstance(report.get(key), dict) for key in ("hierarchical_rank", "effective_rank")):
         spectra = FactoredSpectra(model).spectra()
         report["hierarchical_rank"] = {s.label: s.rank() for s in spectra}
         report["effective_rank"] = {s.label: s.effective_rank for s in spectra}
@@ -68,34 +70,30 @@ def named_tree(nested: Nested, axes: Sequence[Axis]) -> str:
     return f"({', '.join(named_tree(part, axes) for part in nested)})"
 
 
-def named_node(modes: Sequence[int], names: Sequence[str]) -> str:
-    """A node of a mode tree by the names of its modes."""
-    shown = ", ".join(names[mode] for mode in modes[:8])
-    return f"{{{shown}{', ...' if len(modes) > 8 else ''}}}"
-
-
 def rows(summary: Record) -> list[Record]:
     """The rows of the table for a person; what a report lacks is left out."""
     tree = ModeTree.from_nested(summary["mode_tree"])
-    total = 1
-    for dim in summary["dims"]:
-        total *= dim
+    total = math.prod(summary["dims"])
     size = " x ".join(map(str, summary["dims"]))
     shown: list[tuple[str, str | None]] = [
         ("tensor", f"{size} ({', '.join(summary['modes'])})"),
-        ("observed", f"{summary['observed']:,} of {total:,} entries"),
+        ("observed", f"{summary['observed']:,} of {f'{total:,}' if total < 10**15 else 'far more'} entries"),
         ("predicted", f"{summary['predicted']:,}"),
         ("held-out relative error", _with_spread(summary, "held_out_error")),
         ("held-out R^2", _with_spread(summary, "r2")),
         ("train relative error", _with_spread(summary, "train_error")),
         ("mode tree", summary["tree"]),
     ]
-    for node in range(tree.root):
-        label = tree.labels[node]
-        rank, effective = (summary[key].get(label) for key in ("hierarchical_rank", "effective_rank"))
-        if rank is not None:
-            effectively = "" if effective is None else f" (effective rank {effective:.3g})"
-            shown.append((f"rank of {named_node(tree.modes[node], summary['modes'])}", f"{rank}{effectively}"))
+    ranks, effective = summary["hierarchical_rank"], summary["effective_rank"]
+    if len(ranks) > _MOST_RANKS:
+        span = f"{min(ranks.values())} to {max(ranks.values())}"
+        shown.append(("ranks", f"{span} at {len(ranks)} nodes (htf measure-rank lists them)"))
+    else:
+        for node in range(tree.root):
+            label = tree.labels[node]
+            if label in ranks and label in effective:
+                name = "{" + ", ".join(summary["modes"][mode] for mode in tree.modes[node]) + "}"
+                shown.append((f"rank of {name}", f"{ranks[label]} (effective rank {effective[label]:.3g})"))
     shown += [(key, str(summary[key]) if key in summary else None) for key in ("centre", "loss", "solver")]
     shown += [("seconds", f"{summary['seconds']:.3g}")]
     shown += [("warning", text) for text in summary["warnings"]]
@@ -110,6 +108,6 @@ def headline(summary: Record) -> str:
 
 def _with_spread(summary: Record, key: str) -> str | None:
     value, spread = summary.get(key), summary.get(f"{key}_spread")
-    if not isinstance(value, float) or value != value:
+    if not isinstance(value, float) or math.isnan(value):
         return None
-    return f"{value:.4g}" + (f" +- {spread:.2g}" if isinstance(spread, float) and spread == spread else "")
+    return f"{value:.4g}" + (f" +- {spread:.2g}" if isinstance(spread, float) and not math.isnan(spread) else "")

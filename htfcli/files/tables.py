@@ -154,13 +154,13 @@ class Table:
         """Write the table with values filled in.
 
         Args:
-            destination: a file, or `-`. values: of given entries. entries: what is known; a row without value whose
-                entry is known from another row gets that one.
+            destination: a file, or `-`. values: of given entries.
+            entries: what is known; a row without value whose entry is known from another row gets that one.
             everywhere: replace the values that are there too. further: add a row for every combination that has none.
         """
         holes = torch.ones_like(self.value, dtype=torch.bool) if everywhere else torch.isnan(self.value)
         value = torch.where(holes, math.nan, self.value)
-        if entries is not None and not everywhere:
+        if entries is not None:
             value[holes] = _known(entries, self.index[holes], self.dims)
 
         def fill(start: int, stop: int) -> tuple[list[bool], list[float]]:

@@ -25,9 +25,9 @@ from htfcli.files.axes import as_number
 from htfcli.files.container import text_destination
 
 BLOCK = 2**16  # rows filled in at a time
-_says_nothing = re.compile(r"#|\s*$").match  # of a line: it is empty, or a comment
 _PARSED = 2**12  # rows parsed at a time: few enough that the garbage collector stays out of it
 MISSING = frozenset({"", "na", "n/a", "nan", "null"})  # what stands where there is no value, in any case
+_says_nothing = re.compile(r"#|\s*$").match  # of a line: it is empty, or a comment
 
 Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
 Fill = Callable[[int, int], tuple[list[bool], list[float]]]  # rows start..stop -> which get a value, and the values
@@ -182,6 +182,10 @@ class TextTable:
                         write_rows([fields])
                     else:
                         file.write(_ended(row.text, end))
+            try:
+                next(rows)
+            except StopIteration as ending:
+                file.write(ending.value)
             for columns, values in further:
                 table = [[""] * len(values)] * width
                 for at, column in zip([*index_at, place], [*columns, list(map(repr, values))], strict=True):
@@ -200,8 +204,11 @@ class TextTable:
             return (line.partition("#")[0].split() for line in lines)
         return csv.reader(lines, delimiter=self.delimiter)
 
-    def _rows(self) -> Generator[_Row, None, None]:
-        """Every row with its surroundings; the parser is fed line by line to know which lines make a row."""
+    def _rows(self) -> Generator[_Row, None, str]:
+        """Every row with its surroundings; the parser is fed line by line to know which lines make a row.
+
+        Returns: the comments after the last row.
+        """
         number = 0
         before: list[str] = []
         text: list[str] = []
@@ -220,6 +227,7 @@ class TextTable:
                 yield _Row(number, "".join(before), "".join(text), fields)
                 before.clear()
                 text.clear()
+        return "".join(before)
 
 
 @contextmanager
@@ -233,7 +241,7 @@ def _readable(name: str) -> Iterator[None]:
         raise DataError(f"{name} cannot be read: {error}") from None
     except EOFError:
         raise DataError(f"{name} is truncated") from None
-    except zlib.error as error:
+    except (zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{name} is damaged: {error}") from None
 
 

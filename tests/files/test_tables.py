@@ -24,7 +24,8 @@ CSV = (
     '"IL2, WT",0.5,"N""K",\n'
     "# the second plate\n"
     "IL15, 10 ,Treg,NA\r\n"
-    "Zelle ü,0.50,Treg,-2e300"
+    "Zelle ü,0.50,Treg,-2e300\n"
+    "# checked by hand"
 )
 
 
@@ -65,7 +66,7 @@ def test_holes_are_filled_and_nothing_else_is_touched(tmp_path):
     expected = CSV.replace('"N""K",\n', f'"N""K",{number(1, 0, 0)!r}\n').replace(
         "Treg,NA\r\n", f"Treg,{number(0, 1, 1)!r}\n"
     )
-    assert text == expected + "\n"
+    assert text == expected
 
 
 def test_every_value_can_be_replaced(tmp_path):
@@ -265,6 +266,7 @@ def test_queries_that_cannot_be_answered(tmp_path, text, message):
         ("a.csv", b"\xff\xfex,y,v\n", "a.csv is not a text file."),
         ("a.csv", b"x,y,v\n" + b"a,1,2\n" * 5000 + b"\xff,1,2\n", "a.csv is not a text file."),
         ("a.tns.gz", gzip.compress(b"1 1 1\n" * 100)[:-9], "a.tns.gz is truncated."),
+        ("a.tns.gz", b"not gzip", "a.tns.gz is damaged: Not a gzipped file (b'no')."),
         ("a.parquet", b"junk", "a.parquet is not a readable .parquet file: "),
     ],
 )  # fmt: skip
