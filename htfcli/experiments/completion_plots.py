@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -104,14 +105,16 @@ def _load(records: Records) -> _Run:
     summary: Record = {}
     slices = None
     if records.folder is not None and (records.folder / "summary.json").exists():
-        summary = json.loads((records.folder / "summary.json").read_text(encoding="utf-8"))
-        slices = _predicted_slices(records)
+        try:
+            summary = json.loads((records.folder / "summary.json").read_text(encoding="utf-8"))
+        except ValueError:
+            raise DataError(f"{records.folder / 'summary.json'} is damaged: it is not JSON") from None
+        slices = _predicted_slices(records.folder)
     return _Run(records.name, steps, chosen[-1] if chosen else None, summary, slices)
 
 
-def _predicted_slices(records: Records) -> tuple[Slices, Array] | None:
-    assert records.folder is not None
-    saved = to_completion(container.read(records.folder / "model.safetensors"))
+def _predicted_slices(folder: Path) -> tuple[Slices, Array] | None:
+    saved = to_completion(container.read(folder / "model.safetensors"))
     slices = saved.slices
     if slices is None:
         return None

@@ -69,7 +69,8 @@ def load_records(argument: str) -> Records:
         if not file.exists():
             raise DataError(f"{argument} has no records", next_step="Name a run folder or a file of records.")
         records = [record for _, record in read_lines(file)]
-    drawn = [r for r in records if r.get("kind") in KINDS and isinstance(r.get("iteration", 0), int)]
+    drawn = [r for r in records if r.get("kind") in KINDS]
+    drawn = [r for r in drawn if r["kind"] != "iteration" or isinstance(r.get("iteration"), int)]
     if not drawn:
         kinds = ", ".join(sorted({str(r.get("kind")) for r in records})) or "nothing"
         raise DataError(f"{argument} has no records of a run", got=kinds, allowed=", ".join(KINDS))

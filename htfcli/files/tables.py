@@ -86,7 +86,7 @@ class Table:
                 row = int(strange[0])
                 label = own.label(int(self.index[row, mode]))
                 raise DataError(
-                    f"{self.name} {self.place(row)}: column {own.name} has a value that the data do not have",
+                    f"{self.name} {self.place(row)}: column {own.name} has an unknown value",
                     got=repr(label),
                     allowed=_some([repr(axis.label(i)) for i in range(min(axis.size, 4))], axis.size),
                 )

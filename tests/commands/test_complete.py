@@ -378,7 +378,7 @@ def test_what_is_there_is_not_replaced_unasked(htf, numbering, table, tmp_path):
         ("data.csv -o x.csv --mask m.npy", 2, "--mask is for dense tensors; leave the value of a row empty (got m.npy)."),
         ("data.csv -o x.csv --missing-value x", 2, "missing-value: input should be a valid number, unable to parse string as a number (got 'x')."),
         ("data.csv -o x.csv --dims 3,2,2", 2, "--dims does not match data.csv (got 3 dimensions, allowed 2)."),
-        ("data.csv -o x.csv --dims 3,2", 1, "data.csv line 2: column cell has a value that the data do not have (got 'Treg', allowed '0', '1', '2')."),
+        ("data.csv -o x.csv --dims 3,2", 1, "data.csv line 2: column cell has an unknown value (got 'Treg', allowed '0', '1', '2')."),
         ("data.csv -o x.csv --predict cube.npy", 1, "cube.npy is not a table of entries (got .npy, allowed .csv, .tsv, .tns, .tns.gz, .parquet)."),
         ("data.csv -o x.csv --device cuda", 2, "device cuda is not available (got 0 CUDA devices, allowed auto, cpu). Use --device cpu."),
         ("data.csv -o no/x.csv", 1, "cannot write no/x.csv: No such file or directory."),

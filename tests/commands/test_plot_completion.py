@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -85,8 +86,7 @@ def test_pictures(htf, runs, tmp_path):
 
 
 def test_records_alone_have_the_curve(htf, runs, tmp_path):
-    (figure,) = [plot_completions([load_records("table.run/records.jsonl")], list(PANELS))]
-    assert titles(figure) == [TITLES["validation"]]
+    assert titles(plot_completions([load_records("table.run/records.jsonl")], list(PANELS))) == [TITLES["validation"]]
     (tmp_path / "table.run/summary.json").unlink()  # as after an interruption
     assert titles(plot_completions([load_records("table.run")], list(PANELS))) == [TITLES["validation"]]
 
@@ -117,10 +117,15 @@ def test_a_tree_with_many_modes(htf, tmp_path, monkeypatch):
         ("table.run --what trees", 2, "unknown quantity to plot (got trees, allowed validation, tree, held-out, slices). Did you mean tree?"),
         ("table.run --node 0,1", 2, "--node, --top, --log-x and --log-y are for records of fits (allowed --what)."),
         ("table.run --what slices", 1, "table.run has nothing to draw of this (got slices, allowed a finished run)."),
+        ("odd.jsonl", 1, "odd.jsonl has no records of a run (got iteration, allowed iteration, complete)."),
+        ("broken", 1, "broken/summary.json is damaged: it is not JSON."),
         ("table.run fit", 2, "runs of different kinds do not go into one figure (got complete and iteration)."),
     ],
 )  # fmt: skip
 def test_bad_usage(htf, runs, tmp_path, args, code, message):
+    (tmp_path / "odd.jsonl").write_text('{"kind": "iteration"}\n')
+    shutil.copytree(tmp_path / "table.run", tmp_path / "broken")
+    (tmp_path / "broken/summary.json").write_text("{")
     (tmp_path / "fit").mkdir()
     (tmp_path / "fit/records.jsonl").write_text('{"kind": "iteration", "iteration": 0}\n')
     done = htf("plot", *args.split(), "-o", "x.png")
