@@ -20,8 +20,9 @@ from htfcli.errors import ConfigError, HtfError, did_you_mean
 COMMANDS = {
     "generate": ("htfcli.commands.generate", "Make learning problems with a known answer."),
     "fit": ("htfcli.commands.fit", "Fit a factorization by gradient descent from a small start."),
+    "complete": ("htfcli.commands.complete", "Fill a tensor with holes, and say how far to trust it."),
     "measure-rank": ("htfcli.commands.measure_rank", "Hierarchical tensor ranks of a tensor or a factorization."),
-    "plot": ("htfcli.commands.plot", "Draw the records of fits."),
+    "plot": ("htfcli.commands.plot", "Draw the records of fits and completions."),
     "inspect": ("htfcli.commands.inspect", "Say what is in a file."),
 }
 

@@ -30,16 +30,29 @@ def finite(value: Any) -> Any:
     return [finite(item) for item in value] if isinstance(value, list) else value
 
 
+KINDS = {"iteration": "records of a fit", "complete": "records of a completion"}  # records that are drawn
+
+
 @dataclass(frozen=True)
 class Records:
-    """Records of a fit, in order, under the name of its run."""
+    """Records of one run, in order.
+
+    Args:
+        name: of the run. records: all of one kind. folder: the run folder they come from, None for a file or stdin.
+    """
 
     name: str
     records: list[dict[str, Any]]
+    folder: Path | None = None
+
+    @property
+    def kind(self) -> str:
+        """Key of `KINDS`."""
+        return str(self.records[0]["kind"])
 
 
 def load_records(argument: str) -> Records:
-    """Records of iterations from a run folder, a file of records, or stdin (`-`).
+    """Records of the first of the `KINDS` there is, from a run folder, a file of records, or stdin (`-`).
 
     A last line cut off by a kill is left out.
 
@@ -56,11 +69,13 @@ def load_records(argument: str) -> Records:
         if not file.exists():
             raise DataError(f"{argument} has no records", next_step="Name a run folder or a file of records.")
         records = [record for _, record in read_lines(file)]
-    fits = [r for r in records if r.get("kind") == "iteration" and isinstance(r.get("iteration"), int)]
-    if not fits:
+    drawn = [r for r in records if r.get("kind") in KINDS]
+    drawn = [r for r in drawn if r["kind"] != "iteration" or isinstance(r.get("iteration"), int)]
+    if not drawn:
         kinds = ", ".join(sorted({str(r.get("kind")) for r in records})) or "nothing"
-        raise DataError(f"{argument} has no records of a fit", got=kinds, allowed="what htf fit prints and keeps")
-    return Records(name, fits)
+        raise DataError(f"{argument} has no records of a run", got=kinds, allowed=", ".join(KINDS))
+    one_kind = [r for r in drawn if r["kind"] == drawn[0]["kind"]]
+    return Records(name, one_kind, path if argument != "-" and path.is_dir() else None)
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

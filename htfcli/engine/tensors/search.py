@@ -163,7 +163,9 @@ class Race:
         def reached(**of: str) -> float:
             return min(t.held_out_error for t in rung if all(getattr(t, k) == v for k, v in of.items()))
 
-        starts = {start for _, start in entrants if reached(start=start) <= limit * lowest}
+        starts = {start for _, start in entrants}
+        leading = min(reached(start=start) for start in starts)
+        starts = {start for start in starts if reached(start=start) <= limit * leading}
         trees = sorted(dict.fromkeys(tree for tree, _ in entrants), key=lambda tree: reached(tree=tree))
         trees = [tree for place, tree in enumerate(trees) if place < 2 or reached(tree=tree) <= limit * lowest]
         return [(tree, start) for tree in trees for start in sorted(starts) if (tree, start) in entrants]
