@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from htfcli.engine.tensors.completion import Completion, Effects, Predictor
+from htfcli.engine.tensors.completion import Completion, Predictor
+from htfcli.engine.tensors.effects import Effects
 from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
 
 SPREAD = 0.5

@@ -12,7 +12,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 from torch import Tensor
 
-from htfcli.engine.tensors.completion import Completion, Effects, Predictor
+from htfcli.engine.tensors.completion import Completion, Predictor
+from htfcli.engine.tensors.effects import Effects
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.errors import DataError
 from htfcli.files import container

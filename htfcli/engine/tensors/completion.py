@@ -1,8 +1,15 @@
-"""Tensor completion without a knob: from observed entries to a predictor of all others, and how far to trust it."""
+"""Tensor completion without a knob: from observed entries to a predictor of all others, and how far to trust it.
+
+1. Values are centred (none, their mean or effects of the modes, whichever helps) and brought to root mean square one.
+2. A search on nine tenths of the data finds mode tree, width, start and ridge (`search`), the last tenth judges.
+3. Where noise is left, several splits choose among the finalists (`choice`).
+4. The chosen model is fitted to all observations, and kept only if that did not make it wild (`trust`).
+"""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,29 +18,26 @@ import torch
 from torch import Tensor
 
 from htfcli.config.completion import CompleteConfig
-from htfcli.config.tensors import FitConfig
+from htfcli.config.tensors import DEFAULT_TOLERANCE
+from htfcli.engine.tensors.alternating import make_solver
+from htfcli.engine.tensors.choice import Choice, choose
+from htfcli.engine.tensors.effects import Effects, estimate_effects
 from htfcli.engine.tensors.factorization import Factorization
-from htfcli.engine.tensors.gradient_fit import fit
-from htfcli.engine.tensors.observations import Entries, Observations
+from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
+from htfcli.engine.tensors.mode_tree import ModeTree
+from htfcli.engine.tensors.observations import Entries, split
+from htfcli.engine.tensors.ranks import FactoredSpectra
+from htfcli.engine.tensors.search import EXACT, WORK, Race, Split, Trial, size_of
+from htfcli.engine.tensors.tree_search import candidate_trees, paired_tree, text_of
+from htfcli.engine.tensors.trust import doubts_of_data, doubts_of_error, is_wild, unobserved, wildness
+from htfcli.engine.training.device import choose_device
+from htfcli.errors import DataError
 
-
-@dataclass(frozen=True)
-class Effects:
-    """What was subtracted before fitting: a constant, and per mode a number for each index.
-
-    Args:
-        mean: the constant. by_mode: per mode (d_k,) float64; empty if there are none.
-    """
-
-    mean: float
-    by_mode: tuple[Tensor, ...] = ()
-
-    def at(self, index: Tensor) -> Tensor:
-        """Their sum at entries (n, N), (n,) float64."""
-        total = torch.full((len(index),), self.mean, dtype=torch.float64)
-        for mode, effect in enumerate(self.by_mode):
-            total += effect[index[:, mode]]
-        return total
+_FEW = 20_000  # observations up to which three splits choose; one where there are more
+_FEWEST = 8  # observations under which nothing can be held out: the mean is all that can be said
+_CENTRE_GAIN = 0.95  # held-out error over that without centring, under which centring is worth its parameters
+_SHOWN = 2000  # held-out entries kept for a scatter plot
+_REFIT_STEPS = 40
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,252 @@ def complete(
         on_progress: called with plain data after each model tried: stage, tree, width, train_error, held_out_error.
         should_stop: asked between models; True ends the search with the best so far.
     Raises:
-        DataError: if nothing is observed, or values are not finite.
+        DataError: if nothing is observed, values are not finite, or below zero where they must not be.
+        ConfigError: if a tree or widths do not fit the data.
     """
-    config = config or CompleteConfig()
-    mean = float(entries.value.mean())
-    centred = Entries(entries.index, entries.value - mean)
-    model, records = fit(Observations(dims, centred), FitConfig(dtype="float64", iterations=300, width=4))
-    predictor = Predictor(model, Effects(mean))
-    report = {"held_out_error": math.nan, "warnings": [], "steps": [r["train_error"] for r in records]}
-    return Completion(predictor, (predictor,), report)
+    return _Completing(entries, dims, config or CompleteConfig(), on_progress, should_stop).run()
+
+
+class _Completing:
+    """One call of `complete`: the data in the units of the fit, and what has been found so far."""
+
+    def __init__(
+        self,
+        entries: Entries,
+        dims: tuple[int, ...],
+        config: CompleteConfig,
+        on_progress: Callable[[dict[str, Any]], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        if len(entries) == 0:
+            raise DataError("no entry is observed: there is nothing to complete from")
+        if not bool(torch.isfinite(entries.value).all()):
+            raise DataError("an observed value is NaN or infinite")
+        if config.nonnegative and float(entries.value.min()) < 0:
+            got = float(entries.value.min())
+            raise DataError(
+                "the data are to be non-negative and are not", got=got, next_step="Leave out --nonnegative."
+            )
+        self._entries, self._dims, self._config = entries, dims, config
+        self._on_progress, self._steps = on_progress, list[dict[str, Any]]()
+        self._started = time.monotonic()
+        limit = math.inf if config.seconds is None else self._started + config.seconds
+        self._should_stop = lambda: should_stop() or time.monotonic() >= limit
+        self._device = choose_device(config.device, config.threads)
+        largest = float(entries.value.abs().max()) or 1.0
+        self._unit = largest * float((entries.value / largest).square().mean().sqrt()) or 1.0
+        self._scaled = Entries(entries.index, entries.value / self._unit)
+        self._generator = torch.Generator().manual_seed(config.seed)
+
+    def run(self) -> Completion:
+        spread = float(self._scaled.value.max() - self._scaled.value.min())
+        if len(self._entries) < _FEWEST or spread <= 1e-14 * float(self._scaled.value.abs().max()):
+            return self._constant(spread)
+        count = self._config.splits or (3 if len(self._entries) <= _FEW else 1)
+        parts = [self._parted() for _ in range(count)]
+        centre, trials = self._searched(parts[0])
+        splits = [self._split(part, centre) for part in parts]
+        best = min(trials, key=lambda t: t.held_out_error)
+        if best.held_out_error < EXACT:
+            choice = Choice(best, 0.0, (best.model,), (best.held_out_error,))
+        else:
+            choice = choose(trials, splits, lambda t: self._report(t, "chosen among"))
+        return self._finished(choice, splits, centre)
+
+    # --- data ---------------------------------------------------------------------------------------------------------
+
+    def _parted(self) -> tuple[Entries, Entries]:
+        """A random part to train on and the rest, which is held out."""
+        train, held_out = split(self._scaled, self._config.held_out, self._generator)
+        assert isinstance(train, Entries) and isinstance(held_out, Entries)
+        return train, held_out
+
+    def _split(self, part: tuple[Entries, Entries], centre: str) -> Split:
+        """Train and held-out entries less the effects that the train entries show."""
+        train, held_out = part
+        effects = estimate_effects(centre, train, self._dims)
+        observed = held_out.value.to(self._device)
+        return Split(self._without(train, effects), self._without(held_out, effects), observed, self._config.loss)
+
+    def _without(self, entries: Entries, effects: Effects) -> Entries:
+        value = entries.value - effects.at(entries.index)
+        return Entries(entries.index.to(self._device), value.to(self._device))
+
+    # --- search -------------------------------------------------------------------------------------------------------
+
+    def _searched(self, part: tuple[Entries, Entries]) -> tuple[str, list[Trial]]:
+        """What to subtract, and the trials of the search on what is left.
+
+        Centring is tried on the tree found without it, unless nothing is left to gain.
+        """
+        trees = candidate_trees(self._config.tree, len(self._dims), self._config.arity)
+        first = "none" if self._config.centre == "auto" else self._config.centre
+        race = self._race(part, first, trees, self._config.max_width, WORK)
+        best = race.run(self._more_trees)
+        if self._config.centre != "auto" or best.held_out_error < EXACT:
+            return first, race.trials
+        found, lowest = (first, race.trials), _CENTRE_GAIN * best.held_out_error
+        for centre in ("mean", "modes"):
+            race = self._race(part, centre, {best.tree: race.trees[best.tree]}, max(best.width, 1), WORK / 4)
+            error = race.run(lambda trial: {}).held_out_error
+            if error < lowest:
+                found, lowest = (centre, race.trials), error
+        return found
+
+    def _race(
+        self, part: tuple[Entries, Entries], centre: str, trees: dict[str, ModeTree], max_width: int, work: float
+    ) -> Race:
+        return Race(
+            self._split(part, centre),
+            self._dims,
+            dict(trees),
+            max_width,
+            self._generator,
+            lambda trial: self._report(trial, "search" if centre == "none" else f"search, centre {centre}"),
+            self._should_stop,
+            self._config.width,
+            work,
+        )
+
+    def _more_trees(self, best: Trial) -> dict[str, ModeTree]:
+        if self._config.tree != "auto" or not EXACT < best.held_out_error < 0.9:
+            return {}
+        tree = paired_tree(best.model.to(device="cpu"))
+        return {} if tree is None else {text_of(tree): tree}
+
+    def _report(self, trial: Trial, stage: str) -> None:
+        self._steps.append(trial.step(stage))
+        self._on_progress(self._steps[-1])
+
+    # --- result -------------------------------------------------------------------------------------------------------
+
+    def _finished(self, choice: Choice, splits: list[Split], centre: str) -> Completion:
+        baseline = _baseline(splits[0])
+        effects = estimate_effects(centre, self._scaled, self._dims)
+        refitted, train_error = self._refitted(choice, effects)
+        predictor = self._predictor(refitted, effects)
+        warnings = []
+        wild = wildness(predictor.values, self._entries, self._dims)
+        if is_wild(wild):
+            kept = self._predictor(choice.models[0], effects)
+            if not is_wild(wildness(kept.values, self._entries, self._dims)):
+                predictor = kept
+                warnings.append("fitting all observations made predictions wild: the model of the search is kept")
+            else:
+                warnings.append(
+                    f"some predictions are {wild:.3g} times the observed range outside it: do not trust them"
+                )
+        warnings += doubts_of_error(train_error, choice.error, baseline) + doubts_of_data(refitted, self._entries)
+        ensemble = tuple(self._predictor(model, effects) for model in choice.models)
+        report = self._facts(predictor, choice, centre, train_error, warnings, splits)
+        return Completion(predictor, (predictor, *ensemble), report)
+
+    def _refitted(self, choice: Choice, effects: Effects) -> tuple[Factorization, float]:
+        """The chosen model fitted to all observations, and its train error."""
+        everything = self._without(self._scaled, effects)
+        model = choice.models[0].to()
+        solver = make_solver(model, everything, choice.ridge * len(everything), self._config.loss)
+        tolerance = 1e-28 * len(everything)
+        solver.run(_REFIT_STEPS, tolerance)
+        norm = size_of(self._scaled.value, self._config.loss)
+        residual = model.values(everything.index) - everything.value
+        return model, size_of(residual, self._config.loss) / norm
+
+    def _predictor(self, model: Factorization, effects: Effects) -> Predictor:
+        """In the units of the data; a slice without any observation is predicted as the mean of the others."""
+        model = model.to(device="cpu")
+        for gap in unobserved(self._entries, self._dims):
+            weight = model.node_weights[gap["mode"]]
+            assert weight is not None
+            empty = torch.tensor(gap["indices"])
+            seen = torch.ones(len(weight), dtype=torch.bool)
+            seen[empty] = False
+            weight[empty] = weight[seen].mean(0)
+        floor = 0.0 if self._config.nonnegative else None
+        return Predictor(model.scale(self._unit), effects.scaled(self._unit), floor)
+
+    def _facts(
+        self,
+        predictor: Predictor,
+        choice: Choice,
+        centre: str,
+        train_error: float,
+        warnings: list[str],
+        splits: list[Split],
+    ) -> dict[str, Any]:
+        model = predictor.model
+        spectra = FactoredSpectra(model).spectra()
+        r2 = [_r2(error, split) for error, split in zip(choice.errors, splits, strict=False)]
+        return {
+            "held_out_error": choice.error,
+            "held_out_error_spread": choice.spread,
+            "r2": sum(r2) / len(r2),
+            "r2_spread": float(torch.tensor(r2).std()) if len(r2) > 1 else None,
+            "train_error": train_error,
+            "tree": model.tree.to_nested(),
+            "widths": {model.tree.labels[v]: model.widths[v] for v in model.tree.interior},
+            "hierarchical_rank": {s.label: s.rank() for s in spectra},
+            "effective_rank": {s.label: s.effective_rank for s in spectra},
+            "rank_tolerance": DEFAULT_TOLERANCE,
+            "ridge": choice.ridge,
+            "centre": centre,
+            "loss": self._config.loss,
+            "solver": "second-order",
+            "splits": len(choice.errors),
+            "seconds": round(time.monotonic() - self._started, 3),
+            "warnings": warnings,
+            "steps": self._steps,
+            "held_out": self._scatter(choice, splits[0]),
+            "unobserved": unobserved(self._entries, self._dims),
+        }
+
+    def _scatter(self, choice: Choice, split: Split) -> dict[str, list[float]]:
+        """Held-out values and their predictions by the model that did not see them, at most `_SHOWN`."""
+        index = split.held_out.index[:_SHOWN]
+        observed, subtracted = split.observed[:_SHOWN], (split.observed - split.held_out.value)[:_SHOWN]
+        predicted = choice.models[0].values(index) + subtracted
+        return {"observed": (observed * self._unit).tolist(), "predicted": (predicted * self._unit).tolist()}
+
+    # --- nothing to search --------------------------------------------------------------------------------------------
+
+    def _constant(self, spread: float) -> Completion:
+        """Where the data are constant, or too few for anything else: their mean."""
+        mean = float(self._scaled.value.mean())
+        tree = ModeTree.named("star", len(self._dims))
+        model = HierarchicalTensorFactorization(self._dims, 1, tree)
+        floor = 0.0 if self._config.nonnegative else None
+        predictor = Predictor(model, Effects(mean).scaled(self._unit), floor)
+        few = len(self._entries) < _FEWEST and spread > 0
+        warnings = (
+            [f"only {len(self._entries)} entries are observed: their mean is all that can be said"] if few else []
+        )
+        residual = self._scaled.value - mean
+        report = {
+            "held_out_error": None,
+            "train_error": size_of(residual) / (size_of(self._scaled.value) or 1.0),
+            "tree": tree.to_nested(),
+            "widths": {tree.labels[tree.root]: 1},
+            "hierarchical_rank": dict.fromkeys(tree.labels[: tree.root], 0),
+            "effective_rank": dict.fromkeys(tree.labels[: tree.root], 0.0),
+            "centre": "mean",
+            "loss": self._config.loss,
+            "solver": "mean",
+            "seconds": round(time.monotonic() - self._started, 3),
+            "warnings": warnings,
+            "steps": [],
+            "unobserved": unobserved(self._entries, self._dims),
+        }
+        return Completion(predictor, (predictor,), report)
+
+
+def _baseline(split: Split) -> float:
+    """Held-out error of the mean of the training data."""
+    before = split.train.value.mean()
+    return size_of(split.held_out.value - before, split.loss) / split.norm
+
+
+def _r2(error: float, split: Split) -> float:
+    """Share of the held-out values' variance that is explained; for a robust loss of their absolute deviation."""
+    deviation = size_of(split.observed - split.observed.mean(), split.loss) or 1.0
+    ratio = error * split.norm / deviation
+    return 1 - ratio**2 if split.loss == "l2" else 1 - ratio

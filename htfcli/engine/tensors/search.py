@@ -11,29 +11,36 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from htfcli.engine.tensors.alternating import make_solver
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.tensors.mode_tree import ModeTree
 from htfcli.engine.tensors.observations import Entries
-from htfcli.engine.tensors.second_order import LevenbergMarquardt
 from htfcli.engine.tensors.starts import STARTS, grown, needed_widths, pruned
 
 EXACT = 1e-7  # held-out relative error at which there is nothing left to search
 RIDGES = (3e-4, 3e-5, 3e-6, 3e-7, 3e-8)  # per observation, for values of root mean square one
-_LOW_RIDGES = (1e-5, 1e-6, 1e-7, 1e-8)  # around one, a strong ridge makes all components the same
+_LOW_RIDGE = 1e-5  # where a start around one, or one that has grown, begins: a stronger one makes components the same
+_UP = 3.16
+_NEARLY = 1e-2  # train error at which an exact solution is looked for
+WORK = 2e10  # of a search: about 30 s of one core; counted, not timed, so that a seed gives the same result everywhere
 _STEPS = 12  # at each ridge
 _SLOW = 3e-3
 _SATURATED = 0.99  # a smaller ridge that leaves the train error above this times the last one changes nothing
 _MORE = 8  # further rounds at the last ridge
 _STILL_FALLING = 0.8  # while they bring the train error under this times the last one
 _LADDER = (1, 2, 3, 5, 7, 10, 14, 20, 28, 40, 56, 80)
-_IN_RACE = 1.3  # a tree or a start stays while its held-out error is under this times the best of the rung
-_IN_FIRST_RACE = 2.0  # at width 1, which says little of trees
+_IN_RACE = 1.3  # a tree with a start stays while its held-out error is under this times the best of the rung
+_CLOSE = 1.05  # the same where the best fits: what is left is a matter of noise
+_FITS = 0.3  # a held-out error that shows that something has been found; above it, the search goes on for longer
+_SIGNAL = 0.7  # a rung whose best is above this says nothing of trees and starts
+_AGAIN = 2  # times that the widest rungs are tried again
 _GAIN = 0.99  # a rung that does not bring the error under this times the best so far is one in vain
 
 
@@ -70,19 +77,31 @@ class Trial:
 
 @dataclass
 class Split:
-    """Data that models are fitted to, and data that judges them; values in the units of the fit."""
+    """Data that models are fitted to, and data that judges them; values in the units of the fit.
+
+    Args:
+        train, held_out: the two parts, less what was subtracted from the data before the fit.
+        observed: (n,) the held-out values as they were. loss: l2, l1 or huber.
+    """
 
     train: Entries
     held_out: Entries
+    observed: Tensor
+    loss: str = "l2"
+
+    @cached_property
+    def norm(self) -> float:
+        return size_of(self.observed, self.loss) or 1.0
 
     def error(self, model: Factorization) -> float:
-        """Relative error on what was held out."""
-        return relative_error(model.values(self.held_out.index) - self.held_out.value, self.held_out.value)
+        """Error on what was held out, over its size; see `size_of`."""
+        residual = model.values(self.held_out.index) - self.held_out.value
+        return size_of(residual, self.loss) / self.norm
 
 
-def relative_error(residual: Tensor, value: Tensor) -> float:
-    norm = float(torch.linalg.vector_norm(value))
-    return float(torch.linalg.vector_norm(residual)) / norm if norm > 0 else math.inf
+def size_of(values: Tensor, loss: str = "l2") -> float:
+    """Euclidean norm, or for a robust loss the sum of absolute values."""
+    return float(torch.linalg.vector_norm(values, 2 if loss == "l2" else 1))
 
 
 @dataclass
@@ -92,6 +111,7 @@ class Race:
     Args:
         split: what is fitted, what judges. dims: of the tensor. trees: candidates by name.
         widths: asked for by the user; None to climb the ladder. max_width: its top.
+        budget: work after which the search ends with the best so far.
         generator: for the starts. on_trial: told of every trial. should_stop: asked between trials.
     """
 
@@ -103,43 +123,63 @@ class Race:
     on_trial: Callable[[Trial], None]
     should_stop: Callable[[], bool]
     widths: Any = None
+    budget: float = WORK
     trials: list[Trial] = field(default_factory=list)
+    work: float = 0.0
 
     @property
     def best(self) -> Trial | None:
         return min(self.trials, key=lambda t: t.held_out_error, default=None)
 
     def run(self, more_trees: Callable[[Trial], dict[str, ModeTree]]) -> Trial:
-        """Climb the ladder until nothing is left to gain; `more_trees` proposes candidates after each rung."""
+        """Climb the ladder until nothing is left to gain; `more_trees` proposes candidates after each rung.
+
+        Where that found nothing that fits, the widest rungs are tried again from other random starts.
+        """
+        self._climb(list(self._ladder()), more_trees)
+        for _ in range(_AGAIN):
+            if self._over() or self._first().held_out_error < _FITS:
+                break
+            self._climb(list(self._ladder())[-3:], more_trees)
+        return self._first()
+
+    def _climb(self, ladder: list[int], more_trees: Callable[[Trial], dict[str, ModeTree]]) -> None:
         entrants = [(tree, start) for tree in self.trees for start in STARTS]
         in_vain = 0
-        for width in self._ladder():
+        for width in ladder:
             before = self.best
             rung: list[Trial] = []
             for tree, start in entrants:
-                trial = self._try(tree, start, width)
-                rung.append(trial)
+                rung.append(self._try(tree, start, width))
                 if self._over():
-                    return self._first()
-            for tree in dict.fromkeys(tree for tree, _ in entrants):
-                last = self._last(tree, before=width)
-                if last is not None and last.held_out_error < 0.95:
-                    rung.append(self._try(tree, "grown", width))
-                    if self._over():
-                        return self._first()
+                    return
             lowest = min(t.held_out_error for t in rung)
-            entrants = self._still_in(entrants, rung, _IN_RACE if width > 1 else _IN_FIRST_RACE)
+            entrants = self._still_in(rung)
             for name, proposed in more_trees(self._first()).items():
                 if proposed not in self.trees.values():
                     self.trees[name] = proposed
-                    entrants += [(name, start) for start in dict.fromkeys(s for _, s in entrants)]
+                    entrants += [(name, start) for start in dict.fromkeys(s for _, s in entrants) if start in STARTS]
             gained = before is None or lowest < _GAIN * before.held_out_error
             in_vain = 0 if gained or self._first().held_out_error > 0.95 else in_vain + 1
-            if in_vain == 2:
-                break
-        return self._first()
+            if in_vain == (2 if self._first().held_out_error < _FITS else 3):
+                return
+
+    def _still_in(self, rung: list[Trial]) -> list[tuple[str, str]]:
+        """Trees and starts for the next rung, the best first: those near the best of this one, two at least.
+
+        What has found something may also grow.
+        """
+        ranked = sorted(rung, key=lambda t: t.held_out_error)
+        lowest = ranked[0].held_out_error
+        if lowest < _SIGNAL:
+            limit = _CLOSE if lowest < _FITS else _IN_RACE
+            ranked = [t for place, t in enumerate(ranked) if place < 2 or t.held_out_error < limit * lowest]
+        entrants = [(t.tree, t.start) for t in ranked]
+        growing = [(t.tree, "grown") for t in ranked if t.held_out_error < 0.95]
+        return list(dict.fromkeys(entrants + growing))
 
     def _ladder(self) -> Iterator[int]:
+        """Widths from 1 up to `max_width`, or to half as many parameters as there are data."""
         if self.widths is not None:
             yield 0
             return
@@ -154,24 +194,11 @@ class Race:
 
     def _blank(self, tree: ModeTree, width: int) -> Factorization:
         widths = self.widths if width == 0 else width
-        return HierarchicalTensorFactorization(self.dims, widths, tree, device=self.split.train.value.device)
-
-    def _still_in(self, entrants: list[tuple[str, str]], rung: list[Trial], limit: float) -> list[tuple[str, str]]:
-        """Trees and starts that got within `limit` times the best of the rung; two trees at least, the best first."""
-        lowest = min(t.held_out_error for t in rung)
-
-        def reached(**of: str) -> float:
-            return min(t.held_out_error for t in rung if all(getattr(t, k) == v for k, v in of.items()))
-
-        starts = {start for _, start in entrants}
-        leading = min(reached(start=start) for start in starts)
-        starts = {start for start in starts if reached(start=start) <= limit * leading}
-        trees = sorted(dict.fromkeys(tree for tree, _ in entrants), key=lambda tree: reached(tree=tree))
-        trees = [tree for place, tree in enumerate(trees) if place < 2 or reached(tree=tree) <= limit * lowest]
-        return [(tree, start) for tree in trees for start in sorted(starts) if (tree, start) in entrants]
+        like = self.split.train.value
+        return HierarchicalTensorFactorization(self.dims, widths, tree, dtype=like.dtype, device=like.device)
 
     def _over(self) -> bool:
-        return self._first().held_out_error < EXACT or self.should_stop()
+        return self._first().held_out_error < EXACT or self.work > self.budget or self.should_stop()
 
     def _first(self) -> Trial:
         best = self.best
@@ -190,53 +217,113 @@ class Race:
             model = grown(last.model, blank.widths, self.generator)
         else:
             STARTS[start](model := blank, self.split.train.value, self.generator)
-        ridges = _LOW_RIDGES if start == "around one" else RIDGES
-        trial = replace(fit_path(model, self.split, ridges), tree=tree, start=start, width=width)
+        first = RIDGES[0] if start == "near zero" else _LOW_RIDGE
+        trial, work = fit_path(model, self.split, first, self.budget - self.work)
+        trial = replace(trial, tree=tree, start=start, width=width)
+        self.work += work
         self.trials.append(trial)
         self.on_trial(trial)
         return trial
 
 
-def fit_path(model: Factorization, split: Split, ridges: tuple[float, ...] = RIDGES) -> Trial:
-    """Fit along falling ridges; the trial is that at the ridge with the smallest held-out error.
+def fit_path(
+    model: Factorization, split: Split, first: float = RIDGES[0], budget: float = math.inf
+) -> tuple[Trial, float]:
+    """Fit along falling ridges, then along rising ones from the best of them: noise asks for more ridge than the way to
+    a solution does, and the way back up keeps the solution found.
 
-    A model whose error on the training data falls towards zero with the ridge is on its way to an exact solution: what
-    it does not need is pruned, which lets Newton's method do the rest.
+    Args:
+        model: where to begin. split: what is fitted and what judges. first: the ridge to begin with, per observation.
+        budget: work after which to stop where it is.
+    Returns: the trial at the ridge with the smallest held-out error, and the work done (see `Sweeps.work`).
     """
-    n, scale = len(split.train.value), float(split.train.value.square().sum())
-    solver = LevenbergMarquardt(model, split.train, ridges[0] * n)
-    best: Trial | None = None
-    before = math.inf
-    for number, ridge in enumerate([*ridges, *[ridges[-1]] * _MORE]):
-        solver.set_ridge(ridge * n)
-        solver.run(_STEPS, slow=_SLOW)
-        error = split.error(model)
-        trial = Trial("", "", 0, model, ridge, math.sqrt(solver.loss / scale), error)
-        if best is None or error < best.held_out_error:
-            best = replace(trial, model=model.to())
-        if error > 3.0 * max(1.0, best.held_out_error):
-            break
-        if trial.train_error < 1e-2 and error < 0.1:
-            exact = _finish(model, split, ridge, trial.train_error)
-            if exact is not None:
-                return exact
-        falling = _SATURATED if number < len(ridges) - 1 else _STILL_FALLING
-        if trial.train_error > falling * before or (number >= len(ridges) and error > best.held_out_error):
-            break
-        before = trial.train_error
-    assert best is not None
-    return best
+    path = _Path(model, split, first, budget)
+    path.down()
+    if path.exact is None:
+        path.up()
+    return path.exact or path.best, path.work
 
 
-def _finish(model: Factorization, split: Split, ridge: float, train_error: float) -> Trial | None:
-    """The exact solution that a model is close to, or None if there is none nearby."""
-    n, scale = len(split.train.value), float(split.train.value.square().sum())
-    candidate = pruned(model, needed_widths(model, 10 * train_error))
-    solver = LevenbergMarquardt(candidate, split.train, ridge * n)
-    solver.run(12, slow=1e-2, patience=2)
-    solver.set_ridge(0.0)
-    solver.run(30, tolerance=1e-28 * scale, slow=1e-2)
-    error = split.error(candidate)
-    if error > EXACT:
-        return None
-    return Trial("", "", 0, candidate, 0.0, math.sqrt(solver.loss / scale), error)
+class _Path:
+    """Fits of one model at one ridge after another."""
+
+    def __init__(self, model: Factorization, split: Split, first: float, budget: float) -> None:
+        self.work, self._budget = 0.0, budget
+        self._split, self._n = split, len(split.train.value)
+        self._norm = math.sqrt(float(split.train.value.square().sum())) or 1.0
+        self._ridges = [first] + [r for r in RIDGES if r < 0.9 * first]
+        self.solver = make_solver(model, split.train, first * self._n, split.loss)
+        self.exact: Trial | None = None
+        self.best = self._trial(first)
+
+    def _trial(self, ridge: float) -> Trial:
+        model = self.solver.model
+        return Trial("", "", 0, model, ridge, math.sqrt(self.solver.loss) / self._norm, self._split.error(model))
+
+    def _fit(self, ridge: float) -> Trial:
+        self.solver.set_ridge(ridge * self._n)
+        before = self.solver.iterations
+        self.solver.run(_STEPS, slow=_SLOW, patience=3)
+        self.work += (self.solver.iterations - before) * self.solver.work
+        trial = self._trial(ridge)
+        if trial.held_out_error < self.best.held_out_error:
+            self.best = replace(trial, model=trial.model.to())
+        return trial
+
+    def down(self) -> None:
+        """Falling ridges, as long as they change the fit and do not ruin it; a last one as long as it makes progress.
+
+        A model whose error falls towards zero with the ridge is on its way to an exact solution.
+        """
+        self.best = replace(self.best, model=self.best.model.to())
+        before, rising, nearly = math.inf, 0, _NEARLY
+        for number, ridge in enumerate([*self._ridges, *[self._ridges[-1]] * _MORE]):
+            trial = self._fit(ridge)
+            error = trial.held_out_error
+            if trial.train_error < nearly and error < 10 * _NEARLY:
+                nearly = trial.train_error / 10
+                self._finish(trial)
+                if self.exact is not None:
+                    return
+            falling = _SATURATED if number < len(self._ridges) - 1 else _STILL_FALLING
+            if trial.train_error > falling * before or error > 3.0 * max(1.0, self.best.held_out_error):
+                return
+            rising = 0 if trial.train_error < 0.5 * before else rising + (error > self.best.held_out_error)
+            if rising == 2 or self.work > self._budget:
+                return
+            before = trial.train_error
+
+    def up(self) -> None:
+        """Rising ridges from the best one, until they have not helped twice."""
+        ridge, in_vain = self.best.ridge, 0
+        if not ridge or self.best.held_out_error > 0.95:
+            return
+        self.solver.model.parameters.copy_(self.best.model.parameters)
+        self.solver.refresh()
+        while in_vain < 2 and ridge < 1e-2 and self.work < self._budget:
+            ridge *= _UP
+            best = self.best
+            self._fit(ridge)
+            in_vain = in_vain + 1 if self.best is best else 0
+
+    def _finish(self, trial: Trial) -> None:
+        """Look for the exact solution that a model is close to.
+
+        What the model does not need is pruned, which lets Newton's method do the rest; where that is too little,
+        because the last components are weaker than the error so far, new ones are grown.
+        """
+        generator = torch.Generator().manual_seed(0)
+        candidate = pruned(trial.model, needed_widths(trial.model, 10 * trial.train_error))
+        for ridge in (trial.ridge, 0.0, 0.0):
+            solver = make_solver(candidate, self._split.train, ridge * self._n, self._split.loss)
+            solver.run(_STEPS, slow=1e-2, patience=2)
+            solver.set_ridge(0.0)
+            solver.run(30, tolerance=(1e-14 * self._norm) ** 2, slow=1e-2)
+            self.work += solver.iterations * solver.work
+            train_error, error = math.sqrt(solver.loss) / self._norm, self._split.error(candidate)
+            if error < EXACT:
+                self.exact = Trial("", "", 0, candidate, 0.0, train_error, error)
+            widths = {v: min(w + 1, trial.model.widths[v]) for v, w in candidate.widths.items()}
+            if error < EXACT or train_error > 10 * trial.train_error or widths == candidate.widths:
+                return
+            candidate = grown(candidate, widths, generator, train_error ** (1 / 3))

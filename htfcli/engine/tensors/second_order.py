@@ -32,7 +32,8 @@ class LevenbergMarquardt:
 
     Args:
         model: float64. entries: what it is fitted to. ridge: penalty on the squared weights.
-        weight: (n,) of every squared residual; None for ones. damping: mu at first, over the mean diagonal of J^T J.
+        loss: `l2`; or `huber` or `l1`, for which the squared residuals get weights that make their sum behave like it
+        (iteratively reweighted least squares). damping: mu at first, over the mean diagonal of J^T J.
 
     Attributes:
         loss: (weighted) sum of squared residuals at the weights of now. iterations: steps tried so far.
@@ -44,17 +45,23 @@ class LevenbergMarquardt:
         model: Factorization,
         entries: Entries,
         ridge: float = 0.0,
-        weight: Tensor | None = None,
+        loss: str = "l2",
         damping: float = _FIRST_DAMPING,
     ) -> None:
         self.model, self.ridge = model, ridge
         self.iterations, self.stalled = 0, False
-        self._sweeps = Sweeps(model, entries, weight)
+        self._sweeps = Sweeps(model, entries)
+        self._robust = loss if loss != "l2" else None
         self._small = self._sweeps.p <= MATRIX_LIMIT
         self._growth = 2.0
         balance(model, sweeps=5)
-        self._refresh()
+        self.refresh()
         self._mu = damping * self._scale
+
+    @property
+    def work(self) -> float:
+        """Estimate of what an iteration takes, see `Sweeps.work`."""
+        return self._sweeps.work if self._small else self._sweeps.sweep_work * _MAX_SOLVES
 
     @property
     def objective(self) -> float:
@@ -81,7 +88,7 @@ class LevenbergMarquardt:
                 gain = (before - after) / max(predicted, 1e-300)
                 parameters.copy_(moved)
                 balance(self.model)
-                self._refresh()
+                self.refresh()
                 self._mu *= 0.1 if gain > 0.75 else max(1 / 3, 1 - (2 * gain - 1) ** 3)
                 self._mu = max(self._mu, 1e-16 * self._scale)
                 self._growth = 2.0
@@ -92,7 +99,13 @@ class LevenbergMarquardt:
         return False
 
     def run(self, iterations: int, tolerance: float = 0.0, slow: float = 1e-3, patience: int = 4) -> None:
-        """Step until the loss is under `tolerance`, or `patience` steps in a row gain less than the share `slow`."""
+        """Step until the loss is under `tolerance`, or `patience` steps in a row gain less than the share `slow`.
+
+        The weights of a robust loss are set anew before.
+        """
+        if self._robust is not None:
+            self._sweeps.weight = robust_weights(self._sweeps.residuals(self.model.parameters), self._robust)
+            self.refresh()
         calm, last = 0, self.iterations + iterations
         while self.iterations < last and not self.stalled and self.loss > tolerance:
             before = self.objective
@@ -103,7 +116,7 @@ class LevenbergMarquardt:
 
     # --- one step -----------------------------------------------------------------------------------------------------
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
         """Derivatives at the weights of now."""
         parameters = self.model.parameters
         if self._small:
@@ -173,6 +186,20 @@ class LevenbergMarquardt:
                 break
             direction = conditioned.add_(direction, alpha=rho / previous)
         return solution
+
+
+def robust_weights(residual: Tensor, loss: str) -> Tensor:
+    """Weights w_i (n,) such that minimizing sum of w_i r_i^2 leads to a minimum of the robust loss.
+
+    huber: min(1, k / |r_i|), quadratic up to k = 1.345 standard deviations (from the median of |r_i|), linear beyond;
+    l1: 1 / |r_i|, cut off at a thousandth of a standard deviation. Scaled to a largest weight of one.
+    """
+    size = residual.abs()
+    deviation = 1.4826 * float(size.median())
+    if deviation == 0.0:
+        return torch.ones_like(residual)
+    least = 1.345 * deviation if loss == "huber" else 1e-3 * deviation
+    return least / size.clamp_min(least)
 
 
 def balance(model: Factorization, sweeps: int = 1) -> None:

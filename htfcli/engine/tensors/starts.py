@@ -52,13 +52,20 @@ STARTS: dict[str, Callable[[Factorization, Tensor, torch.Generator], None]] = {
 }
 
 
-def grown(model: Factorization, widths: Mapping[int, int], generator: torch.Generator) -> Factorization:
-    """A wider copy: the old components and new ones, small and random, which then rise if the data want them."""
+def grown(
+    model: Factorization, widths: Mapping[int, int], generator: torch.Generator, small: float = _SMALL
+) -> Factorization:
+    """A wider copy: the old components and new ones, small and random, which then rise if the data want them.
+
+    Args:
+        model: to be copied. widths: of the copy. generator: for the new weights, whose standard deviation is `small`
+        times the root mean square of the old ones.
+    """
     wider = type(model).blank(model.dims, model.tree, widths).to(model.parameters.dtype, model.parameters.device)
     wider.init_gaussian(1.0, generator)
     for new, old in zip(wider.node_weights, model.node_weights, strict=True):
         if new is not None and old is not None:
-            new.mul_(_SMALL * float(old.square().mean().sqrt()))
+            new.mul_(small * float(old.square().mean().sqrt()))
             new[: old.shape[0], : old.shape[1]] = old
     return wider
 

@@ -1,0 +1,98 @@
+"""The last choice: among the best models of a search, by several splits, the simplest that is as good as any.
+
+A search on one split has looked at its held-out entries many times, and noise may have chosen. So the finalists are
+fitted again on further splits, from where they are, along a few ridges.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from htfcli.engine.tensors.alternating import make_solver
+from htfcli.engine.tensors.factorization import Factorization
+from htfcli.engine.tensors.search import Split, Trial
+
+FINALISTS = 4
+_NEAR = 1.1  # a finalist's held-out error is under this times the best
+_RATIOS = (0.316, 1.0, 3.16, 10.0)  # ridges tried, over the one of the search
+_STEPS = 8
+_FRESH_STEPS = 25  # on a split whose training data the model has not seen
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen, and how it does on every split.
+
+    Args:
+        trial: of the search. ridge: chosen for it. models: fitted to each split. errors: held-out error of each.
+    """
+
+    trial: Trial
+    ridge: float
+    models: tuple[Factorization, ...]
+    errors: tuple[float, ...]
+
+    @property
+    def error(self) -> float:
+        return statistics.fmean(self.errors)
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over the splits; None for one split."""
+        return statistics.stdev(self.errors) if len(self.errors) > 1 else None
+
+
+def choose(trials: list[Trial], splits: list[Split], on_trial: Callable[[Trial], None]) -> Choice:
+    """Choose among the best trials of a search on the first split.
+
+    Args:
+        trials: of the search. splits: all of them, the search's own first. on_trial: told of every finalist.
+    Returns: the one of fewest parameters among those whose mean error is within one standard error of the lowest.
+    """
+    choices = []
+    for trial in finalists(trials):
+        choice = _judge(trial, splits)
+        choices.append(choice)
+        on_trial(replace(trial, ridge=choice.ridge, held_out_error=choice.error))
+    best = min(choices, key=lambda c: c.error)
+    good = [c for c in choices if c.error <= best.error + _standard_error(c, best)]
+    return min(good, key=lambda c: (len(c.trial.model.parameters), c.error))
+
+
+def finalists(trials: list[Trial]) -> list[Trial]:
+    """The best trial of every tree and width, of those near the best of all; not more than `FINALISTS`."""
+    ranked = sorted(trials, key=lambda t: t.held_out_error)
+    found: dict[tuple[str, int], Trial] = {}
+    for trial in ranked:
+        if trial.held_out_error <= _NEAR * ranked[0].held_out_error:
+            found.setdefault((trial.tree, trial.width), trial)
+    return list(found.values())[:FINALISTS]
+
+
+def _standard_error(one: Choice, other: Choice) -> float:
+    """Of the mean difference of their errors, split by split; half a percent where there is one split."""
+    differences = [a - b for a, b in zip(one.errors, other.errors, strict=True)]
+    if len(differences) < 2:
+        return 0.005 * other.error
+    return statistics.stdev(differences) / math.sqrt(len(differences))
+
+
+def _judge(trial: Trial, splits: list[Split]) -> Choice:
+    """Fit at rising ridges on every split; the ridge with the lowest mean error counts."""
+    ridges = [trial.ridge * ratio for ratio in _RATIOS] if trial.ridge else [0.0]
+    errors: list[list[float]] = [[] for _ in ridges]
+    models: list[list[Factorization]] = [[] for _ in ridges]
+    for number, split in enumerate(splits):
+        model, n = trial.model.to(), len(split.train)
+        solver = make_solver(model, split.train, ridges[0] * n, split.loss)
+        solver.run(_FRESH_STEPS if number else _STEPS)
+        for at, ridge in enumerate(ridges):
+            solver.set_ridge(ridge * n)
+            solver.run(_STEPS)
+            errors[at].append(split.error(model))
+            models[at].append(model.to())
+    best = min(range(len(ridges)), key=lambda at: statistics.fmean(errors[at]))
+    return Choice(trial, ridges[best], tuple(models[best]), tuple(errors[best]))
