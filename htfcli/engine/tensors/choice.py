@@ -15,11 +15,11 @@ from htfcli.engine.tensors.alternating import make_solver
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.search import Split, Trial
 
-FINALISTS = 4
+FINALISTS = 3
 _NEAR = 1.1  # a finalist's held-out error is under this times the best
-_RATIOS = (0.316, 1.0, 3.16, 10.0)  # ridges tried, over the one of the search
-_STEPS = 8
-_FRESH_STEPS = 25  # on a split whose training data the model has not seen
+_RATIOS = (0.316, 1.0, 3.16)  # ridges tried, over the one of the search
+_STEPS = 6
+_FRESH_STEPS = 15  # on a split whose training data the model has not seen
 
 
 @dataclass(frozen=True)

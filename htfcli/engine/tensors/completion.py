@@ -27,7 +27,7 @@ from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.tensors.mode_tree import ModeTree
 from htfcli.engine.tensors.observations import Entries, split
 from htfcli.engine.tensors.ranks import FactoredSpectra
-from htfcli.engine.tensors.search import EXACT, WORK, Race, Split, Trial, size_of
+from htfcli.engine.tensors.search import EXACT, Race, Split, Trial, size_of
 from htfcli.engine.tensors.tree_search import candidate_trees, paired_tree, text_of
 from htfcli.engine.tensors.trust import doubts_of_data, doubts_of_error, is_wild, unobserved, wildness
 from htfcli.engine.training.device import choose_device
@@ -175,35 +175,32 @@ class _Completing:
     def _searched(self, part: tuple[Entries, Entries]) -> tuple[str, list[Trial]]:
         """What to subtract, and the trials of the search on what is left.
 
-        Centring is tried on the tree found without it, unless nothing is left to gain.
+        Centring is tried with the tree and width found without it, unless nothing is left to gain.
         """
         trees = candidate_trees(self._config.tree, len(self._dims), self._config.arity)
         first = "none" if self._config.centre == "auto" else self._config.centre
-        race = self._race(part, first, trees, self._config.max_width, WORK)
+        race = self._race(part, first, trees, self._config.width)
         best = race.run(self._more_trees)
         if self._config.centre != "auto" or best.held_out_error < EXACT:
             return first, race.trials
         found, lowest = (first, race.trials), _CENTRE_GAIN * best.held_out_error
         for centre in ("mean", "modes"):
-            race = self._race(part, centre, {best.tree: race.trees[best.tree]}, max(best.width, 1), WORK / 4)
+            race = self._race(part, centre, {best.tree: race.trees[best.tree]}, best.width or self._config.width)
             error = race.run(lambda trial: {}).held_out_error
             if error < lowest:
                 found, lowest = (centre, race.trials), error
         return found
 
-    def _race(
-        self, part: tuple[Entries, Entries], centre: str, trees: dict[str, ModeTree], max_width: int, work: float
-    ) -> Race:
+    def _race(self, part: tuple[Entries, Entries], centre: str, trees: dict[str, ModeTree], widths: Any) -> Race:
         return Race(
             self._split(part, centre),
             self._dims,
             dict(trees),
-            max_width,
+            self._config.max_width,
             self._generator,
             lambda trial: self._report(trial, "search" if centre == "none" else f"search, centre {centre}"),
             self._should_stop,
-            self._config.width,
-            work,
+            widths,
         )
 
     def _more_trees(self, best: Trial) -> dict[str, ModeTree]:

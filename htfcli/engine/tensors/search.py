@@ -29,7 +29,9 @@ RIDGES = (3e-4, 3e-5, 3e-6, 3e-7, 3e-8)  # per observation, for values of root m
 _LOW_RIDGE = 1e-5  # where a start around one, or one that has grown, begins: a stronger one makes components the same
 _UP = 3.16
 _NEARLY = 1e-2  # train error at which an exact solution is looked for
-WORK = 2e10  # of a search: about 30 s of one core; counted, not timed, so that a seed gives the same result everywhere
+WORK = (
+    1.5e10  # of a search: about 20 s of one core; counted, not timed, so that a seed gives the same result everywhere
+)
 _STEPS = 12  # at each ridge
 _SLOW = 3e-3
 _SATURATED = 0.99  # a smaller ridge that leaves the train error above this times the last one changes nothing
@@ -137,7 +139,7 @@ class Race:
         Where that found nothing that fits, the widest rungs are tried again from other random starts.
         """
         self._climb(list(self._ladder()), more_trees)
-        for _ in range(_AGAIN):
+        for _ in range(_AGAIN if self.widths is None else 0):
             if self._over() or self._first().held_out_error < _FITS:
                 break
             self._climb(list(self._ladder())[-3:], more_trees)
@@ -219,7 +221,7 @@ class Race:
             STARTS[start](model := blank, self.split.train.value, self.generator)
         first = RIDGES[0] if start == "near zero" else _LOW_RIDGE
         trial, work = fit_path(model, self.split, first, self.budget - self.work)
-        trial = replace(trial, tree=tree, start=start, width=width)
+        trial = replace(trial, tree=tree, start=start, width=width or max(model.widths.values()))
         self.work += work
         self.trials.append(trial)
         self.on_trial(trial)
