@@ -20,20 +20,24 @@ from torch import Tensor
 from htfcli.config.completion import CompleteConfig
 from htfcli.config.tensors import DEFAULT_TOLERANCE
 from htfcli.engine.tensors.alternating import make_solver
-from htfcli.engine.tensors.choice import Choice, choose
+from htfcli.engine.tensors.choice import Choice, choose, follow
 from htfcli.engine.tensors.effects import Effects, estimate_effects
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.tensors.mode_tree import ModeTree
 from htfcli.engine.tensors.observations import Entries, split
 from htfcli.engine.tensors.ranks import FactoredSpectra
-from htfcli.engine.tensors.search import EXACT, Race, Split, Trial, size_of
+from htfcli.engine.tensors.search import EXACT, WORK, Race, Split, Trial, size_of
 from htfcli.engine.tensors.tree_search import candidate_trees, paired_tree, text_of
 from htfcli.engine.tensors.trust import doubts_of_data, doubts_of_error, is_wild, unobserved, wildness
 from htfcli.engine.training.device import choose_device
 from htfcli.errors import DataError
 
 _FEW = 20_000  # observations up to which three splits choose; one where there are more
+_MOST_SEARCHED = 20_000  # observations that a search is given, or more where the mode dimensions are large:
+_PER_INDEX = 40  # this many for each index of each mode
+_MOST_HELD_OUT = 50_000  # more do not make the error better known
+_LARGE = 2_000_000  # observations from which float32 is used, and the model of the search is fitted to them once
 _FEWEST = 8  # observations under which nothing can be held out: the mean is all that can be said
 _CENTRE_GAIN = 0.95  # held-out error over that without centring, under which centring is worth its parameters
 _SHOWN = 2000  # held-out entries kept for a scatter plot
@@ -142,11 +146,13 @@ class _Completing:
             return self._constant(spread)
         count = self._config.splits or (3 if len(self._entries) <= _FEW else 1)
         parts = [self._parted() for _ in range(count)]
-        centre, trials = self._searched(parts[0])
+        searched = self._sampled(parts[0])
+        centre, trials = self._searched(searched)
         splits = [self._split(part, centre) for part in parts]
         best = min(trials, key=lambda t: t.held_out_error)
-        if best.held_out_error < EXACT:
-            choice = Choice(best, 0.0, (best.model,), (best.held_out_error,))
+        if best.held_out_error < EXACT or len(searched[0]) < len(parts[0][0]):
+            ridge = best.ridge * len(searched[0]) / len(parts[0][0])
+            choice = follow(best, ridge, splits)
         else:
             choice = choose(trials, splits, lambda t: self._report(t, "chosen among"))
         return self._finished(choice, splits, centre)
@@ -155,9 +161,19 @@ class _Completing:
 
     def _parted(self) -> tuple[Entries, Entries]:
         """A random part to train on and the rest, which is held out."""
-        train, held_out = split(self._scaled, self._config.held_out, self._generator)
+        share = min(self._config.held_out, _MOST_HELD_OUT / len(self._scaled))
+        train, held_out = split(self._scaled, share, self._generator)
         assert isinstance(train, Entries) and isinstance(held_out, Entries)
         return train, held_out
+
+    def _sampled(self, part: tuple[Entries, Entries]) -> tuple[Entries, Entries]:
+        """Not more of the training entries than a search needs."""
+        train, held_out = part
+        most = max(_MOST_SEARCHED, _PER_INDEX * sum(self._dims))
+        if len(train) <= most:
+            return part
+        rows = torch.randperm(len(train), generator=self._generator)[:most]
+        return train.select(rows), held_out
 
     def _split(self, part: tuple[Entries, Entries], centre: str) -> Split:
         """Train and held-out entries less the effects that the train entries show."""
@@ -168,7 +184,8 @@ class _Completing:
 
     def _without(self, entries: Entries, effects: Effects) -> Entries:
         value = entries.value - effects.at(entries.index)
-        return Entries(entries.index.to(self._device), value.to(self._device))
+        dtype = torch.float32 if len(self._entries) > _LARGE else torch.float64
+        return Entries(entries.index.to(self._device), value.to(self._device, dtype))
 
     # --- search -------------------------------------------------------------------------------------------------------
 
@@ -201,6 +218,7 @@ class _Completing:
             lambda trial: self._report(trial, "search" if centre == "none" else f"search, centre {centre}"),
             self._should_stop,
             widths,
+            WORK * max(1.0, len(self._entries) / 1e6),
         )
 
     def _more_trees(self, best: Trial) -> dict[str, ModeTree]:
@@ -241,15 +259,14 @@ class _Completing:
         everything = self._without(self._scaled, effects)
         model = choice.models[0].to()
         solver = make_solver(model, everything, choice.ridge * len(everything), self._config.loss)
-        tolerance = 1e-28 * len(everything)
-        solver.run(_REFIT_STEPS, tolerance)
+        solver.run(_REFIT_STEPS if len(everything) <= _LARGE else 1, tolerance=1e-28 * len(everything))
         norm = size_of(self._scaled.value, self._config.loss)
         residual = model.values(everything.index) - everything.value
         return model, size_of(residual, self._config.loss) / norm
 
     def _predictor(self, model: Factorization, effects: Effects) -> Predictor:
         """In the units of the data; a slice without any observation is predicted as the mean of the others."""
-        model = model.to(device="cpu")
+        model = model.to(torch.float64, "cpu")
         for gap in unobserved(self._entries, self._dims):
             weight = model.node_weights[gap["mode"]]
             assert weight is not None

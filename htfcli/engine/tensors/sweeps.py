@@ -25,6 +25,7 @@ from htfcli.engine.tensors.observations import Entries
 
 _BLOCK = 2**24  # numbers in the largest temporary of a block
 _AHEAD = 0.1  # of a step, at which its second derivative is taken
+_ROW = 20.0  # nanoseconds to find the place of a row
 _FUSED = 50  # multiplications of a matrix product that take as long as adding one number to a place of its own (CPU)
 
 Weights = Sequence[Tensor | None]
@@ -59,7 +60,7 @@ class Sweeps:
 
     def __init__(self, model: Factorization, entries: Entries, weight: Tensor | None = None) -> None:
         self._model, self._tree = model, model.tree
-        self._columns = [entries.index[:, mode].contiguous() for mode in range(model.order)]
+        self._columns = [entries.index[:, mode].to(torch.int32).contiguous() for mode in range(model.order)]
         self.value, self.weight = entries.value, weight
         shapes = [(0, 0) if w is None else (w.shape[0], w.shape[1]) for w in model.node_weights]
         self.spans, start = [], 0  # (first parameter, rows, columns) of every node
@@ -72,10 +73,11 @@ class Sweeps:
         self._widths = [columns for _, columns in shapes]
         leaf_width = sum(self._widths[: model.order])
         written_out = 2 * self.p**2 / _FUSED + self.p
-        summed = leaf_width * (leaf_width / 2 + self.q) + 2 * self.q**2 / _FUSED
+        calls = model.order * (model.order + 3) / 2
+        summed = leaf_width * (leaf_width / 2 + self.q) + _ROW * calls + 2 * self.q**2 / _FUSED
         self._dense = written_out < summed
         self.sweep_work = 20.0 * sum(self._widths) * len(self.value)
-        self.work = min(written_out, summed) * len(self.value) + self.p**3 / 3 / _FUSED + self.sweep_work
+        self.work = min(written_out, summed) * len(self.value) + self.p**3 / _FUSED + self.sweep_work
 
     # --- sweeps -------------------------------------------------------------------------------------------------------
 
