@@ -1,0 +1,111 @@
+"""Image data sets in our container: stored images, or the images of pairs once and the pairs as indices; checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from torch import Tensor
+
+from htfcli.engine.vision.image_set import ImageData, ImageSet, Normalization, StoredImages
+from htfcli.engine.vision.is_same_class import PairCanvases, placement
+from htfcli.errors import ConfigError, DataError
+from htfcli.files import container
+from htfcli.files.container import Artefact
+from htfcli.files.inputs import open_input
+
+
+class _Canvas(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    height: PositiveInt
+    width: PositiveInt
+    distance: NonNegativeInt
+
+
+class _Content(BaseModel):
+    """Content of an image file, validated."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    task: Literal["is-same-class", "pathfinder", "images"]
+    classes: Annotated[list[str], Field(min_length=2)]
+    canvas: _Canvas | None = None
+
+
+def save_image_data(destination: str | Path, data: ImageData) -> None:
+    """Write a data set to a file, or to stdout if `destination` is `-`; `data.about` becomes its configuration."""
+    tensors: dict[str, Tensor] = {}
+    canvas = None
+    for part, images in (("train", data.train), ("test", data.test)):
+        assert isinstance(images, StoredImages | PairCanvases)
+        tensors |= {f"{part}/pixels": images.pixels, f"{part}/labels": images.labels.int()}
+        tensors |= {"mean": images.normalization.mean, "std": images.normalization.std}
+        if isinstance(images, PairCanvases):
+            tensors[f"{part}/pairs"] = images.pairs.int()
+            height, width = images.canvas
+            canvas = {"height": height, "width": width, "distance": images.distance}
+    content = {"task": data.task, "classes": list(data.classes), "canvas": canvas}
+    container.save(destination, "images", tensors, content, data.about)
+
+
+def load_image_data(argument: str) -> ImageData:
+    """A data set from a file that `htf generate` wrote, or from stdin (`-`).
+
+    Raises:
+        DataError: if it does not exist, holds something else or is damaged.
+    """
+    opened = open_input(argument)
+    if not isinstance(opened, Artefact):
+        raise DataError(f"{opened.name} holds something else", allowed="images, as htf generate writes them")
+    return to_image_data(opened)
+
+
+def to_image_data(artefact: Artefact) -> ImageData:
+    """The data set in a container of that kind, checked: types, shapes, ranges of labels and indices.
+
+    Raises:
+        DataError: on the first problem found.
+    """
+    artefact.expect("images")
+    try:
+        content = _Content.model_validate(artefact.content)
+    except ValidationError:
+        raise DataError(f"{artefact.name} is damaged: its description of the images is malformed") from None
+    tensors = artefact.tensors()
+    train, test = (_to_set(artefact.name, part, tensors, content) for part in ("train", "test"))
+    if train.shape != test.shape:
+        raise DataError(f"{artefact.name} is damaged: its train and test images differ in size")
+    return ImageData(content.task, tuple(content.classes), train, test, artefact.config)
+
+
+def _to_set(name: str, part: str, tensors: dict[str, Tensor], content: _Content) -> ImageSet:
+    def get(key: str, shape: tuple[int | None, ...], dtype: torch.dtype) -> Tensor:
+        tensor = tensors.get(key)
+        fits = tensor is not None and tensor.dim() == len(shape) and tensor.dtype == dtype and tensor.numel() > 0
+        if tensor is None or not fits or any(w not in (None, s) for s, w in zip(tensor.shape, shape, strict=True)):
+            raise DataError(f"{name} is damaged: {key} is missing, or not of the type and shape it should be")
+        return tensor
+
+    def within(key: str, tensor: Tensor, bound: int) -> Tensor:
+        if int(tensor.min()) < 0 or int(tensor.max()) >= bound:
+            got = f"{int(tensor.min())} to {int(tensor.max())}"
+            raise DataError(f"{name} is damaged: {key} is out of range", got=got, allowed=f"0 to {bound - 1}")
+        return tensor.long()
+
+    pixels = get(f"{part}/pixels", (None, None, None, None), torch.uint8)
+    mean, std = (get(key, (pixels.shape[1],), torch.float32) for key in ("mean", "std"))
+    if not (torch.isfinite(mean).all() and torch.isfinite(std).all() and (std > 0).all()):
+        raise DataError(f"{name} is damaged: its mean or standard deviation is no normalization")
+    normalization = Normalization(mean, std)
+    count = len(pixels) if content.canvas is None else None
+    labels = within(f"{part}/labels", get(f"{part}/labels", (count,), torch.int32), len(content.classes))
+    if content.canvas is None:
+        return StoredImages(pixels, labels, normalization)
+    pairs = within(f"{part}/pairs", get(f"{part}/pairs", (len(labels), 2), torch.int32), len(pixels))
+    canvas = (content.canvas.height, content.canvas.width)
+    try:
+        placement(pixels.shape[2:], canvas, content.canvas.distance)
+    except ConfigError as error:
+        raise DataError(f"{name} is damaged: {error}") from None
+    return PairCanvases(pixels, pairs, labels, canvas, content.canvas.distance, normalization)
