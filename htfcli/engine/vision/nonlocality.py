@@ -74,14 +74,15 @@ class NonLocalRegularizer:
         return self.with_outputs(model, x, y, partners)[1]
 
     def with_outputs(
-        self, model: nn.Module, x: Tensor, y: Tensor, partners: Tensor | None = None
+        self, model: nn.Module, x: Tensor, y: Tensor, partners: Tensor | None = None, *, whole: int | None = None
     ) -> tuple[Tensor, Tensor]:
         """The network's outputs for the task loss, and R: f(x) is computed once for both.
 
         Args:
             model: (b, c, h, w) -> (b, classes), or (b, 1) or (b,) for one logit. x: (b, c, h, w). y: (b,) int64.
-            partners: (b, c, h, w), images that lend patch J; x shifted by one sample if None. A shard of a larger batch
-                passes its shard of the larger batch shifted by one.
+            partners: (b, c, h, w), images that lend patch J; x shifted by one sample if None. For a shard of a larger
+                batch, the shard of the larger batch shifted by one.
+            whole: size of that larger batch; R is then what the shard contributes to its mean.
         Raises:
             ConfigError: if a patch does not fit the images, a batch of one has no partners, or the formulation cannot
                 serve the network.
@@ -96,25 +97,25 @@ class NonLocalRegularizer:
         region, other = self.patches(x.shape[-2], x.shape[-1], self.generator)
         swapped = swap(x, x.roll(-1, 0) if partners is None else partners, other)
         form = self._tangent if self.formulation == "tangent" else self._double_backward
-        return form(model, x, swapped, y, region)
+        return form(model, x, swapped, y, region, whole or len(x))
 
     def _double_backward(
-        self, model: nn.Module, x: Tensor, swapped: Tensor, y: Tensor, region: Patch
+        self, model: nn.Module, x: Tensor, swapped: Tensor, y: Tensor, region: Patch, whole: int
     ) -> tuple[Tensor, Tensor]:
         create_graph = torch.is_grad_enabled()
         outputs, g = patch_gradient(model, x, y, region, create_graph)
         _, g_swapped = patch_gradient(model, swapped, y, region, create_graph)
-        return outputs, absolute_cosine(g, g_swapped).mean()
+        return outputs, absolute_cosine(g, g_swapped).sum() / whole
 
     def _tangent(
-        self, model: nn.Module, x: Tensor, swapped: Tensor, y: Tensor, region: Patch
+        self, model: nn.Module, x: Tensor, swapped: Tensor, y: Tensor, region: Patch, whole: int
     ) -> tuple[Tensor, Tensor]:
         value, tangent = self._programs_of(model)
         devices = [x.device] if x.device.type == "cuda" else []
         with torch.random.fork_rng(devices):  # dropout draws the same masks again in the second pass
             gradients = [patch_gradient(value, images, y, region)[1].requires_grad_() for images in (x, swapped)]
         with torch.enable_grad():
-            penalty = absolute_cosine(*gradients).mean()
+            penalty = absolute_cosine(*gradients).sum() / whole
         directions = torch.autograd.grad(penalty, gradients)
         outputs, along = tangent((x, _embedded(directions[0], x, region)))
         _, along_swapped = tangent((swapped, _embedded(directions[1], x, region)))

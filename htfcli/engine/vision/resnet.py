@@ -8,8 +8,8 @@ stride of a bottleneck is in its 3x3 convolution, as in torchvision.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +73,7 @@ class ResNet(nn.Module):
 
     Args:
         shape: what it is made of. channels: of the input. outputs: logits.
-        dropout: probability, after each of the first three stages. generator-free: draws its weights from torch's own.
+        dropout: probability, after each of the first three stages.
     """
 
     def __init__(self, shape: ResNetShape, channels: int = 3, outputs: int = 1000, dropout: float = 0.0) -> None:
@@ -162,32 +162,12 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
 
-def resnet(name: str, channels: int = 3, outputs: int = 1000, dropout: float = 0.0, seed: int | None = None) -> ResNet:
-    """A network of `RESNETS`.
+def resnet(name: str, channels: int = 3, outputs: int = 1000, dropout: float = 0.0, **changes: Any) -> ResNet:
+    """A network of `RESNETS`, some fields of its `ResNetShape` changed; its weights come from torch's global generator.
 
-    Args:
-        seed: of its weights; drawn from torch's global generator if None.
     Raises:
-        ConfigError: on an unknown name.
+        ConfigError: on an unknown name, or sizes that make no network.
     """
     if name not in RESNETS:
         raise ConfigError("unknown network", got=name, allowed=", ".join(RESNETS))
-    return build(RESNETS[name], channels, outputs, dropout, seed)
-
-
-def build(
-    shape: ResNetShape, channels: int, outputs: int, dropout: float = 0.0, seed: int | None = None
-) -> ResNet:
-    """A residual network whose weights the seed determines."""
-    if seed is None:
-        return ResNet(shape, channels, outputs, dropout)
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        return ResNet(shape, channels, outputs, dropout)
-
-
-def stage_sizes(shape: ResNetShape, size: int) -> Sequence[int]:
-    """Side of each stage's feature map for images of this side."""
-    side = -(-size // shape.stem_stride)
-    side = -(-side // 2) if shape.max_pool else side
-    return [side := side if stage == 0 else -(-side // 2) for stage in range(len(shape.widths))]
+    return ResNet(replace(RESNETS[name], **changes), channels, outputs, dropout)
