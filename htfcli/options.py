@@ -21,7 +21,7 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on std
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 _METAVARS = {int: "N", float: "X", str: "TEXT"}
-_MULTIPLE = {"matricization"}
+_MULTIPLE = {"matricization": "MODES"}
 
 
 def with_config(config_class: type[Config]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -68,7 +68,7 @@ def _option(config_class: type[Config], name: str) -> inspect.Parameter:
     elif get_origin(field.annotation) is Literal:
         kind, metavar = field.annotation, None
     elif name in _MULTIPLE:
-        kind, metavar = list[str], "MODES"
+        kind, metavar = list[str], _MULTIPLE[name]
     elif name in ("tree", "dims"):
         metavar = {"tree": "TREE", "dims": "N,N,..."}[name]
     default = field.get_default()
