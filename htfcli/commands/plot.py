@@ -54,14 +54,16 @@ def plot(
     force: ForceOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Draw the records of fits.
+    """Draw the records of fits, trainings or measurements of locality.
 
-    Local component norms, singular values, effective ranks, losses and errors against iterations.
-    One run is a grid of panels, several are one column each. Unless --node says otherwise the largest nodes are shown.
+    Fits: local component norms, singular values, effective ranks, losses and errors against iterations; one run is a
+    grid of panels, several are one column each; unless --node says otherwise the largest nodes are shown. Trainings:
+    accuracies and losses against epochs. Locality: every measure against distance. In both, one colour a run.
     """
     from htfcli.config.base import parse_mode_sets
     from htfcli.console import note
     from htfcli.errors import ConfigError
+    from htfcli.experiments.network_plots import plot_locality, plot_training
     from htfcli.experiments.plots import DEFAULT, kind_of, plot_runs, render
     from htfcli.files.container import refuse_existing, write_bytes
     from htfcli.files.records import load_records
@@ -72,7 +74,16 @@ def plot(
     kind = kind_of(output)
     refuse_existing(output, force)
     loaded = [load_records(argument) for argument in runs]
-    figure = plot_runs(loaded, what or DEFAULT, nodes, top=top, log_x=log_x, log_y=log_y)
+    kinds = {run.kind for run in loaded}
+    if len(kinds) > 1:
+        raise ConfigError("records of one kind make a picture", got=" and ".join(sorted(kinds)))
+    if kinds == {"iteration"}:
+        figure = plot_runs(loaded, what or DEFAULT, nodes, top=top, log_x=log_x, log_y=log_y)
+    else:
+        for option, value in (("what", what), ("node", node), ("top", top), ("log-x", log_x), ("log-y", log_y)):
+            if value:
+                raise ConfigError(f"--{option} is for records of fits", got=f"records of kind {loaded[0].kind}")
+        figure = plot_training(loaded) if kinds == {"epoch"} else plot_locality(loaded)
     write_bytes(output, render(figure, kind))
     if output != "-":
         note(f"wrote {output}", quiet)

@@ -142,8 +142,8 @@ class MeasureLocalityConfig(Config):
         "htf runs a user's code.",
     )
     weights: str | None = Field(None, description="Weights of a module:function, .safetensors or .pt.")
-    patch_size: int | None = Field(None, ge=1, description="Side of the patches (a twelfth of the larger side, even).")
-    distance: list[int] | None = Field(None, description="Distances between patches (eight up to the largest that fits).")
+    patch_size: int | None = Field(None, ge=1, description="Side of patches drawn at random (a twelfth of the larger side; for pairs of images, the two images, moved apart).")
+    distance: list[int] | None = Field(None, description="Distances between patches (nine up to the largest that fits).")
     pairs: int = Field(16, ge=1, description="Pairs of patches per distance.")
     samples: int = Field(64, ge=2, description="Images per pair.")
     table: int = Field(12, ge=2, description="Rows and columns of a cross table.")

@@ -31,7 +31,7 @@ Curves = list[tuple[str, list[float | None]]]  # label, one value a record
 FORMATS = ("png", "svg", "pdf")
 DEFAULT = ("norms", "singular-values", "effective-rank", "loss")
 _DEFAULT_NODES = 3  # nodes drawn when none is named, largest first
-_STYLE: Any = {
+STYLE: Any = {
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -101,7 +101,7 @@ def plot_runs(
         columns = len(runs)
         cells = [(panel, run) for panel in panels for run in runs]
     rows = math.ceil(len(cells) / columns)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.4 * columns + 0.4, 2.5 * rows + 0.2), layout="constrained", dpi=160)
         FigureCanvasAgg(figure)
         for number, (panel, run) in enumerate(cells):
@@ -251,6 +251,6 @@ def render(figure: Figure, kind: str) -> bytes:
     """The figure as a file of the given kind; the same bytes for the same figure."""
     undated: Any = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
     buffer = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format=kind, metadata=undated)
     return buffer.getvalue()

@@ -103,7 +103,8 @@ def _values(values: Tensor) -> Facts:
 def _records(run: Records) -> Facts:
     last = run.records[-1]
     numbers = {k: v for k, v in last.items() if isinstance(v, int | float)}
-    return {"kind": "records of a fit", "records": len(run.records), **numbers}
+    what = {"iteration": "a fit", "epoch": "a training", "locality": "a measurement of locality"}[run.kind]
+    return {"kind": f"records of {what}", "records": len(run.records), **numbers}
 
 
 def _short(config: dict[str, Any]) -> str:

@@ -30,18 +30,22 @@ def finite(value: Any) -> Any:
     return [finite(item) for item in value] if isinstance(value, list) else value
 
 
+COUNTERS = {"iteration": "iteration", "epoch": "epoch", "locality": "distance"}  # by kind, the number that orders it
+
+
 @dataclass(frozen=True)
 class Records:
-    """Records of a fit, in order, under the name of its run."""
+    """Records of one kind of `COUNTERS` in order, under the name of their run."""
 
     name: str
     records: list[dict[str, Any]]
+    kind: str = "iteration"
 
 
 def load_records(argument: str) -> Records:
-    """Records of iterations from a run folder, a file of records, or stdin (`-`).
+    """Records of fits, trainings or locality from a run folder, a file of records, or stdin (`-`).
 
-    A last line cut off by a kill is left out.
+    The first record that is one of these decides which. A last line cut off by a kill is left out.
 
     Raises:
         DataError: if it does not exist, has no such records, or holds something else.
@@ -56,11 +60,12 @@ def load_records(argument: str) -> Records:
         if not file.exists():
             raise DataError(f"{argument} has no records", next_step="Name a run folder or a file of records.")
         records = [record for _, record in read_lines(file)]
-    fits = [r for r in records if r.get("kind") == "iteration" and isinstance(r.get("iteration"), int)]
-    if not fits:
+    known = [r for r in records if isinstance(r.get(COUNTERS.get(str(r.get("kind")), "")), int)]
+    if not known:
         kinds = ", ".join(sorted({str(r.get("kind")) for r in records})) or "nothing"
         raise DataError(f"{argument} has no records of a fit", got=kinds, allowed="what htf fit prints and keeps")
-    return Records(name, fits)
+    kind = known[0]["kind"]
+    return Records(name, [r for r in known if r["kind"] == kind], kind)
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
