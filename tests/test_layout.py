@@ -21,6 +21,8 @@ LAYERS = (
     "htfcli.files",
     "htfcli.engine.vision.is_same_class htfcli.engine.vision.pathfinder",
     "htfcli.engine.vision.images",
+    "htfcli.engine.vision.cifar10 htfcli.engine.vision.image_folder",
+    "htfcli.engine.vision.labelled",
     "htfcli.engine.vision.image_set htfcli.engine.vision.shapes htfcli.engine.vision.dashed_paths",
     "htfcli.engine.processes",
     "htfcli.engine.tensors.gradient_fit",

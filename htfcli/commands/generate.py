@@ -6,7 +6,12 @@ from typing import Annotated, Optional
 
 import typer
 
-from htfcli.config.images import IsSameClassConfig
+from htfcli.commands.generate_images import (
+    IS_SAME_CLASS_EXAMPLES,
+    PATHFINDER_EXAMPLES,
+    is_same_class,
+    pathfinder,
+)
 from htfcli.config.tensors import TargetConfig
 from htfcli.options import ForceOption, FormatOption, QuietOption, with_config
 
@@ -66,31 +71,5 @@ def tensor(
     writer.close()
 
 
-IS_SAME_CLASS_EXAMPLES = """\b
-Examples:
-  htf generate is-same-class --distance 80 -o pairs.safetensors
-  htf generate is-same-class --source digits --height 8 --width 48 --distance 24 -o - | htf inspect -"""
-
-
-@app.command("is-same-class", epilog=IS_SAME_CLASS_EXAMPLES)
-@with_config(IsSameClassConfig)
-def is_same_class(
-    config: IsSameClassConfig,
-    output: Annotated[
-        Optional[str], typer.Option("--output", "-o", metavar="FILE", help="Image file, or - for stdout.")
-    ] = None,
-    force: ForceOption = False,
-    format: FormatOption = None,
-    quiet: QuietOption = False,
-) -> None:
-    """Place pairs of images on a canvas; the label says whether they are of one class."""
-    from htfcli.engine.vision.is_same_class import make_is_same_class
-    from htfcli.errors import ConfigError
-    from htfcli.files.container import refuse_existing
-    from htfcli.files.image_files import save_image_data
-
-    if output is None:
-        raise ConfigError("no output file", next_step="Name one with -o, or - for stdout.")
-    refuse_existing(output, force)
-    data = make_is_same_class(config)
-    save_image_data(output, data)
+app.command("is-same-class", epilog=IS_SAME_CLASS_EXAMPLES)(is_same_class)
+app.command("pathfinder", epilog=PATHFINDER_EXAMPLES)(pathfinder)

@@ -19,8 +19,8 @@ class IsSameClassConfig(Config):
     )
     data_dir: str | None = Field(
         None,
-        description="cifar10: cifar-10-binary.tar.gz or a folder of its batches; folder: one sub-folder of images a "
-        "class.",
+        description="cifar10: cifar-10-binary.tar.gz or a folder of its files; folder: one with a sub-folder a class, or "
+        "with train and test that have those.",
     )
     download: bool = Field(False, description="Download CIFAR-10 (162 MiB, checked) where there is no --data-dir.")
     image_size: int | None = Field(

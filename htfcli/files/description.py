@@ -10,8 +10,11 @@ from torch import Tensor
 
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.observations import Observations
+from htfcli.engine.vision.image_set import ImageData
 from htfcli.files.artefacts import task_of, to_factorization, to_observations
 from htfcli.files.container import Artefact
+from htfcli.files.image_files import facts as image_facts
+from htfcli.files.image_files import to_image_data
 from htfcli.files.inputs import open_input
 from htfcli.files.readers import Coordinates, Dense
 from htfcli.files.records import Records, load_records
@@ -50,6 +53,8 @@ def _artefact(artefact: Artefact) -> Facts:
         return _observations(to_observations(artefact))
     if artefact.kind == "factorization":
         return _factorization(to_factorization(artefact))
+    if artefact.kind == "images":
+        return _images(to_image_data(artefact))
     shapes = {name: list(shape) for name, (_, shape) in artefact.shapes().items()}
     if artefact.kind == "checkpoint":
         iteration = int(artefact.tensors()["counters"][0])
@@ -83,6 +88,15 @@ def _factorization(model: Factorization) -> Facts:
         "dtype": str(model.parameters.dtype).removeprefix("torch."),
         "nodes": _nodes(model),
     }
+
+
+def _images(data: ImageData) -> Facts:
+    facts = image_facts(data)
+    for part, images in (("train", data.train), ("test", data.test)):
+        facts[f"{part}_labels"] = torch.bincount(images.labels, minlength=len(data.classes)).tolist()
+    if data.train.patches is not None:
+        facts["patches"] = [[p.top, p.left, p.height, p.width] for p in data.train.patches]
+    return facts
 
 
 def _nodes(model: Factorization) -> list[Facts]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
@@ -31,6 +31,18 @@ class _Content(BaseModel):
     task: Literal["is-same-class", "pathfinder", "images"]
     classes: Annotated[list[str], Field(min_length=2)]
     canvas: _Canvas | None = None
+
+
+def facts(data: ImageData) -> dict[str, Any]:
+    """What a data set is, in a few facts."""
+    return {
+        "kind": "images",
+        "task": data.task,
+        "image": list(data.train.shape),
+        "classes": list(data.classes),
+        "train": len(data.train),
+        "test": len(data.test),
+    }
 
 
 def save_image_data(destination: str | Path, data: ImageData) -> None:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from htfcli.config.images import IsSameClassConfig
+from htfcli.engine.vision import cifar10
+from htfcli.engine.vision.image_folder import has_own_split, read_split_folder
 from htfcli.engine.vision.image_set import Normalization
+from htfcli.engine.vision.labelled import Labelled, normalization_of, stratified_split
 from htfcli.engine.vision.shapes import SHAPES, draw_shapes
 from htfcli.errors import ConfigError
 
@@ -25,18 +27,6 @@ SPLIT, DRAWING, TRAIN_PAIRS, TEST_PAIRS = range(4)
 def stream(seed: int, purpose: int) -> np.random.Generator:
     """The random generator of one purpose."""
     return np.random.default_rng((seed, purpose))
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Images of one size: pixels (n, c, h, w) uint8, labels (n,) int64."""
-
-    pixels: Tensor
-    labels: Tensor
-
-    def rows(self, rows: NDArray[np.int64]) -> Labelled:
-        chosen = torch.from_numpy(rows)
-        return Labelled(self.pixels[chosen], self.labels[chosen])
 
 
 @dataclass(frozen=True)
@@ -54,54 +44,18 @@ def load_source(config: IsSameClassConfig) -> Source:
     return SOURCES[config.source](config)
 
 
-def normalization_of(pixels: Tensor) -> Normalization:
-    """By mean and standard deviation of each channel of (n, c, h, w) uint8; a constant one is only shifted."""
-    mean, square = [], []
-    for channel in pixels.unbind(1):
-        counts = torch.bincount(channel.flatten(), minlength=256).double()
-        values = torch.arange(256, dtype=torch.float64) / 255
-        mean.append(float(counts @ values / counts.sum()))
-        square.append(float(counts @ (values - mean[-1]).square() / counts.sum()))
-    return Normalization(torch.tensor(mean), torch.tensor([v**0.5 or 1.0 for v in square]))
+def _split(config: IsSameClassConfig) -> Callable[[Labelled], tuple[Labelled, Labelled]]:
+    def split(images: Labelled) -> tuple[Labelled, Labelled]:
+        held_out = config.test_images or max(len(images.labels) // 4, int(images.labels.max()) + 1)
+        return stratified_split(images, held_out, stream(config.seed, SPLIT))
 
-
-def stratified_split(labels: Tensor, test: int, generator: np.random.Generator) -> tuple[NDArray[np.int64], ...]:
-    """Rows to train on and rows to test on, each class in proportion (largest remainders) and on both sides.
-
-    Args:
-        labels: (n,) int64, every class at least twice. test: how many rows to test on.
-    Raises:
-        ConfigError: if a side would have none of some class.
-    """
-    counts = torch.bincount(labels).numpy()
-    classes, total = len(counts), len(labels)
-    if not classes <= test <= total - classes:
-        allowed = f"{classes} to {total - classes} of {total}, so that both sides have all {classes} classes"
-        raise ConfigError("that many images cannot be held out for testing", got=test, allowed=allowed)
-    exact = counts * (test / total)
-    share = np.clip(np.floor(exact).astype(int), 1, counts - 1)
-    while (missing := test - share.sum()) != 0:  # one class at a time, the one furthest from its due
-        step = 1 if missing > 0 else -1
-        possible = (share + step >= 1) & (share + step <= counts - 1)
-        share[np.where(possible, step * (exact - share), -np.inf).argmax()] += step
-    sides: tuple[list[NDArray[np.int64]], ...] = ([], [])
-    for label, held_out in enumerate(share):
-        rows = generator.permutation(np.flatnonzero(labels.numpy() == label))
-        sides[0].append(rows[held_out:])
-        sides[1].append(rows[:held_out])
-    return tuple(np.sort(np.concatenate(side)) for side in sides)
-
-
-def _split(images: Labelled, config: IsSameClassConfig) -> tuple[Labelled, Labelled]:
-    held_out = config.test_images or max(len(images.labels) // 4, int(images.labels.max()) + 1)
-    train, test = stratified_split(images.labels, held_out, stream(config.seed, SPLIT))
-    return images.rows(train), images.rows(test)
+    return split
 
 
 def _shapes(config: IsSameClassConfig) -> Source:
     labels = np.arange(config.images) % len(SHAPES)
     pixels = draw_shapes(labels, stream(config.seed, DRAWING))
-    train, test = _split(Labelled(torch.from_numpy(pixels), torch.from_numpy(labels)), config)
+    train, test = _split(config)(Labelled(torch.from_numpy(pixels), torch.from_numpy(labels)))
     return Source(train, test, tuple(SHAPES), normalization_of(train.pixels))
 
 
@@ -113,11 +67,31 @@ def _digits(config: IsSameClassConfig) -> Source:
         raise ConfigError("source digits needs scikit-learn", next_step="pip install 'htf[vision]'.") from None
     found = load_digits()
     pixels = torch.from_numpy(found.images.astype(np.uint8))[:, None]
-    train, test = _split(Labelled(pixels, torch.from_numpy(found.target.astype(np.int64))), config)
+    train, test = _split(config)(Labelled(pixels, torch.from_numpy(found.target.astype(np.int64))))
     return Source(train, test, tuple("0123456789"), Normalization(torch.zeros(1), torch.tensor([16 / 255])))
+
+
+def _cifar10(config: IsSameClassConfig) -> Source:
+    if config.data_dir is None and not config.download:
+        advice = f"Name {cifar10.ARCHIVE} or a folder of its files with --data-dir, or fetch it with --download."
+        raise ConfigError("source cifar10 does not know where CIFAR-10 is", next_step=advice)
+    path = cifar10.download() if config.data_dir is None else Path(config.data_dir)
+    train, test = cifar10.read_cifar10(path)
+    return Source(train, test, cifar10.CLASSES, Normalization(torch.tensor(cifar10.MEAN), torch.tensor(cifar10.STD)))
+
+
+def _folder(config: IsSameClassConfig) -> Source:
+    assert config.data_dir is not None
+    folder = Path(config.data_dir)
+    if config.test_images is not None and has_own_split(folder):
+        raise ConfigError(f"{folder} has a split of its own, train and test", got=f"test-images {config.test_images}")
+    train, test, classes = read_split_folder(folder, config.image_size, _split(config))
+    return Source(train, test, classes, normalization_of(train.pixels))
 
 
 SOURCES: dict[str, Callable[[IsSameClassConfig], Source]] = {
     "shapes": _shapes,
     "digits": _digits,
+    "cifar10": _cifar10,
+    "folder": _folder,
 }

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from htfcli.config.images import IsSameClassConfig
 from htfcli.engine.vision.image_set import ImageData, Normalization, Patch
-from htfcli.engine.vision.images import TEST_PAIRS, TRAIN_PAIRS, Labelled, load_source, stream
+from htfcli.engine.vision.images import TEST_PAIRS, TRAIN_PAIRS, load_source, stream
+from htfcli.engine.vision.labelled import Labelled
 from htfcli.errors import ConfigError
 
 CLASSES = ("different", "same")

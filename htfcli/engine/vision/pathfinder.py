@@ -18,7 +18,7 @@ from htfcli.config.images import PathfinderConfig
 from htfcli.engine.processes import in_processes, usable_cores
 from htfcli.engine.vision.dashed_paths import NoRoomError, draw_images
 from htfcli.engine.vision.image_set import ImageData, StoredImages
-from htfcli.engine.vision.images import normalization_of
+from htfcli.engine.vision.labelled import normalization_of
 from htfcli.errors import RunError
 
 CLASSES = ("different", "same")

@@ -75,12 +75,12 @@ def _draw(count: int, distance: Callable[[Array, Array], Array], generator: np.r
     across, down = axis[None, None, None, :], axis[None, None, :, None]
     scale, stretch, angle = between(0.38, 0.62), between(0.85, 1.18), between(0, 2 * np.pi)
     x, y = across - between(-0.36, 0.36), down - between(-0.36, 0.36)
-    x, y = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
-    signed = distance(x / (scale * stretch), y * stretch / scale) * scale * (SIZE / 2)  # pixels, about
+    along, beside = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
+    signed = distance(along / (scale * stretch), beside * stretch / scale) * scale * (SIZE / 2)  # pixels, about
     cover = np.clip(0.5 - signed, 0, 1)
 
     ground = between(0.1, 0.9, 3)
-    ink = ground + np.where(ground > 0.5, -1, 1) * between(0.25, 0.55, 3)
+    ink: Array = ground + np.where(ground > 0.5, -1, 1) * between(0.25, 0.55, 3)
     ink = np.where(between(0, 1, 3) < 0.25, between(0, 1, 3), ink)  # some channels say nothing of the shape
     slope = between(0, 2 * np.pi)
     ground = ground + between(0, 0.2) * (np.cos(slope) * across + np.sin(slope) * down)

@@ -1,0 +1,123 @@
+"""`htf generate is-same-class` and `htf generate pathfinder`: image data sets that need long-range dependence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from htfcli.config.images import IsSameClassConfig, PathfinderConfig
+from htfcli.options import ForceOption, FormatOption, QuietOption, with_config
+
+if TYPE_CHECKING:
+    from htfcli.engine.vision.image_set import ImageData
+
+IS_SAME_CLASS_EXAMPLES = """\b
+Examples:
+  htf generate is-same-class --distance 80 --preview pairs.png -o pairs.safetensors
+  htf generate is-same-class --source digits --height 8 --width 48 --distance 24 -o - | htf inspect -"""
+
+PATHFINDER_EXAMPLES = """\b
+Examples:
+  htf generate pathfinder --path-length 7 --preview paths.png -o pathfinder.safetensors
+  htf generate pathfinder --path-length 5 --size 64 --train 2000 --test 1000 -o - | htf inspect -"""
+
+OutputOption = Annotated[
+    Optional[str], typer.Option("--output", "-o", metavar="FILE", help="Image data set file, or - for stdout.")
+]
+PreviewOption = Annotated[
+    Optional[str],
+    typer.Option("--preview", metavar="FILE", help="Also draw the first images on one sheet: .png, .svg or .pdf."),
+]
+
+
+@with_config(IsSameClassConfig)
+def is_same_class(
+    config: IsSameClassConfig,
+    output: OutputOption = None,
+    preview: PreviewOption = None,
+    force: ForceOption = False,
+    format: FormatOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Put pairs of images on a canvas, and label whether they are of one class.
+
+    Half of the pairs are. Train and test pairs are of different images. The same seed gives the same pairs at every
+    distance. The file has each image once, and the pairs as indices.
+    """
+    from htfcli.engine.vision.is_same_class import make_is_same_class
+
+    output = _refuse(output, preview, force)
+    _finish(make_is_same_class(config), output, preview, format, quiet)
+
+
+@with_config(PathfinderConfig)
+def pathfinder(
+    config: PathfinderConfig,
+    output: OutputOption = None,
+    preview: PreviewOption = None,
+    workers: Annotated[
+        Optional[int],
+        typer.Option(
+            "--workers", metavar="N", min=1, help="Processes that draw.  [default: one a core, where it pays]"
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run of the same settings.")] = False,
+    force: ForceOption = False,
+    format: FormatOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Draw dashed paths, two ends marked, and label whether these are of one path.
+
+    Two long paths and short distractors; half of the labels are 1. Lengths are pixels of the canvas that is drawn,
+    which is twice as wide as the stored image: 300 and 150, as published. The number of workers changes nothing in the
+    images. An interrupted run keeps what it has in FILE.part.
+    """
+    from htfcli.console import StopSignals, progress
+    from htfcli.experiments.pathfinder_run import PathfinderRun
+
+    output = _refuse(output, preview, force)
+    run = PathfinderRun(config, output, resume=resume, force=force)
+    with StopSignals() as stop, progress("pathfinder", run.drawing.total, quiet) as show:
+        data = run.run(workers, lambda done: show(done, ""), lambda: stop.received)
+    _finish(data, output, preview, format, quiet)
+    run.clean()
+
+
+def _refuse(output: str | None, preview: str | None, force: bool) -> str:
+    """The output, both files being such that they can be written."""
+    from htfcli.errors import ConfigError
+    from htfcli.experiments.plots import kind_of
+    from htfcli.files.container import refuse_existing
+
+    if output is None:
+        raise ConfigError("no output file", next_step="Name one with -o, or - for stdout.")
+    if preview == "-":
+        raise ConfigError("--preview writes a file; stdout is for the data set")
+    if preview is not None:
+        kind_of(preview)
+        refuse_existing(preview, force)
+    refuse_existing(output, force)
+    return output
+
+
+def _finish(data: ImageData, output: str, preview: str | None, format: Any, quiet: bool) -> None:
+    """Save the data set and its preview, and say so."""
+    from htfcli.console import RecordWriter, note
+    from htfcli.experiments.contact_sheet import contact_sheet
+    from htfcli.experiments.plots import kind_of, render
+    from htfcli.files.container import write_bytes
+    from htfcli.files.image_files import facts, save_image_data
+
+    if preview is not None:
+        write_bytes(preview, render(contact_sheet(data), kind_of(preview)))
+        note(f"wrote {preview}", quiet)
+    save_image_data(output, data)
+    record = facts(data)
+    if output == "-":
+        size = " x ".join(map(str, record["image"]))
+        note(f"{record['train']:,} train and {record['test']:,} test images of {size} for {record['task']}", quiet)
+        return
+    writer = RecordWriter(format, lambda r: {k: v for k, v in r.items() if k not in ("kind", "classes")})
+    writer.write({"kind": record.pop("kind"), "output": output, **record})
+    writer.close()
