@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from htfcli.config.vision import TrainCnnConfig
 from htfcli.options import ForceOption, FormatOption, QuietOption, with_config
+
+if TYPE_CHECKING:
+    from htfcli.experiments.cnn_run import CnnRun
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -43,8 +46,9 @@ def train_cnn(
     With --reg non-local the loss asks for dependence between far-apart patches, as published. Records losses and
     accuracies of every epoch. Under torchrun all processes share each batch, with the result of one.
     """
-    from htfcli.console import RecordWriter, StopSignals, note, progress
+    from htfcli.console import note, progress
     from htfcli.engine.training.distributed import workers
+    from htfcli.errors import HtfError
     from htfcli.experiments.cnn_run import CnnRun
     from htfcli.files.container import refuse_terminal
 
@@ -52,35 +56,53 @@ def train_cnn(
     if output == "-":
         refuse_terminal()
     with workers() as team:
-        quiet = quiet or not team.first
-        with progress("generate", None, quiet) as show:
-            run = CnnRun(
-                config, data, output, resume=resume, force=force, workers=team, on_progress=lambda n: show(n, "images")
-            )
-        note(run.describe(), quiet)
-        writer = RecordWriter(format, table_row)
-        latest: dict[str, Any] = {}
-        with StopSignals() as stop, progress("train", run.settings.epochs, quiet) as show:
-
-            def on_record(record: dict[str, Any]) -> None:
-                latest.update(record)
-                if output != "-":
-                    writer.write(record)
-
-            def should_stop(epoch: int, step: int) -> bool:
-                accuracy = f", test accuracy {latest['test_accuracy']:.3f}" if latest else ""
-                show(epoch, f"step {step + 1}/{run.training.steps}{accuracy}")
-                return stop.received
-
-            try:
-                run.run(on_record, should_stop)
-            finally:
-                writer.close()
+        try:
+            silent = quiet or not team.first
+            with progress("generate", None, silent) as show:
+                run = CnnRun(
+                    config,
+                    data,
+                    output,
+                    resume=resume,
+                    force=force,
+                    workers=team,
+                    on_progress=lambda count: show(count, "images"),
+                )
+            note(run.describe(), silent)
+            _run(run, format, output, silent)
+        except HtfError as error:
+            if team.first:
+                raise
+            raise typer.Exit(error.exit_code) from None  # the first process says it for all
         if output == "-" and team.first:
             run.save("-")
-        note(run.ending() + ("" if output == "-" else f"; saved {output}"), quiet)
-        if len(run.summary["classes"]) <= _MOST_CLASSES:
-            note(confusion_table(run.summary["classes"], run.summary["confusion"]), quiet)
+
+
+def _run(run: CnnRun, format: Any, output: str, quiet: bool) -> None:
+    """Train with progress on stderr and records on stdout, and say how it ended."""
+    from htfcli.console import RecordWriter, StopSignals, note, progress
+
+    writer = RecordWriter(format, table_row)
+    latest: dict[str, Any] = {}
+    with StopSignals() as stop, progress("train", run.settings.epochs, quiet) as show:
+
+        def on_record(record: dict[str, Any]) -> None:
+            latest.update(record)
+            if output != "-":
+                writer.write(record)
+
+        def should_stop(epoch: int, step: int) -> bool:
+            accuracy = f", test accuracy {latest['test_accuracy']:.3f}" if latest else ""
+            show(epoch, f"step {step + 1}/{run.training.steps}{accuracy}")
+            return stop.received
+
+        try:
+            run.run(on_record, should_stop)
+        finally:
+            writer.close()
+    note(run.ending() + ("" if output == "-" else f"; saved {output}"), quiet)
+    if len(run.summary["classes"]) <= _MOST_CLASSES:
+        note(confusion_table(run.summary["classes"], run.summary["confusion"]), quiet)
 
 
 def table_row(record: dict[str, Any]) -> dict[str, Any]:
@@ -92,5 +114,8 @@ def table_row(record: dict[str, Any]) -> dict[str, Any]:
 def confusion_table(classes: list[str], counts: list[list[int]]) -> str:
     """Rows are true classes, columns predicted ones."""
     width = max(9, *map(len, classes), *(len(str(n)) for row in counts for n in row)) + 2
-    lines = [["true \\ predicted", *classes], *([name, *map(str, row)] for name, row in zip(classes, counts, strict=True))]
+    lines = [
+        ["true \\ predicted", *classes],
+        *([name, *map(str, row)] for name, row in zip(classes, counts, strict=True)),
+    ]
     return "\n".join(first.ljust(18) + "".join(cell.rjust(width) for cell in rest) for first, *rest in lines)

@@ -100,7 +100,9 @@ class TrainCnnConfig(Config):
         if self.task is None and (wrong := self.changed("train", "test")):
             raise ValueError(f"{', '.join(wrong)}: only where --task generates images")
         if self.model not in NETWORKS and not USER_NETWORK.fullmatch(self.model):
-            raise ValueError(f"model: unknown network (got {self.model!r}, allowed {', '.join(NETWORKS)}, module:function)")
+            raise ValueError(
+                f"model: unknown network (got {self.model!r}, allowed {', '.join(NETWORKS)}, module:function)"
+            )
         if self.dropout and self.model not in NETWORKS:
             raise ValueError(f"dropout: a network of yours has its own (got model {self.model})")
         for name in ("widths", "blocks"):
@@ -142,8 +144,14 @@ class MeasureLocalityConfig(Config):
         "htf runs a user's code.",
     )
     weights: str | None = Field(None, description="Weights of a module:function, .safetensors or .pt.")
-    patch_size: int | None = Field(None, ge=1, description="Side of patches drawn at random (a twelfth of the larger side; for pairs of images, the two images, moved apart).")
-    distance: list[int] | None = Field(None, description="Distances between patches (nine up to the largest that fits).")
+    patch_size: int | None = Field(
+        None,
+        ge=1,
+        description="Side of patches drawn at random (a twelfth of the larger side; for pairs of images, the two images, moved apart).",
+    )
+    distance: list[int] | None = Field(
+        None, description="Distances between patches (nine up to the largest that fits)."
+    )
     pairs: int = Field(16, ge=1, description="Pairs of patches per distance.")
     samples: int = Field(64, ge=2, description="Images per pair.")
     table: int = Field(12, ge=2, description="Rows and columns of a cross table.")

@@ -127,7 +127,6 @@ class CnnRun:
             self.folder.write_config(self.settings.model_dump(mode="json"), facts | versions())
             self.folder.start_records(before=self.training.epoch + 1, counter="epoch")
             self._train(on_record, should_stop, started)
-            self._checkpoint()
             self.save(self.folder.path / "model.safetensors")
             self.folder.write_summary(self.summary)
 
@@ -153,8 +152,9 @@ class CnnRun:
             if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
                 raise
             raise RunError(f"out of memory on {self.device}; {self._advice()}{self._kept()}") from None
-        if training.stop_reason == "interrupted":
+        if training.stop_reason == "interrupted" or not record:  # every epoch has been saved
             self._checkpoint()
+        if training.stop_reason == "interrupted":
             raise Interrupted(f"interrupted in epoch {training.epoch + 1} at step {training.step}{self._kept()}")
         self.summary = self._summarize(record, time.monotonic() - started)
 

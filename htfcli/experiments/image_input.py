@@ -44,6 +44,7 @@ def load_images(source: str, seed: int = 0) -> ImageData:
     """Images from a file of ours, stdin, or a folder with one sub-folder a class."""
     if Path(source).is_dir():
         from htfcli.files.image_files import load_image_folder
+
         return load_image_folder(source, seed=seed)
     return load_image_data(source)
 

@@ -110,7 +110,9 @@ def _values(records: Sequence[Record], key: str) -> list[float]:
 
 def _names(names: Sequence[str]) -> list[str]:
     """Names that occur again are numbered."""
-    return [name if names.count(name) == 1 else f"{name} ({names[: i + 1].count(name)})" for i, name in enumerate(names)]
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[: i + 1].count(name)})" for i, name in enumerate(names)
+    ]
 
 
 def _figure(panels: Sequence[Panel]) -> Figure:
@@ -126,7 +128,7 @@ def _figure(panels: Sequence[Panel]) -> Figure:
 
 def _draw(axes: Axes, panel: Panel, legend: bool) -> None:
     for number, (name, (x, y)) in enumerate(panel.solid.items()):
-        marker = "o" if len(x) <= 30 else ""
+        marker = "o" if len(x) <= 20 else ""
         axes.plot(x, y, color=f"C{number}", label=name, marker=marker, markersize=3.5)
         if panel.dashed is not None and name in panel.dashed:
             axes.plot(*panel.dashed[name], color=f"C{number}", linestyle=":", linewidth=1.1)

@@ -146,9 +146,8 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], name: str) -> Non
     Raises:
         DataError: if names or shapes do not match, with the first one that does not.
     """
-    for key, tensor in weights.items():
-        if tensor.dtype == torch.float64:
-            model.double()
+    if any(tensor.dtype == torch.float64 for tensor in weights.values()):
+        model.double()
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

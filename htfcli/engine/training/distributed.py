@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -53,8 +54,9 @@ class Workers:
         gradients = [p.grad for p in parameters if p.grad is not None]
         if self.count > 1 and gradients:
             flat = self.sum(torch.cat([g.flatten() for g in gradients]))
-            for gradient, total in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-                gradient.copy_(total.view_as(gradient))
+            ends = accumulate(g.numel() for g in gradients)
+            for gradient, end in zip(gradients, ends, strict=True):
+                gradient.copy_(flat[end - gradient.numel() : end].view_as(gradient))
 
 
 @contextmanager
@@ -75,7 +77,7 @@ def workers() -> Iterator[Workers]:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over processes; differentiable any number of times, as its gradient is the same sum of gradients."""
+    """The sum over processes; its gradient is the same sum of gradients."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
@@ -84,9 +86,14 @@ class _Sum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        total: Tensor = _Sum.apply(gradient.contiguous())
-        return total
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return sum_over_processes(gradient.contiguous())
+
+
+def sum_over_processes(tensor: Tensor) -> Tensor:
+    """A sum that is differentiable any number of times."""
+    total: Tensor = _Sum.apply(tensor)  # type: ignore[no-untyped-call]
+    return total
 
 
 class _OverProcesses(nn.modules.batchnorm._BatchNorm):
@@ -95,7 +102,7 @@ class _OverProcesses(nn.modules.batchnorm._BatchNorm):
     def mean_over_batch(self, x: Tensor) -> Tensor:
         """Mean over samples and positions of all processes, (1, c, 1, ...) for x (b, c, ...)."""
         sums = x.sum([0, *range(2, x.dim())])
-        total: Tensor = _Sum.apply(torch.cat([sums, sums.new_tensor([x.numel() / x.shape[1]])]))
+        total = sum_over_processes(torch.cat([sums, sums.new_tensor([x.numel() / x.shape[1]])]))
         return (total[:-1] / total[-1]).view(1, -1, *[1] * (x.dim() - 2))
 
     def forward(self, input: Tensor) -> Tensor:

@@ -88,8 +88,9 @@ class Training:
         if config.amp and device.type != "cuda":
             raise ConfigError("--amp is for CUDA", got=device.type)
         self.dtype = torch.float64 if config.dtype == "float64" else torch.float32
-        layout = torch.channels_last if config.channels_last else torch.preserve_format
-        self.model = model.to(device=device, dtype=self.dtype, memory_format=layout)
+        self.model = model.to(device, self.dtype)
+        if config.channels_last:
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.workers.count > 1:
             synchronize_batch_norms(self.model)
         self._network: Callable[[Tensor], Tensor] = torch.compile(self.model) if config.compile else self.model
@@ -226,7 +227,9 @@ class Training:
         classes = len(self.data.classes)
         counts = torch.zeros(classes * classes, dtype=torch.int64, device=self.device)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        for rows in self.workers.shard(torch.arange(len(self.test))).split(_EVALUATED):
+        mine = self.workers.shard(torch.arange(len(self.test)))
+        for start in range(0, len(mine), _EVALUATED):
+            rows = mine[start : start + _EVALUATED]
             y = self._labels(self.test, rows)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
                 outputs = self._network(self._images(self.test, rows))

@@ -14,7 +14,7 @@ Source of the profile: Luo, Li, Urtasun, Zemel, Understanding the effective rece
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from htfcli.engine.tensors.ranks import spectra_of
 from htfcli.engine.vision.image_set import ImageSet, Patch
 from htfcli.engine.vision.is_same_class import PairCanvases
 from htfcli.engine.vision.nonlocality import absolute_cosine, patch_gradient, swap, true_logit
-from htfcli.engine.vision.patches import PatchPair, RandomPatches, gap
+from htfcli.engine.vision.patches import PatchPair, RandomPatches
 
 Record = dict[str, Any]
 
@@ -158,7 +158,7 @@ def _share(part: Tensor, whole: Tensor, scale: Tensor) -> float:
 
 
 def gradient_profile(model: nn.Module, x: Tensor) -> Tensor | None:
-    """Mean |gradient| of the unit at the centre of the last feature map, by distance (Chebyshev, pixels) from it.
+    """Mean |gradient| of the unit at the centre of the last feature map, by distance (Chebyshev, whole pixels) from it.
 
     Returns: (largest distance + 1,), shares that sum to one; None if no module puts out a map of more than one position.
     """
@@ -187,7 +187,7 @@ def gradient_profile(model: nn.Module, x: Tensor) -> Tensor | None:
         for position, size, count in zip((row, column), x.shape[2:], features.shape[2:], strict=True)
     ]
     offsets = [(torch.arange(size, device=x.device) - c).abs() for size, c in zip(x.shape[2:], centre, strict=True)]
-    distance = torch.maximum(offsets[0][:, None], offsets[1][None, :]).round().long().flatten()
+    distance = torch.maximum(offsets[0][:, None], offsets[1][None, :]).floor().long().flatten()
     profile = torch.zeros(int(distance.max()) + 1, dtype=torch.float64, device=x.device)
     profile.index_add_(0, distance, weight.flatten())
     return (profile / profile.sum()).cpu() if float(profile.sum()) > 0 else None

@@ -93,7 +93,9 @@ class NonLocalRegularizer:
                 next_step="Use DistributedDataParallel(RegularizedModel(model, regularizer)).",
             )
         if partners is None and len(x) < 2:
-            raise ConfigError("a batch of one has no other sample to take a patch from", got=len(x), allowed="2 or more")
+            raise ConfigError(
+                "a batch of one has no other sample to take a patch from", got=len(x), allowed="2 or more"
+            )
         region, other = self.patches(x.shape[-2], x.shape[-1], self.generator)
         swapped = swap(x, x.roll(-1, 0) if partners is None else partners, other)
         form = self._tangent if self.formulation == "tangent" else self._double_backward

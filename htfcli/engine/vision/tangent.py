@@ -73,7 +73,7 @@ class _Tracer(fx.Tracer):
 
 
 def _rule_of(node: fx.Node) -> Rule:
-    rule = _RULES.get(node.target)  # type: ignore[arg-type]
+    rule = _RULES.get(node.target)
     if rule is None:
         name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
         raise _unknown(f"the operation {name}")
@@ -243,29 +243,35 @@ class _BatchNormTangent(nn.Module):
         return _scaled((value, pair[1] * scale), norm.weight, norm.bias, shape)
 
 
-# By function, or by name for methods of tensors. F.conv2d and its like are builtins, the same objects as torch.conv2d.
+# By function, or by name for methods of tensors.
+_LINEAR = (
+    F.avg_pool2d, F.adaptive_avg_pool2d, torch.flatten, torch.mean, torch.sum, torch.reshape, torch.squeeze,
+    operator.getitem, operator.neg,
+)  # fmt: skip
+_LINEAR_METHODS = (
+    "flatten", "view", "reshape", "mean", "sum", "contiguous", "permute", "transpose", "squeeze", "unsqueeze",
+)  # fmt: skip
+_SAME: tuple[tuple[Rule, tuple[Any, ...]], ...] = (
+    (_relu, (F.relu, torch.relu, torch.relu_, "relu", "relu_")),
+    (_leaky_relu, (F.leaky_relu,)),
+    (_elementwise(F.softplus, _softplus_slope), (F.softplus,)),
+    (_elementwise(F.silu, _silu_slope), (F.silu,)),
+    (_elementwise(torch.sigmoid, _sigmoid_slope), (torch.sigmoid, F.sigmoid, "sigmoid")),
+    (_elementwise(torch.tanh, _tanh_slope), (torch.tanh, F.tanh, "tanh")),
+    (_gelu, (F.gelu,)),
+    (_max_pool, (F.max_pool2d,)),
+    (_dropout, (F.dropout,)),
+    (_group_norm, (F.group_norm,)),
+    (_cat, (torch.cat,)),
+    (_add, (operator.add, operator.iadd, torch.add, "add", "add_")),
+    (_sub, (operator.sub, torch.sub, "sub")),
+    (_mul, (operator.mul, operator.imul, torch.mul, "mul")),
+    (_divide, (operator.truediv, torch.div)),
+)
 _RULES: dict[Any, Rule] = {
     **{function: _affine(function) for function in (F.conv1d, F.conv2d, F.conv3d, F.linear)},
-    **{function: _linear(function) for function in (F.avg_pool2d, F.adaptive_avg_pool2d, torch.flatten, torch.mean)},
-    **{function: _linear(function) for function in (torch.sum, torch.reshape, operator.getitem, torch.squeeze)},
-    **{
-        name: _linear(getattr(Tensor, name))
-        for name in ("flatten", "view", "reshape", "mean", "sum", "contiguous", "permute", "transpose", "squeeze")
-    },
-    **{key: _relu for key in (F.relu, torch.relu, torch.relu_, "relu", "relu_")},
-    F.leaky_relu: _leaky_relu,
-    F.softplus: _elementwise(F.softplus, _softplus_slope),
-    F.silu: _elementwise(F.silu, _silu_slope),
-    F.gelu: _gelu,
-    **{key: _elementwise(torch.sigmoid, _sigmoid_slope) for key in (torch.sigmoid, F.sigmoid, "sigmoid")},
-    **{key: _elementwise(torch.tanh, _tanh_slope) for key in (torch.tanh, F.tanh, "tanh")},
-    F.max_pool2d: _max_pool,
-    F.dropout: _dropout,
-    F.group_norm: _group_norm,
-    torch.cat: _cat,
-    **{key: _add for key in (operator.add, operator.iadd, torch.add, "add", "add_")},
-    **{key: _sub for key in (operator.sub, torch.sub)},
-    **{key: _mul for key in (operator.mul, operator.imul, torch.mul)},
-    operator.truediv: _divide,
+    **{function: _linear(function) for function in _LINEAR},
+    **{name: _linear(getattr(Tensor, name)) for name in _LINEAR_METHODS},
+    **{key: rule for rule, keys in _SAME for key in keys},
 }
 _OF_THE_VALUE = ("size", "dim")  # methods that ask for the shape
