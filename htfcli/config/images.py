@@ -19,8 +19,8 @@ class IsSameClassConfig(Config):
     )
     data_dir: str | None = Field(
         None,
-        description="cifar10: cifar-10-binary.tar.gz or a folder of its files; folder: one with a sub-folder a class, or "
-        "with train and test that have those.",
+        description="cifar10: cifar-10-binary.tar.gz or a folder of its files; folder: one with a sub-folder for each "
+        "class, or with train and test that have those.",
     )
     download: bool = Field(False, description="Download CIFAR-10 (162 MiB, checked) where there is no --data-dir.")
     image_size: int | None = Field(
@@ -85,13 +85,15 @@ class PathfinderConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        most_radius = self.margin + self.thickness / 2
+        if self.canvas < self.size:
+            raise ValueError(f"draw-size: smaller than size (got {self.draw_size}, allowed {self.size} or more)")
         if self.dash_length < self.thickness:
-            raise ValueError(f"a dash is not shorter than thick (got {self.dash_length}, thickness {self.thickness})")
-        if self.disc_radius >= self.margin + self.thickness / 2:
-            allowed = f"less than margin + thickness / 2 = {self.margin + self.thickness / 2}"
-            raise ValueError(
-                f"the discs would touch other dashes (got disc-radius {self.disc_radius}, allowed {allowed})"
-            )
+            allowed = f"{self.thickness} or more"
+            raise ValueError(f"dash-length: under the thickness (got {self.dash_length}, allowed {allowed})")
+        if self.disc_radius >= most_radius:
+            allowed = f"less than margin + thickness / 2 = {most_radius}"
+            raise ValueError(f"disc-radius: discs would touch other dashes (got {self.disc_radius}, allowed {allowed})")
         return self
 
     @property

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 from torch import Tensor
 
+from htfcli.engine.vision.image_folder import read_split_folder
 from htfcli.engine.vision.image_set import ImageData, ImageSet, Normalization, StoredImages
 from htfcli.engine.vision.is_same_class import PairCanvases, placement
+from htfcli.engine.vision.labelled import Labelled, normalization_of, stratified_split
 from htfcli.errors import ConfigError, DataError
 from htfcli.files import container
 from htfcli.files.container import Artefact
@@ -71,6 +74,28 @@ def load_image_data(argument: str) -> ImageData:
     if not isinstance(opened, Artefact):
         raise DataError(f"{opened.name} holds something else", allowed="images, as htf generate writes them")
     return to_image_data(opened)
+
+
+def load_image_folder(path: str, size: int | None = None, seed: int = 0, test_fraction: float = 0.2) -> ImageData:
+    """A user's images: one sub-folder a class, or train and test with these.
+
+    Args:
+        size: side of the square that images are resized to (None: to the size of the first). seed, test_fraction: of
+            the split of a folder that has none; classes keep their proportions.
+    Raises:
+        DataError: if an image cannot be read, or there is but one class. ConfigError: if a class would be on one side
+            of the split only.
+    """
+
+    def split(images: Labelled) -> tuple[Labelled, Labelled]:
+        held_out = round(test_fraction * len(images.labels))
+        return stratified_split(images, held_out, np.random.default_rng(seed))
+
+    train, test, classes = read_split_folder(Path(path), size, split)
+    normalization = normalization_of(train.pixels)
+    stored = [StoredImages(part.pixels, part.labels, normalization) for part in (train, test)]
+    about: dict[str, object] = {"data_dir": path, "image_size": size, "seed": seed, "test_fraction": test_fraction}
+    return ImageData("images", classes, stored[0], stored[1], about)
 
 
 def to_image_data(artefact: Artefact) -> ImageData:

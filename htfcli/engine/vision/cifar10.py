@@ -6,6 +6,7 @@ the distribution for Python, which holds pickles, is not read.
 
 from __future__ import annotations
 
+import gzip
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -75,7 +76,7 @@ def _batches_of_archive(path: Path) -> dict[str, bytes]:
     """Batches wherever they are in an archive; read in memory, one after another."""
     batches = {}
     try:
-        with tarfile.open(path, "r:gz") as archive:
+        with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             for number, member in enumerate(archive):
                 if number >= _MOST_MEMBERS:
                     raise DataError(f"{path} has too many members for CIFAR-10", allowed=_MOST_MEMBERS)
@@ -83,6 +84,7 @@ def _batches_of_archive(path: Path) -> dict[str, bytes]:
                 file = archive.extractfile(member) if member.isreg() else None
                 if file is not None:  # also what is no batch must be small: to step over it is to decompress it
                     batches[name] = _bounded(name, member.size, file.read)
+            stream.read(_MOST_BYTES)  # on to the end, where the checksum of all is verified
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         reason = (str(error) or type(error).__name__).partition("\n")[0]
         raise DataError(f"{path} is not a whole .tar.gz archive: {reason}", next_step="Fetch it again.") from None

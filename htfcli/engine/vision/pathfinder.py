@@ -103,16 +103,18 @@ class PathfinderDrawing:
         return {"chunks": torch.from_numpy(self._drawn), "pixels": torch.from_numpy(self.pixels[self._rows()])}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a state of the same configuration; ValueError if it does not fit."""
+        """Go on from a state of the same configuration; KeyError or ValueError if it does not fit."""
         drawn, pixels = state["chunks"].numpy(), state["pixels"].numpy()
-        if drawn.shape != self._drawn.shape or drawn.dtype != bool or pixels.dtype != np.uint8:
-            raise ValueError
-        self._drawn = drawn
-        if pixels.shape != self.pixels[rows := self._rows()].shape:
-            raise ValueError
-        self.pixels[rows] = pixels
+        if (drawn.dtype, drawn.shape, pixels.dtype) == (bool, self._drawn.shape, np.uint8):
+            self._drawn = drawn
+            rows = self._rows()
+            if pixels.shape == (rows.sum(), *self.pixels.shape[1:]):
+                self.pixels[rows] = pixels
+                return
+        raise ValueError("the state is of another data set")
 
     def _rows(self) -> NDArray[np.bool_]:
+        """Which images are drawn, (n,)."""
         return np.repeat(self._drawn, [len(chunk.labels) for chunk in self._chunks])
 
 
