@@ -22,8 +22,11 @@ COMMANDS = {
     "fit": ("htfcli.commands.fit", "Fit a factorization by gradient descent from a small start."),
     "train-cnn": ("htfcli.commands.train_cnn", "Train a convolutional network to classify images."),
     "measure-rank": ("htfcli.commands.measure_rank", "Hierarchical tensor ranks of a tensor or a factorization."),
-    "measure-locality": ("htfcli.commands.measure_locality", "How dependence falls with distance."),
-    "plot": ("htfcli.commands.plot", "Draw the records of fits."),
+    "measure-locality": (
+        "htfcli.commands.measure_locality",
+        "How the dependence a network models falls with distance.",
+    ),
+    "plot": ("htfcli.commands.plot", "Draw the records of fits, trainings or measurements of locality."),
     "inspect": ("htfcli.commands.inspect", "Say what is in a file."),
 }
 

@@ -28,6 +28,9 @@ class TrainCnnConfig(Config):
     )
     data_dir: str | None = Field(None, description="is-same-class: where cifar10 or the folder is.")
     download: bool = Field(False, description="is-same-class: download CIFAR-10 (162 MiB) where there is none.")
+    image_size: int | None = Field(
+        None, ge=1, le=1024, description="Resize the images of a folder to squares of this side (the first one's size)."
+    )
     test_images: int | None = Field(None, ge=1, description="is-same-class: source images that only test pairs use.")
     distance: int | None = Field(None, ge=0, description="is-same-class: zero columns between the images (0).")
     height: int | None = Field(None, ge=1, description="is-same-class: rows of the canvas (7 times the images').")
@@ -128,7 +131,7 @@ class TrainCnnConfig(Config):
         """What to generate, if anything."""
         if self.task is None:
             return None
-        fields = _SAME_CLASS_FIELDS if self.task == "is-same-class" else _PATHFINDER_FIELDS
+        fields = (*_SAME_CLASS_FIELDS, "image_size") if self.task == "is-same-class" else _PATHFINDER_FIELDS
         names = ("train", "test", "seed", *fields)
         given = {n: v for n in names if (v := getattr(self, n)) not in (None, False)}
         return (IsSameClassConfig if self.task == "is-same-class" else PathfinderConfig).checked(given)
@@ -147,7 +150,7 @@ class MeasureLocalityConfig(Config):
     patch_size: int | None = Field(
         None,
         ge=1,
-        description="Side of patches drawn at random (a twelfth of the larger side; for pairs of images, the two images, moved apart).",
+        description="Side of randomly drawn patches (a twelfth of the larger side; for pairs, the two images).",
     )
     distance: list[int] | None = Field(
         None, description="Distances between patches (nine up to the largest that fits)."

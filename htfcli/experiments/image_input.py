@@ -14,7 +14,7 @@ from htfcli.engine.vision.image_set import ImageData
 from htfcli.engine.vision.is_same_class import make_is_same_class
 from htfcli.engine.vision.pathfinder import make_pathfinder
 from htfcli.errors import ConfigError
-from htfcli.files.image_files import load_image_data
+from htfcli.files.image_files import load_image_data, load_image_folder
 
 
 def image_data(
@@ -29,7 +29,7 @@ def image_data(
     if source is not None and generation is not None:
         raise ConfigError("DATA is there and --task asks for other images", got=source, next_step="Leave one out.")
     if source is not None:
-        return load_images(source, config.seed)
+        return load_images(source, config.seed, config.image_size)
     if generation is None:
         raise ConfigError(
             "no images to train on",
@@ -40,12 +40,18 @@ def image_data(
     return make_pathfinder(generation, on_progress=on_progress)
 
 
-def load_images(source: str, seed: int = 0) -> ImageData:
-    """Images from a file of ours, stdin, or a folder with one sub-folder a class."""
-    if Path(source).is_dir():
-        from htfcli.files.image_files import load_image_folder
+def load_images(source: str, seed: int = 0, size: int | None = None) -> ImageData:
+    """Images from a file of ours, stdin, or a folder with one sub-folder a class.
 
-        return load_image_folder(source, seed=seed)
+    Args:
+        seed: of the split of a folder. size: of the squares that its images are resized to.
+    Raises:
+        ConfigError: if a size is given for a file.
+    """
+    if Path(source).is_dir():
+        return load_image_folder(source, size, seed)
+    if size is not None:
+        raise ConfigError("--image-size is for a folder of images", got=source)
     return load_image_data(source)
 
 

@@ -105,14 +105,14 @@ class _OverProcesses(nn.modules.batchnorm._BatchNorm):
         total = sum_over_processes(torch.cat([sums, sums.new_tensor([x.numel() / x.shape[1]])]))
         return (total[:-1] / total[-1]).view(1, -1, *[1] * (x.dim() - 2))
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         if not self.training and self.running_mean is not None:
-            return super().forward(input)
-        mean = self.mean_over_batch(input)
-        centred = input - mean
+            return super().forward(x)
+        mean = self.mean_over_batch(x)
+        centred = x - mean
         variance = self.mean_over_batch(centred.square())
         if self.training and self.track_running_stats:
-            self._update(mean.detach().flatten(), variance.detach().flatten(), input)
+            self._update(mean.detach().flatten(), variance.detach().flatten(), x)
         value = centred * (variance + self.eps).rsqrt()
         if self.affine:
             value = value * self.weight.view_as(mean) + self.bias.view_as(mean)

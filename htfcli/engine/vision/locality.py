@@ -3,8 +3,8 @@
 Three measures of a function f of patches x_I, x_J (the rest of the image held fixed):
 
 - dependence = 1 - mean |cosine(grad_I f, grad_I f with x_J swapped)|: 0 for f = a(x_I) + b(x_J) and for products;
-- the cross table T[a, b] = f(x_I of sample a, x_J of sample b): its rank is at most the separation rank of f with respect
-  to I and J; a sum a(x_I) + b(x_J) has additive residual 0, a product a(x_I) b(x_J) rank-one residual 0;
+- the cross table T[a, b] = f(x_I of sample a, x_J of sample b): its rank is at most the separation rank of f with
+  respect to I and J; a sum a(x_I) + b(x_J) has additive residual 0, a product a(x_I) b(x_J) rank-one residual 0;
 - the profile of input gradients around the centre of the last feature map: the effective receptive field.
 
 Axes: `b` samples, `c` channels, `h` rows, `w` columns. Networks are measured in evaluation mode.
@@ -160,7 +160,7 @@ def _share(part: Tensor, whole: Tensor, scale: Tensor) -> float:
 def gradient_profile(model: nn.Module, x: Tensor) -> Tensor | None:
     """Mean |gradient| of the unit at the centre of the last feature map, by distance (Chebyshev, whole pixels) from it.
 
-    Returns: (largest distance + 1,), shares that sum to one; None if no module puts out a map of more than one position.
+    Returns: (largest distance + 1,) shares that sum to one; None if no module puts out a map of several positions.
     """
     maps: list[Tensor] = []
 

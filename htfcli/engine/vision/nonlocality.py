@@ -186,7 +186,7 @@ def patch_gradient(
 
 
 def absolute_cosine(a: Tensor, b: Tensor) -> Tensor:
-    """|cosine| between the samples of a and b (b, ...), in float32 at least; 0 without gradient where either is zero."""
+    """|cosine| of each sample of a with that of b, (b, ...) -> (b,), in float32 at least; 0 where either is zero."""
     dtype = torch.promote_types(a.dtype, torch.float32)
     a, b = (t.flatten(1).to(dtype) for t in (a, b))
     a, b = (t / _nonzero(t.detach().abs().amax(1, keepdim=True)) for t in (a, b))  # squares do not underflow

@@ -59,6 +59,11 @@ def tangent_program(model: nn.Module) -> fx.GraphModule:
                 value = graph.call_function(operator.getitem, (node.args[0], 0))
             node.args = (value, *node.args[1:])
         else:
+            if "input" in node.kwargs:  # rules take the pair as their first argument
+                node.args, node.kwargs = (
+                    (node.kwargs["input"], *node.args),
+                    {key: value for key, value in node.kwargs.items() if key != "input"},
+                )
             node.op, node.target = "call_function", _rule_of(node)
             paired.add(node)
     program.recompile()
@@ -104,27 +109,27 @@ def _linear(function: Rule) -> Rule:
 def _affine(function: Rule) -> Rule:
     """Convolution or linear layer: the bias has no tangent."""
 
-    def rule(input: Pair, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any) -> Pair:
-        return function(input[0], weight, bias, *args, **kwargs), function(input[1], weight, None, *args, **kwargs)
+    def rule(pair: Pair, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any) -> Pair:
+        return function(pair[0], weight, bias, *args, **kwargs), function(pair[1], weight, None, *args, **kwargs)
 
     return rule
 
 
 def _elementwise(function: Rule, derivative: Rule) -> Rule:
-    def rule(input: Pair, *args: Any, inplace: bool = False, **kwargs: Any) -> Pair:
-        value, tangent = input
+    def rule(pair: Pair, *args: Any, inplace: bool = False, **kwargs: Any) -> Pair:
+        value, tangent = pair
         return function(value, *args, **kwargs), tangent * derivative(value, *args, **kwargs)
 
     return rule
 
 
-def _relu(input: Pair, inplace: bool = False) -> Pair:
-    value, tangent = input
+def _relu(pair: Pair, inplace: bool = False) -> Pair:
+    value, tangent = pair
     return F.relu(value), tangent * (value > 0)
 
 
-def _leaky_relu(input: Pair, negative_slope: float = 0.01, inplace: bool = False) -> Pair:
-    value, tangent = input
+def _leaky_relu(pair: Pair, negative_slope: float = 0.01, inplace: bool = False) -> Pair:
+    value, tangent = pair
     return F.leaky_relu(value, negative_slope), torch.where(value > 0, tangent, negative_slope * tangent)
 
 
@@ -141,10 +146,10 @@ def _silu_slope(value: Tensor) -> Tensor:
     return s * (1 + value * (1 - s))
 
 
-def _gelu(input: Pair, approximate: str = "none") -> Pair:
+def _gelu(pair: Pair, approximate: str = "none") -> Pair:
     if approximate != "none":
         raise _unknown("gelu by tanh")
-    value, tangent = input
+    value, tangent = pair
     density = torch.exp(-0.5 * value.square()) / math.sqrt(2 * math.pi)
     return F.gelu(value), tangent * (0.5 * (1 + torch.erf(value / math.sqrt(2))) + value * density)
 
@@ -154,18 +159,18 @@ def _softplus_slope(value: Tensor, beta: float = 1.0, threshold: float = 20.0) -
 
 
 def _max_pool(
-    input: Pair, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
+    pair: Pair, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
     ceil_mode: bool = False, return_indices: bool = False,
 ) -> Pair:  # fmt: skip
-    value, where = F.max_pool2d(input[0], kernel_size, stride, padding, dilation, ceil_mode, return_indices=True)
-    return value, input[1].flatten(2).gather(2, where.flatten(2)).view_as(value)
+    value, where = F.max_pool2d(pair[0], kernel_size, stride, padding, dilation, ceil_mode, return_indices=True)
+    return value, pair[1].flatten(2).gather(2, where.flatten(2)).view_as(value)
 
 
-def _dropout(input: Pair, p: float = 0.5, training: bool = True, inplace: bool = False) -> Pair:
+def _dropout(pair: Pair, p: float = 0.5, training: bool = True, inplace: bool = False) -> Pair:
     if not training:
-        return input
-    mask = F.dropout(torch.ones_like(input[0]), p)  # what dropout of the value would draw
-    return input[0] * mask, input[1] * mask
+        return pair
+    mask = F.dropout(torch.ones_like(pair[0]), p)  # what dropout of the value would draw
+    return pair[0] * mask, pair[1] * mask
 
 
 def _add(a: Any, b: Any) -> Any:
@@ -214,9 +219,9 @@ def _scaled(pair: Pair, weight: Tensor | None, bias: Tensor | None, shape: tuple
 
 
 def _group_norm(
-    input: Pair, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+    pair: Pair, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Pair:
-    shape = input[0].shape
+    shape = pair[0].shape
     grouped = tuple(t.reshape(shape[0], num_groups, -1) for t in input)  # (b, groups, the rest)
     value, tangent = normalized((grouped[0], grouped[1]), lambda t: t.mean(2, keepdim=True), eps)
     return _scaled((value.view(shape), tangent.view(shape)), weight, bias, (1, shape[1], *[1] * (len(shape) - 2)))
