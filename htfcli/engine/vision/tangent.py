@@ -222,7 +222,7 @@ def _group_norm(
     pair: Pair, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Pair:
     shape = pair[0].shape
-    grouped = tuple(t.reshape(shape[0], num_groups, -1) for t in input)  # (b, groups, the rest)
+    grouped = tuple(t.reshape(shape[0], num_groups, -1) for t in pair)  # (b, groups, the rest)
     value, tangent = normalized((grouped[0], grouped[1]), lambda t: t.mean(2, keepdim=True), eps)
     return _scaled((value.view(shape), tangent.view(shape)), weight, bias, (1, shape[1], *[1] * (len(shape) - 2)))
 
