@@ -20,6 +20,7 @@ _HOME = {
     "HtfError": "htfcli.errors",
     "MatrixFactorization": "htfcli.engine.tensors.matrix",
     "ModeTree": "htfcli.engine.tensors.mode_tree",
+    "NonLocalRegularizer": "htfcli.engine.vision.nonlocality",
     "Observations": "htfcli.engine.tensors.observations",
     "TargetConfig": "htfcli.config.tensors",
     "effective_rank": "htfcli.engine.tensors.matricization",
