@@ -158,9 +158,12 @@ def _share(part: Tensor, whole: Tensor, scale: Tensor) -> float:
 
 
 def gradient_profile(model: nn.Module, x: Tensor) -> Tensor | None:
-    """Mean |gradient| of the unit at the centre of the last feature map, by distance (Chebyshev, whole pixels) from it.
+    """Mean |gradient| of the unit at the centre of the last feature map, by distance from where it is centred.
 
-    Returns: (largest distance + 1,) shares that sum to one; None if no module puts out a map of several positions.
+    The distance is the larger of rows and columns (pixels).
+
+    Returns: (largest distance + 1,) shares that sum to one; None if no module puts out a map of several positions,
+        or the unit does not depend on the input.
     """
     maps: list[Tensor] = []
 
@@ -182,15 +185,20 @@ def gradient_profile(model: nn.Module, x: Tensor) -> Tensor | None:
         for handle in handles:
             handle.remove()
     weight = gradient.abs().sum((0, 1)).double()  # (h, w)
-    centre = [
-        (position + 0.5) * size / count - 0.5
-        for position, size, count in zip((row, column), x.shape[2:], features.shape[2:], strict=True)
+    if not weight.any():
+        return None
+    offsets = [
+        (torch.arange(len(line), device=x.device) - _centroid(line)).abs() for line in (weight.sum(1), weight.sum(0))
     ]
-    offsets = [(torch.arange(size, device=x.device) - c).abs() for size, c in zip(x.shape[2:], centre, strict=True)]
-    distance = torch.maximum(offsets[0][:, None], offsets[1][None, :]).floor().long().flatten()
+    distance = torch.maximum(offsets[0][:, None], offsets[1][None, :]).flatten()
     profile = torch.zeros(int(distance.max()) + 1, dtype=torch.float64, device=x.device)
     profile.index_add_(0, distance, weight.flatten())
-    return (profile / profile.sum()).cpu() if float(profile.sum()) > 0 else None
+    return (profile / profile.sum()).cpu()
+
+
+def _centroid(weight: Tensor) -> int:
+    """The position about which weights (n,) balance."""
+    return round(float((weight * torch.arange(len(weight), device=weight.device)).sum() / weight.sum()))
 
 
 def factorization_records(model: Factorization) -> Iterator[Record]:
