@@ -61,6 +61,7 @@ def imported(code: str) -> set[str]:
         ["--version"],
         ["fit", "--help"],
         ["generate", "tensor", "--help"],
+        ["generate", "pathfinder", "--help"],
         ["plot", "--help"],
         ["fit", "--bad"],
     ],

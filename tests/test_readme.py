@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from htfcli.app import COMMANDS
+from htfcli.commands import generate
 from htfcli.engine.tensors.mode_tree import TREES, ModeTree
+from htfcli.engine.vision.images import SOURCES
 from htfcli.experiments.plots import QUANTITIES
 from htfcli.files.readers import READERS
 
@@ -20,9 +22,9 @@ CONFIGS = sorted((ROOT / "sample_configs").glob("*.yaml"))
 
 
 def test_every_command_tree_quantity_and_format_is_there():
-    for name in COMMANDS:
+    for name in (*COMMANDS, *(f"generate {command.name}" for command in generate.app.registered_commands)):
         assert f"### htf {name}" in README
-    for name in (*TREES, *QUANTITIES, *READERS):
+    for name in (*TREES, *QUANTITIES, *READERS, *SOURCES):
         assert f"`{name}" in README, name
 
 
@@ -68,7 +70,7 @@ def test_options_of_the_examples_exist(htf, line):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_sample_configurations_run(htf, tmp_path, path):
-    """Each by the command in its first line, with few iterations."""
+    """Each by the command in its first line, with few iterations or images."""
     command = shlex.split(path.read_text().splitlines()[0].removeprefix("# "))
     args = [str(path) if a.startswith("sample_configs/") else a for a in command[1:]]
     if args[0] == "fit":
@@ -77,10 +79,12 @@ def test_sample_configurations_run(htf, tmp_path, path):
         held_out = ("--test", 0) if "own_data" in path.stem else ()
         assert htf("generate", "tensor", "--config", source, "-o", "data.safetensors", *held_out).code == 0
         args = [args[0], "data.safetensors", *args[2:], "--set", "iterations=10"]
+    elif args[1] != "tensor":
+        args += ["--train", "20", "--test", "20"]
     done = htf(*args)
     assert done.code == 0, done.err
     assert done.records
 
 
 def test_there_are_sample_configurations():
-    assert len(CONFIGS) >= 10
+    assert len(CONFIGS) >= 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
@@ -85,9 +86,8 @@ def pathfinder(
 
 
 def _refuse(output: str | None, preview: str | None, force: bool) -> str:
-    """The output, both files being such that they can be written."""
+    """The output; ConfigError unless both files can be written."""
     from htfcli.errors import ConfigError
-    from htfcli.experiments.plots import kind_of
     from htfcli.files.container import refuse_existing
 
     if output is None:
@@ -95,25 +95,30 @@ def _refuse(output: str | None, preview: str | None, force: bool) -> str:
     if preview == "-":
         raise ConfigError("--preview writes a file; stdout is for the data set")
     if preview is not None:
+        from htfcli.experiments.plots import kind_of
+
         kind_of(preview)
-        refuse_existing(preview, force)
-    refuse_existing(output, force)
+    for path in filter(None, (preview, output)):
+        refuse_existing(path, force)
+        if not (folder := Path(path).parent).is_dir():
+            raise ConfigError(f"there is no folder {folder} to write {path} to")
     return output
 
 
 def _finish(data: ImageData, output: str, preview: str | None, format: Any, quiet: bool) -> None:
     """Save the data set and its preview, and say so."""
     from htfcli.console import RecordWriter, note
-    from htfcli.experiments.contact_sheet import contact_sheet
-    from htfcli.experiments.plots import kind_of, render
     from htfcli.files.container import write_bytes
-    from htfcli.files.image_files import facts, save_image_data
+    from htfcli.files.image_files import image_facts, save_image_data
 
     if preview is not None:
+        from htfcli.experiments.contact_sheet import contact_sheet
+        from htfcli.experiments.plots import kind_of, render
+
         write_bytes(preview, render(contact_sheet(data), kind_of(preview)))
         note(f"wrote {preview}", quiet)
     save_image_data(output, data)
-    record = facts(data)
+    record = image_facts(data)
     if output == "-":
         size = " x ".join(map(str, record["image"]))
         note(f"{record['train']:,} train and {record['test']:,} test images of {size} for {record['task']}", quiet)

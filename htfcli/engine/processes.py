@@ -28,10 +28,11 @@ def in_processes(
     iteration is closed.
 
     Args:
-        workers: processes; with one, this process does it all, in order.
+        workers: processes; with one or none, this process does it all, in order.
     Raises:
         BrokenProcessPool: if a process was killed. Whatever `function` raises.
     """
+    workers = min(workers, len(calls))
     if workers <= 1:
         for number, call in enumerate(calls):
             yield number, function(*call)

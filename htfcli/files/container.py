@@ -1,7 +1,7 @@
 """The container of everything we write: safetensors with metadata, written whole or not at all.
 
-Metadata: `htf.kind` (observations, tensor, factorization, checkpoint), `htf.schema`, `htf.version`, `htf.config` (the
-resolved configuration as JSON) and `htf.content` (what the tensors mean, as JSON). Nothing is ever unpickled.
+Metadata: `htf.kind` (observations, factorization, images, ...), `htf.schema`, `htf.version`, `htf.config` (the resolved
+configuration as JSON) and `htf.content` (what the tensors mean, as JSON). Nothing is ever unpickled.
 """
 
 from __future__ import annotations

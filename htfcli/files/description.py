@@ -13,8 +13,7 @@ from htfcli.engine.tensors.observations import Observations
 from htfcli.engine.vision.image_set import ImageData
 from htfcli.files.artefacts import task_of, to_factorization, to_observations
 from htfcli.files.container import Artefact
-from htfcli.files.image_files import facts as image_facts
-from htfcli.files.image_files import to_image_data
+from htfcli.files.image_files import image_facts, to_image_data
 from htfcli.files.inputs import open_input
 from htfcli.files.readers import Coordinates, Dense
 from htfcli.files.records import Records, load_records

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 from torch import Tensor
 
 from htfcli.engine.vision.image_folder import read_split_folder
@@ -35,8 +35,16 @@ class _Content(BaseModel):
     classes: Annotated[list[str], Field(min_length=2)]
     canvas: _Canvas | None = None
 
+    @model_validator(mode="after")
+    def _fits_the_task(self) -> Self:
+        if (self.canvas is not None) != (self.task == "is-same-class"):
+            raise ValueError("pairs have a canvas, and nothing else has")
+        if self.task != "images" and len(self.classes) != 2:
+            raise ValueError("the task has two classes")
+        return self
 
-def facts(data: ImageData) -> dict[str, Any]:
+
+def image_facts(data: ImageData) -> dict[str, Any]:
     """What a data set is, in a few facts."""
     return {
         "kind": "images",

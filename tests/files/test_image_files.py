@@ -66,7 +66,9 @@ DAMAGE = {
     "mean": (lambda t, c: t["mean"].fill_(float("nan")), "its mean or standard deviation is no normalization"),
     "channels": (lambda t, c: t.update(std=torch.ones(3)), "std is missing, or"),
     "distance": (lambda t, c: c["canvas"].update(distance=25), "the distance does not fit two images 8 wide on a canvas 40 wide (got 25, allowed 0 to 24)"),
-    "no canvas": (lambda t, c: c.update(canvas=None), "train/labels is missing, or"),
+    "no canvas": (lambda t, c: c.update(canvas=None), "its description of the images is malformed"),
+    "a canvas too many": (lambda t, c: c.update(task="pathfinder"), "its description of the images is malformed"),
+    "three classes": (lambda t, c: c.update(classes=["a", "b", "c"]), "its description of the images is malformed"),
     "sizes": (lambda t, c: t.update({"test/pixels": t["test/pixels"].repeat(1, 3, 1, 1)}), "mean is missing, or"),
 }  # fmt: skip
 

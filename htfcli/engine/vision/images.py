@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,18 +45,15 @@ def load_source(config: IsSameClassConfig) -> Source:
     return SOURCES[config.source](config)
 
 
-def _split(config: IsSameClassConfig) -> Callable[[Labelled], tuple[Labelled, Labelled]]:
-    def split(images: Labelled) -> tuple[Labelled, Labelled]:
-        held_out = config.test_images or max(len(images.labels) // 4, int(images.labels.max()) + 1)
-        return stratified_split(images, held_out, stream(config.seed, SPLIT))
-
-    return split
+def _split(config: IsSameClassConfig, images: Labelled) -> tuple[Labelled, Labelled]:
+    held_out = config.test_images or max(len(images.labels) // 4, int(images.labels.max()) + 1)
+    return stratified_split(images, held_out, stream(config.seed, SPLIT))
 
 
 def _shapes(config: IsSameClassConfig) -> Source:
     labels = np.arange(config.images) % len(SHAPES)
     pixels = draw_shapes(labels, stream(config.seed, DRAWING))
-    train, test = _split(config)(Labelled(torch.from_numpy(pixels), torch.from_numpy(labels)))
+    train, test = _split(config, Labelled(torch.from_numpy(pixels), torch.from_numpy(labels)))
     return Source(train, test, tuple(SHAPES), normalization_of(train.pixels))
 
 
@@ -67,7 +65,7 @@ def _digits(config: IsSameClassConfig) -> Source:
         raise ConfigError("source digits needs scikit-learn", next_step="pip install 'htf[vision]'.") from None
     found = load_digits()
     pixels = torch.from_numpy(found.images.astype(np.uint8))[:, None]
-    train, test = _split(config)(Labelled(pixels, torch.from_numpy(found.target.astype(np.int64))))
+    train, test = _split(config, Labelled(pixels, torch.from_numpy(found.target.astype(np.int64))))
     return Source(train, test, tuple("0123456789"), Normalization(torch.zeros(1), torch.tensor([16 / 255])))
 
 
@@ -85,7 +83,7 @@ def _folder(config: IsSameClassConfig) -> Source:
     folder = Path(config.data_dir)
     if config.test_images is not None and has_own_split(folder):
         raise ConfigError(f"{folder} has a split of its own, train and test", got=f"test-images {config.test_images}")
-    train, test, classes = read_split_folder(folder, config.image_size, _split(config))
+    train, test, classes = read_split_folder(folder, config.image_size, partial(_split, config))
     return Source(train, test, classes, normalization_of(train.pixels))
 
 

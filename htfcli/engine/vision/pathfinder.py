@@ -105,7 +105,7 @@ class PathfinderDrawing:
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a state of the same configuration; KeyError or ValueError if it does not fit."""
         drawn, pixels = state["chunks"].numpy(), state["pixels"].numpy()
-        if (drawn.dtype, drawn.shape, pixels.dtype) == (bool, self._drawn.shape, np.uint8):
+        if drawn.dtype == bool and drawn.shape == self._drawn.shape and pixels.dtype == np.uint8:
             self._drawn = drawn
             rows = self._rows()
             if pixels.shape == (rows.sum(), *self.pixels.shape[1:]):

@@ -5,6 +5,7 @@ import http.server
 import io
 import tarfile
 import threading
+import zlib
 
 import numpy as np
 import pytest
@@ -358,8 +359,6 @@ def bomb(path):
     Image.new("RGB", (1, 1)).save(buffer, "png")
     data = bytearray(buffer.getvalue())
     data[16:24] = (60_000).to_bytes(4, "big") * 2
-    import zlib
-
     data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
     path.write_bytes(data)
 

@@ -9,7 +9,7 @@ from htfcli.engine.vision.image_set import Normalization
 from htfcli.engine.vision.is_same_class import PairCanvases, draw_pairs, make_is_same_class, placement
 from htfcli.errors import ConfigError
 
-# what the miniature in the literature of this project is made of: digits, 1 x 8 x 48, distance 24
+# the miniature that CNNs are tested on: digits, 1 x 8 x 48
 MINIATURE = {"source": "digits", "height": 8, "width": 48, "train": 1500, "test": 1000, "test_images": 500}
 
 
