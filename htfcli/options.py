@@ -63,7 +63,7 @@ def _option(config_class: type[Config], name: str) -> inspect.Parameter:
     kind: Any = str
     metavar: str | None
     declared, metavar = flag, _METAVARS.get(plain[0], "TEXT") if len(plain) == 1 else "N[,N...]"
-    if field.annotation is bool:
+    if plain == [bool]:
         kind, declared, metavar = bool, f"{flag}/--no-{flag[2:]}", None
     elif get_origin(field.annotation) is Literal:
         kind, metavar = field.annotation, None
