@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from htfcli.config.base import Config, Device, Seed, Widths
+from htfcli.config.base import Config, Device, Distances, Seed, Widths
 from htfcli.config.images import IsSameClassConfig, PathfinderConfig
 
 NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet-mini")  # of engine.vision.resnet, not imported here
@@ -152,7 +152,7 @@ class MeasureLocalityConfig(Config):
         ge=1,
         description="Side of randomly drawn patches (a twelfth of the larger side; for pairs, the two images).",
     )
-    distance: list[int] | None = Field(
+    distance: Distances | None = Field(
         None, description="Distances between patches (nine up to the largest that fits)."
     )
     pairs: int = Field(16, ge=1, description="Pairs of patches per distance.")
