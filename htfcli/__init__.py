@@ -24,6 +24,8 @@ _HOME = {
     "NonLocalRegularizer": "htfcli.engine.vision.nonlocality",
     "Observations": "htfcli.engine.tensors.observations",
     "PathfinderConfig": "htfcli.config.images",
+    "RandomPatches": "htfcli.engine.vision.patches",
+    "RegularizedModel": "htfcli.engine.vision.nonlocality",
     "TargetConfig": "htfcli.config.tensors",
     "effective_rank": "htfcli.engine.tensors.matricization",
     "fit": "htfcli.engine.tensors.gradient_fit",

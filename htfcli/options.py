@@ -20,7 +20,7 @@ FormatOption = Annotated[
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
-_METAVARS = {int: "N", float: "X", str: "TEXT"}
+_METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT", list[int]: "N,N,..."}
 _MULTIPLE = {"matricization": "MODES"}
 
 
@@ -69,8 +69,8 @@ def _option(config_class: type[Config], name: str) -> inspect.Parameter:
         kind, metavar = field.annotation, None
     elif name in _MULTIPLE:
         kind, metavar = list[str], _MULTIPLE[name]
-    elif name in ("tree", "dims"):
-        metavar = {"tree": "TREE", "dims": "N,N,..."}[name]
+    elif name == "tree":
+        metavar = "TREE"
     default = field.get_default()
     shown = "" if default is None or isinstance(default, bool | list) else f"  [default: {default}]"
     help_text = f"{field.description}{shown}"
