@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from htfcli.config.vision import TrainCnnConfig
+from htfcli.config.vision import NETWORKS, TrainCnnConfig
 from htfcli.engine.training.device import choose_device, describe_device
 from htfcli.engine.training.distributed import Workers
 from htfcli.engine.vision.classifier import Record, Training
@@ -22,7 +22,7 @@ from htfcli.files.container import Artefact
 from htfcli.files.networks import build_network, outputs_of, save_network
 from htfcli.files.run_folder import CHECKPOINT, RunFolder, versions
 
-MAY_CHANGE = {"epochs", "patience", "lr", "threads", "device", "compile", "formulation"}
+MAY_CHANGE = {"epochs", "patience", "lr", "accumulate", "threads", "device", "compile", "formulation"}
 
 
 class CnnRun:
@@ -77,6 +77,12 @@ class CnnRun:
     ) -> None:
         """Everything that can be wrong with settings and images shows here, before a folder is made."""
         self.settings = config if saved is None else merged(config, saved.config, MAY_CHANGE)
+        if saved is not None and self.settings.model not in NETWORKS and "model" not in config.model_fields_set:
+            raise ConfigError(
+                "the run's network is one of yours, which only your code can build",
+                got="no --model",
+                allowed=f"--model {self.settings.model}",
+            )
         self._source = data if saved is None or data is not None else saved.content.get("input")
         self.device = choose_device(self.settings.device, self.settings.threads)
         images = image_data(self.settings, self._source, on_progress)
@@ -166,7 +172,8 @@ class CnnRun:
         """The end of a sentence that says where the last good state is."""
         if self.folder is None or not (self.folder.path / CHECKPOINT).exists():
             return ""
-        return f"; the state is saved, continue with: htf train-cnn --resume -o {self.folder.path}"
+        model = "" if self.settings.model in NETWORKS else f" --model {self.settings.model}"
+        return f"; the state is saved, continue with: htf train-cnn --resume -o {self.folder.path}{model}"
 
     def _checkpoint(self) -> None:
         state = self.training.state()  # all processes take part in this

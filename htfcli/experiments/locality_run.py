@@ -20,11 +20,11 @@ from htfcli.files.container import Artefact
 from htfcli.files.inputs import open_input
 from htfcli.files.networks import (
     SavedNetwork,
+    build_network,
     load_weights,
     outputs_of,
     read_weights,
     to_network,
-    user_network,
 )
 
 Record = dict[str, Any]
@@ -61,10 +61,11 @@ def _load(argument: str, config: MeasureLocalityConfig, given: ImageData | None)
     if USER_NETWORK.fullmatch(argument) and not Path(argument).exists():
         if given is None:
             raise ConfigError(f"{argument} does not say on which images", next_step="Name them with --data.")
-        model = user_network(argument, given.train.shape, outputs_of(given))
+        own = TrainCnnConfig(model=argument, seed=config.seed)
+        model = build_network(own, given.train.shape, outputs_of(given))
         if config.weights is not None:
             load_weights(model, read_weights(config.weights), config.weights)
-        return SavedNetwork(argument, model, TrainCnnConfig(model=argument), given.train.shape, config.data)
+        return SavedNetwork(argument, model, own, given.train.shape, config.data)
     if config.weights is not None:
         raise ConfigError("--weights is for module:function", got=argument, next_step="Runs have their own weights.")
     opened = open_input(argument)

@@ -101,33 +101,35 @@ class _OverProcesses(nn.modules.batchnorm._BatchNorm):
 
     def mean_over_batch(self, x: Tensor) -> Tensor:
         """Mean over samples and positions of all processes, (1, c, 1, ...) for x (b, c, ...)."""
+        return self._mean_and_count(x)[0]
+
+    def _mean_and_count(self, x: Tensor) -> tuple[Tensor, Tensor]:
         sums = x.sum([0, *range(2, x.dim())])
         total = sum_over_processes(torch.cat([sums, sums.new_tensor([x.numel() / x.shape[1]])]))
-        return (total[:-1] / total[-1]).view(1, -1, *[1] * (x.dim() - 2))
+        return (total[:-1] / total[-1]).view(1, -1, *[1] * (x.dim() - 2)), total[-1]
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training and self.running_mean is not None:
             return super().forward(x)
-        mean = self.mean_over_batch(x)
-        centred = x - mean
+        precise = x.to(torch.promote_types(x.dtype, torch.float32))  # under autocast too
+        mean, count = self._mean_and_count(precise)
+        centred = precise - mean
         variance = self.mean_over_batch(centred.square())
         if self.training and self.track_running_stats:
-            self._update(mean.detach().flatten(), variance.detach().flatten(), x)
+            self._update(mean.flatten(), (variance * count / (count - 1)).flatten())
         value = centred * (variance + self.eps).rsqrt()
         if self.affine:
             value = value * self.weight.view_as(mean) + self.bias.view_as(mean)
-        return value
+        return value.to(x.dtype)
 
     @torch.no_grad()
-    def _update(self, mean: Tensor, variance: Tensor, x: Tensor) -> None:
+    def _update(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         rate = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        count = torch.tensor(x.numel() / x.shape[1], device=x.device, dtype=torch.float64)
-        dist.all_reduce(count)
         self.running_mean.lerp_(mean.to(self.running_mean), rate)
-        self.running_var.lerp_((variance * (count / (count - 1))).to(self.running_var), rate)
+        self.running_var.lerp_(variance.to(self.running_var), rate)
 
 
 class _OverProcesses1d(_OverProcesses, nn.BatchNorm1d):

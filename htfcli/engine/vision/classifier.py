@@ -74,10 +74,10 @@ class Training:
         workers: Workers | None = None,
     ) -> None:
         self.data, self.config, self.device, self.workers = data, config, device, workers or Workers()
-        self.steps = math.ceil(len(data.train) / config.batch_size)
-        least = len(data.train) // self.steps // config.accumulate // self.workers.count
         if len(data.train) < 2:
             raise DataError("too few images to train on", got=len(data.train), allowed="2 or more")
+        self.steps = math.ceil(len(data.train) / config.batch_size)
+        least = len(data.train) // self.steps // config.accumulate // self.workers.count
         if least < 1:
             raise ConfigError(
                 "a batch has fewer images than there are parts to work through",

@@ -92,6 +92,11 @@ class NonLocalRegularizer:
                 "DistributedDataParallel must wrap the regularized network, not the network",
                 next_step="Use DistributedDataParallel(RegularizedModel(model, regularizer)).",
             )
+        if hasattr(model, "_orig_mod"):
+            raise ConfigError(
+                "gradients of a compiled network cannot be differentiated",
+                next_step='Give the network itself, and formulation="tangent", compile=torch.compile.',
+            )
         if partners is None and len(x) < 2:
             raise ConfigError(
                 "a batch of one has no other sample to take a patch from", got=len(x), allowed="2 or more"

@@ -202,20 +202,23 @@ def _cat(tensors: list[Pair], dim: int = 0) -> Pair:
 def normalized(pair: Pair, mean: Callable[[Tensor], Tensor], eps: float) -> Pair:
     """n = (x - E x) / sqrt(Var x + eps) and dn = (dx - E dx - n E[n dx]) / sqrt(Var x + eps).
 
+    In float32 at least, as torch's own normalization does under autocast.
+
     Args:
         mean: E, a mean over the axes that share statistics, which broadcasts against its argument.
     """
-    centred, tangent = pair[0] - mean(pair[0]), pair[1] - mean(pair[1])
+    value, tangent = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in pair)
+    centred, tangent = value - mean(value), tangent - mean(tangent)
     scale = (mean(centred.square()) + eps).rsqrt()
     value = centred * scale
     return value, scale * (tangent - value * mean(value * tangent))
 
 
-def _scaled(pair: Pair, weight: Tensor | None, bias: Tensor | None, shape: tuple[int, ...]) -> Pair:
+def _scaled(pair: Pair, weight: Tensor | None, bias: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> Pair:
     value, tangent = pair
     if weight is not None:
         value, tangent = value * weight.view(shape), tangent * weight.view(shape)
-    return (value if bias is None else value + bias.view(shape)), tangent
+    return (value if bias is None else value + bias.view(shape)).to(dtype), tangent.to(dtype)
 
 
 def _group_norm(
@@ -224,7 +227,9 @@ def _group_norm(
     shape = pair[0].shape
     grouped = tuple(t.reshape(shape[0], num_groups, -1) for t in pair)  # (b, groups, the rest)
     value, tangent = normalized((grouped[0], grouped[1]), lambda t: t.mean(2, keepdim=True), eps)
-    return _scaled((value.view(shape), tangent.view(shape)), weight, bias, (1, shape[1], *[1] * (len(shape) - 2)))
+    return _scaled(
+        (value.view(shape), tangent.view(shape)), weight, bias, (1, shape[1], *[1] * (len(shape) - 2)), pair[0].dtype
+    )
 
 
 class _BatchNormTangent(nn.Module):
@@ -242,10 +247,10 @@ class _BatchNormTangent(nn.Module):
             axes = [0, *range(2, pair[0].dim())]
             # Our batch normalization over processes brings its own mean
             mean = getattr(norm, "mean_over_batch", lambda t: t.mean(axes, keepdim=True))
-            return _scaled(normalized(pair, mean, norm.eps), norm.weight, norm.bias, shape)
+            return _scaled(normalized(pair, mean, norm.eps), norm.weight, norm.bias, shape, pair[0].dtype)
         scale = (norm.running_var + norm.eps).rsqrt().view(shape)
         value = (pair[0] - norm.running_mean.view(shape)) * scale
-        return _scaled((value, pair[1] * scale), norm.weight, norm.bias, shape)
+        return _scaled((value, pair[1] * scale), norm.weight, norm.bias, shape, pair[0].dtype)
 
 
 # By function, or by name for methods of tensors.

@@ -318,6 +318,8 @@ def test_refusals(monkeypatch):
             )
         else:
             assert str(error.value) == message
+    with pytest.raises(ConfigError, match="gradients of a compiled network cannot be differentiated"):
+        NonLocalRegularizer((LEFT, RIGHT))(torch.compile(model, backend="eager"), x, y)
     with pytest.raises(ConfigError, match="the two patches overlap"):
         NonLocalRegularizer((LEFT, Patch(3, 3, 4, 4)))
     with pytest.raises(ConfigError, match=r"unknown formulation \(got forward, allowed double-backward, tangent\)"):
@@ -336,6 +338,28 @@ def test_a_mode_change_is_noticed():
     tangent.generator.manual_seed(1)
     model.train(False)
     assert_close(gradients(model, tangent, x, y)[1], gradients(model, double, x, y)[1], 1e-10)
+
+
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+def test_mixed_precision_stays_close(formulation):
+    """bfloat16 convolutions, statistics and cosine in float32, of a smooth network: rectifiers that rounding switches
+    change the gradient of R much more than R."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 8, 5, stride=2), nn.BatchNorm2d(8), nn.Softplus(), nn.Conv2d(8, 8, 5, stride=2),
+                          nn.BatchNorm2d(8), nn.Softplus(), nn.Flatten(), nn.Linear(40, 8), nn.Softplus(),
+                          nn.Linear(8, 1))  # fmt: skip
+    x, y = torch.randn(8, 1, 16, 32, generator=generator(0)), torch.zeros(8, dtype=torch.int64)
+    found = []
+    for enabled in (False, True):
+        model.zero_grad()
+        regularizer = NonLocalRegularizer(lambda h, w, g: (LEFT, RIGHT), formulation=formulation)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            penalty = regularizer(model, x, y)
+        assert penalty.dtype == torch.float32
+        penalty.backward()
+        found.append((penalty.item(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])))
+    assert found[1][0] == pytest.approx(found[0][0], rel=0.02)
+    assert functional.cosine_similarity(found[0][1], found[1][1], dim=0) > 0.98
 
 
 def test_regularized_model_shares_the_network():
