@@ -83,7 +83,7 @@ class TrainCnnConfig(Config):
     dtype: Literal["float32", "float64"] = Field("float32", description="Precision.")
     amp: bool = Field(
         False,
-        description="Mixed precision on CUDA: bfloat16, statistics and cosine in float32. Rounding switches rectifiers, "
+        description="Mixed precision on CUDA: bfloat16, statistics and cosine in float32. Rounding switches rectifiers "
         "to which the regularizer's gradient is more sensitive than the task's (cosine 0.7 with that of float32, not "
         "0.95).",
     )
@@ -116,8 +116,8 @@ class TrainCnnConfig(Config):
         for name in ("widths", "blocks"):
             if isinstance(getattr(self, name), int | dict):
                 raise ValueError(f"{name}: one number a stage (got {getattr(self, name)}, allowed e.g. 8,16,32)")
-        if self.patch_distance is not None and self.task == "is-same-class" and self.patch_size is None:
-            raise ValueError("patch-distance: only for randomly drawn patches, say --patch-size too")
+        if self.task == "pathfinder" and self.image_size is not None:
+            raise ValueError("image-size: only for a folder of images (got task pathfinder)")
         if self.compile and self.reg == "non-local" and self.formulation == "double-backward":
             raise ValueError("compile: gradients of gradients cannot be compiled (got formulation double-backward)")
         if self.compile and self.reg == "non-local" and self.dropout:
@@ -138,7 +138,7 @@ class TrainCnnConfig(Config):
             return None
         fields = (*_SAME_CLASS_FIELDS, "image_size") if self.task == "is-same-class" else _PATHFINDER_FIELDS
         names = ("train", "test", "seed", *fields)
-        given = {n: v for n in names if (v := getattr(self, n)) not in (None, False)}
+        given = {n: v for n in names if (v := getattr(self, n)) is not None and v is not False}
         return (IsSameClassConfig if self.task == "is-same-class" else PathfinderConfig).checked(given)
 
 

@@ -42,6 +42,12 @@ def regularizer_of(config: TrainCnnConfig, data: ImageData) -> NonLocalRegulariz
         return None
     patches: PatchSampler
     if data.train.patches is not None and config.patch_size is None:
+        if config.patch_distance is not None:
+            raise ConfigError(
+                "--patch-distance is for randomly drawn patches, these are the two images",
+                got=config.patch_distance,
+                next_step="Give --patch-size too.",
+            )
         patches = FixedPatches(*data.train.patches)
     else:
         patches = RandomPatches(config.patch_size or DEFAULT_PATCH, config.patch_distance)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -66,8 +65,7 @@ class NonLocalRegularizer:
         self.formulation = formulation
         self.generator = generator or torch.Generator().manual_seed(0)
         self._compile: Callable[[Any], Any] = compile or (lambda program: program)
-        self._programs: WeakKeyDictionary[nn.Module, tuple[list[bool], Network, Callable[..., Any]]]
-        self._programs = WeakKeyDictionary()
+        self._known: tuple[nn.Module, list[bool], Network, Callable[..., Any]] | None = None
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, partners: Tensor | None = None) -> Tensor:
         """R, a scalar; see `with_outputs`."""
@@ -130,10 +128,9 @@ class NonLocalRegularizer:
         return outputs, penalty.detach() + (inner - inner.detach())  # the value of R, the gradient of the products
 
     def _programs_of(self, model: nn.Module) -> tuple[Network, Callable[..., Any]]:
-        """The network with its parameters held fixed, and its directional derivative; rebuilt when its mode changes."""
+        """The network with fixed parameters, and its directional derivative; kept until network or mode change."""
         mode = [module.training for module in model.modules()]
-        known = self._programs.get(model)
-        if known is None or known[0] != mode:
+        if self._known is None or self._known[0] is not model or self._known[1] != mode:
             run = self._compile(lambda fixed, images: functional_call(model, fixed, (images,)))
 
             def value(images: Tensor) -> Tensor:
@@ -141,8 +138,8 @@ class NonLocalRegularizer:
                 outputs: Tensor = run(fixed, images)
                 return outputs
 
-            known = self._programs[model] = (mode, value, self._compile(tangent_program(model)))
-        return known[1], known[2]
+            self._known = (model, mode, value, self._compile(tangent_program(model)))
+        return self._known[2:]
 
 
 class RegularizedModel(nn.Module):

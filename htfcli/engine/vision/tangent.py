@@ -40,13 +40,16 @@ def tangent_program(model: nn.Module) -> fx.GraphModule:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise _unknown(f"the network cannot be traced: {reason}") from None
     program = fx.GraphModule(model, graph)
-    modules = dict(program.named_modules())
+    modules, weights = dict(program.named_modules()), dict(program.named_parameters())
     paired: set[fx.Node] = set()
     for node in graph.nodes:
         if node.op == "placeholder":
             if paired:
                 raise _unknown("a network of several inputs")
             paired.add(node)
+        elif node.op == "get_attr" and str(node.target) not in weights:
+            if getattr(_attribute(program, str(node.target)), "requires_grad", False):
+                raise _unknown("a weight that is computed before it is traced")  # the program would not follow it
         elif paired.isdisjoint(node.all_input_nodes) or node.op == "output":
             continue
         elif node.op == "call_module":
@@ -68,6 +71,11 @@ def tangent_program(model: nn.Module) -> fx.GraphModule:
             paired.add(node)
     program.recompile()
     return program
+
+
+def _attribute(module: nn.Module, path: str) -> Any:
+    parent, _, name = path.rpartition(".")
+    return getattr(module.get_submodule(parent), name)
 
 
 class _Tracer(fx.Tracer):

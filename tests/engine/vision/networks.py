@@ -55,7 +55,7 @@ class Zoo(nn.Module):
         self.bn = nn.BatchNorm2d(8)
         self.act = nn.LeakyReLU(0.1, inplace=True)
         self.silu, self.gelu, self.softplus = nn.SiLU(), nn.GELU(), nn.Softplus(2.0)
-        self.gate = nn.Conv2d(8, 8, 1)
+        self.gate = nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 8, 1))
         self.fc = nn.Linear(16, outputs)
         self.scale = nn.Parameter(torch.tensor(0.7))
 

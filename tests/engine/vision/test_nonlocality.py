@@ -297,7 +297,16 @@ class Recurrent(nn.Module):
         return x.flatten(1)[:, :1] if x.sum() > 0 else x.flatten(1)[:, 1:2]
 
 
-def test_refusals(monkeypatch):
+class Precomputed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = {"weight": 2 * torch.ones(1, requires_grad=True)}
+
+    def forward(self, x):
+        return x.flatten(1)[:, :1] * self.table["weight"]
+
+
+def test_refusals():
     model = resnet("resnet-mini", 1, 1)
     x, y = torch.randn(3, 1, 8, 16), torch.zeros(3, dtype=torch.int64)
     cases = [
@@ -307,6 +316,7 @@ def test_refusals(monkeypatch):
         (RandomPatches(4, 9), model, x, {}, "two patches of 4 x 4, 9 pixels apart do not fit the images (got images of 8 x 16). Lower --patch-size or --patch-distance."),
         (RandomPatches(4), nn.Sequential(nn.LSTM(16, 1)), x, {"formulation": "tangent"}, None),
         (RandomPatches(4), Recurrent(), x, {"formulation": "tangent"}, None),
+        (RandomPatches(4), Precomputed(), x, {"formulation": "tangent"}, "the tangent formulation does not know this network (got a weight that is computed before it is traced, allowed convolutions, linear and normalization layers, pooling, common activations, sums and products). Use the formulation double-backward."),
         (RandomPatches(4), nn.Sequential(nn.Flatten(), nn.Softmax(1), nn.Linear(128, 1)), x, {"formulation": "tangent"}, "the tangent formulation does not know this network (got the operation softmax, allowed convolutions, linear and normalization layers, pooling, common activations, sums and products). Use the formulation double-backward."),
     ]  # fmt: skip
     for patches, network, batch, options, message in cases:
