@@ -174,8 +174,6 @@ class Training:
         c, workers = self.config, self.workers
         number = self.epoch * self.steps + self.step
         torch.manual_seed(_seed(c.seed, number, f"dropout of process {workers.rank}"))
-        if self.regularizer is not None:
-            self.regularizer.generator.manual_seed(_seed(c.seed, number, "patches"))
         regularizer = self.regularizer if number % c.reg_every == 0 and c.reg_coeff > 0 else None
         self.model.train()
         self._optimizer.zero_grad()
@@ -187,6 +185,7 @@ class Training:
                 if regularizer is None:
                     outputs, penalty = self._network(x), None
                 else:
+                    regularizer.generator.manual_seed(_seed(c.seed, number, "patches"))  # the same for every part
                     partners = self._images(self.train, workers.shard(following))
                     outputs, penalty = regularizer.with_outputs(self.model, x, y, partners, whole=len(rows))
             outputs = outputs.to(self.dtype)
