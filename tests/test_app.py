@@ -62,6 +62,7 @@ def imported(code: str) -> set[str]:
         ["fit", "--help"],
         ["generate", "tensor", "--help"],
         ["generate", "pathfinder", "--help"],
+        ["complete", "--help"],
         ["plot", "--help"],
         ["fit", "--bad"],
     ],
@@ -107,7 +108,7 @@ def test_public_names():
     [
         (
             ["measure"],
-            "no such command (got measure, allowed generate, fit, train-cnn, measure-rank, measure-locality, plot, inspect). Did you mean measure-rank?",
+            "no such command (got measure, allowed generate, fit, complete, train-cnn, measure-rank, measure-locality, plot, inspect). Did you mean measure-rank?",
         ),
         (["--bad"], "No such option: --bad. See 'htf --help'."),
         (["fit", "--widht", "3"], "No such option: --widht (Possible options: --init, --width). See 'htf fit --help'."),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -13,8 +15,10 @@ from htfcli.app import COMMANDS
 from htfcli.commands import generate
 from htfcli.engine.tensors.mode_tree import TREES, ModeTree
 from htfcli.engine.vision.images import SOURCES
+from htfcli.experiments.completion_plots import PANELS
 from htfcli.experiments.plots import QUANTITIES
 from htfcli.files.readers import READERS
+from htfcli.files.tables import TABLES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -24,7 +28,7 @@ CONFIGS = sorted((ROOT / "sample_configs").glob("*.yaml"))
 def test_every_command_tree_quantity_and_format_is_there():
     for name in (*COMMANDS, *(f"generate {command.name}" for command in generate.app.registered_commands)):
         assert f"### htf {name}" in README
-    for name in (*TREES, *QUANTITIES, *READERS, *SOURCES):
+    for name in (*TREES, *QUANTITIES, *PANELS, *READERS, *TABLES, *SOURCES):
         assert f"`{name}" in README, name
 
 
@@ -75,6 +79,9 @@ def test_sample_configurations_run(htf, tmp_path, path):
     """Each by the command in its first line, with few iterations or images."""
     command = shlex.split(path.read_text().splitlines()[0].removeprefix("# "))
     args = [str(path) if a.startswith("sample_configs/") else a for a in command[1:]]
+    if args[0] == "complete":
+        run_complete_configuration(htf, tmp_path, args)
+        return
     if args[0] == "fit":
         target = {"cp.safetensors": "cp", "matrix.safetensors": "matrix"}.get(args[1], "hierarchical")
         source = ROOT / f"sample_configs/target_{target}.yaml"
@@ -92,5 +99,21 @@ def test_sample_configurations_run(htf, tmp_path, path):
     assert done.records
 
 
+def run_complete_configuration(htf, tmp_path, args):
+    """On data of a few entries, in the columns that the file names."""
+    config = yaml.safe_load(Path(args[args.index("--config") + 1]).read_text())
+    if args[1].endswith(".npy"):
+        np.save(tmp_path / args[1], np.where(np.eye(4, 3) == 1, -999.0, np.arange(60.0).reshape(5, 4, 3)))
+    else:
+        names = config["index"]
+        cells = list(itertools.product("abc", repeat=len(names)))
+        text = [",".join([*cell, "" if n % 9 == 0 else str(n)]) for n, cell in enumerate(cells)]
+        (tmp_path / args[1]).write_text("\n".join([",".join([*names, config["value"]]), *text]) + "\n")
+        (tmp_path / "queries.csv").write_text("\n".join([",".join(names), *map(",".join, cells[:5])]) + "\n")
+    done = htf(*args, "--set", "seconds=2", "--set", "splits=1")
+    assert done.code == 0, done.err
+    assert done.records[0]["predicted"] > 0
+
+
 def test_there_are_sample_configurations():
-    assert len(CONFIGS) >= 12
+    assert len(CONFIGS) >= 15

@@ -39,12 +39,12 @@ def measure_rank(
     """
     import torch
 
-    from htfcli.console import RecordWriter
+    from htfcli.console import RecordWriter, note
     from htfcli.engine.tensors.mode_tree import tree_of
     from htfcli.engine.tensors.ranks import spectra_at, spectra_of
     from htfcli.files.inputs import load_tensor
 
-    loaded = load_tensor(thing, None if config.dims is None else tuple(config.dims)).to(torch.float64)
+    loaded = load_tensor(thing, None if config.dims is None else tuple(config.dims), note).to(torch.float64)
     order = loaded.dim() if isinstance(loaded, torch.Tensor) else loaded.order
     named = "balanced" if config.tree is None and config.arity is not None else config.tree
     tree = None if named is None else tree_of(named, order, config.arity)

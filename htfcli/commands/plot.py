@@ -17,10 +17,12 @@ QUANTITY_NAMES = (
     "loss",
     "error",
 )  # of experiments.plots, not imported here
+COMPLETION_NAMES = ("validation", "tree", "held-out", "slices")  # of experiments.completion_plots
 
 EXAMPLES = """\b
 Examples:
   htf plot runs/dynamics -o dynamics.png
+  htf plot completed.csv.run -o why.png
   htf fit data.safetensors -o runs/a | htf plot - --what norms --what loss --log-y -o a.pdf"""
 
 
@@ -38,8 +40,9 @@ def plot(
         typer.Option(
             "--what",
             metavar="QUANTITY",
-            autocompletion=lambda: list(QUANTITY_NAMES),
-            help=f"{', '.join(QUANTITY_NAMES)} (repeatable).  [default: all but error]",
+            autocompletion=lambda: [*QUANTITY_NAMES, *COMPLETION_NAMES],
+            help=f"Of fits {', '.join(QUANTITY_NAMES)}; of completions {', '.join(COMPLETION_NAMES)} (repeatable).  "
+            "[default: all but error]",
         ),
     ] = None,
     node: Annotated[
@@ -54,17 +57,18 @@ def plot(
     force: ForceOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Draw the records of fits, trainings or measurements of locality.
+    """Draw the records of fits, completions, trainings and locality.
 
-    Fits: local component norms, singular values, effective ranks, losses and errors against iterations; one run is a
-    grid of panels, several are one column each; unless --node says otherwise the largest nodes are shown. Trainings:
-    accuracies and losses against epochs. Locality: every measure against distance. In both, one colour a run.
+    Of fits: local component norms, singular values, effective ranks, losses and errors against iterations. One run is
+    a grid of panels, several are one column each. Unless --node says otherwise the largest nodes are shown.
+    Of completions: held-out error by width, the mode tree with its ranks, held-out entries predicted, slices.
+    Of trainings: accuracies and losses by epoch. Of locality: every measure by distance. One colour a network.
     """
     from htfcli.config.base import parse_mode_sets
     from htfcli.console import note
     from htfcli.errors import ConfigError
-    from htfcli.experiments.network_plots import plot_locality, plot_training
-    from htfcli.experiments.plots import DEFAULT, kind_of, plot_runs, render
+    from htfcli.experiments.figures import Wishes, draw
+    from htfcli.experiments.plots import kind_of, render
     from htfcli.files.container import refuse_existing, write_bytes
     from htfcli.files.records import load_records
 
@@ -74,16 +78,7 @@ def plot(
     kind = kind_of(output)
     refuse_existing(output, force)
     loaded = [load_records(argument) for argument in runs]
-    kinds = {run.kind for run in loaded}
-    if len(kinds) > 1:
-        raise ConfigError("records of one kind make a picture", got=" and ".join(sorted(kinds)))
-    if kinds == {"iteration"}:
-        figure = plot_runs(loaded, what or DEFAULT, nodes, top=top, log_x=log_x, log_y=log_y)
-    else:
-        for option, value in (("what", what), ("node", node), ("top", top), ("log-x", log_x), ("log-y", log_y)):
-            if value:
-                raise ConfigError(f"--{option} is for records of fits", got=f"records of kind {loaded[0].kind}")
-        figure = plot_training(loaded) if kinds == {"epoch"} else plot_locality(loaded)
+    figure = draw(loaded, Wishes(what, tuple(nodes), top, log_x, log_y))
     write_bytes(output, render(figure, kind))
     if output != "-":
         note(f"wrote {output}", quiet)

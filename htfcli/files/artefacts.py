@@ -53,10 +53,11 @@ def to_factorization(artefact: Artefact) -> Factorization:
     Raises:
         DataError: if the description is malformed or does not fit the weights.
     """
-    return _rebuild(artefact.expect("factorization"), artefact.content, artefact.tensors())
+    return rebuild(artefact.expect("factorization"), artefact.content, artefact.tensors())
 
 
-def _rebuild(artefact: Artefact, description: object, weights: dict[str, Tensor]) -> Factorization:
+def rebuild(artefact: Artefact, description: object, weights: dict[str, Tensor]) -> Factorization:
+    """A factorization from what `describe` said of it and its named weights, both from `artefact`."""
     try:
         told = _Description.model_validate(description)
         cls = FACTORIZATIONS[told.kind]
@@ -145,7 +146,7 @@ def to_observations(artefact: Artefact) -> Observations:
         if repeat is not None:
             got = train.index[repeat[0]].tolist()
             raise DataError(f"{artefact.name} has an entry in both its train and its test observations", got=got)
-    target = None if content.target is None else _rebuild(artefact, content.target, artefact.tensors("target/"))
+    target = None if content.target is None else rebuild(artefact, content.target, artefact.tensors("target/"))
     return Observations(dims, train, test, target)
 
 

@@ -1,11 +1,12 @@
 """The container of everything we write: safetensors with metadata, written whole or not at all.
 
-Metadata: `htf.kind` (observations, factorization, images, ...), `htf.schema`, `htf.version`, `htf.config` (the resolved
-configuration as JSON) and `htf.content` (what the tensors mean, as JSON). Nothing is ever unpickled.
+Metadata: `htf.kind` (observations, factorization, completion, images, ...), `htf.schema`, `htf.version`, `htf.config`
+(the resolved configuration as JSON) and `htf.content` (what the tensors mean, as JSON). Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -119,6 +120,37 @@ def write_bytes(destination: str, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+@contextmanager
+def text_destination(destination: str, compressed: bool = False) -> Iterator[IO[str]]:
+    """A text file to write, which takes its place when the block has ended; or stdout, as it is written, for `-`."""
+    if destination == "-":
+        stream = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="")
+        try:
+            yield stream
+        finally:
+            stream.detach()  # which flushes; stdout stays open
+        return
+    opened: Any = gzip.open if compressed else open
+    with (
+        atomic_write(Path(destination)) as temporary,
+        opened(temporary, "wt", encoding="utf-8", newline="") as file,
+    ):
+        yield file
+
+
+@contextmanager
+def binary_destination(destination: str) -> Iterator[Path]:
+    """A path to write a file at, which takes its place, or goes to stdout for `-`, when the block has ended."""
+    if destination != "-":
+        with atomic_write(Path(destination)) as temporary:
+            yield temporary
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / "out"
+        with open(Path(folder) / "out", "rb") as file:
+            copy_to_stdout(file)
+
+
 def save(
     destination: str | Path,
     kind: str,
@@ -140,16 +172,8 @@ def save(
     }
     # safetensors refuses tensors that share memory, as weights do that are views of one vector
     own = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
-    if str(destination) == "-":
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "out.safetensors"
-            with atomic_write(path) as temporary:
-                _save_file(temporary, own, metadata)
-            with open(path, "rb") as file:
-                copy_to_stdout(file)
-        return
-    with atomic_write(Path(destination)) as temporary:
-        _save_file(temporary, own, metadata)
+    with binary_destination(str(destination)) as path:
+        _save_file(path, own, metadata)
 
 
 def _save_file(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -171,6 +195,8 @@ def refuse_existing(destination: str, force: bool) -> None:
         refuse_terminal()
     elif Path(destination).is_dir():
         raise ConfigError(f"{destination} is a folder", allowed="a file")
+    elif not Path(destination).parent.is_dir():  # said now, not after an hour of work
+        raise DataError(f"cannot write {destination}: No such file or directory")
     elif Path(destination).exists() and not force:
         raise ConfigError(f"{destination} exists", next_step="Choose another name, or replace it with --force.")
 

@@ -12,11 +12,12 @@ from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.observations import Observations
 from htfcli.engine.vision.image_set import ImageData
 from htfcli.files.artefacts import task_of, to_factorization, to_observations
+from htfcli.files.completion_file import SavedCompletion, to_completion
 from htfcli.files.container import Artefact
 from htfcli.files.image_files import image_facts, to_image_data
 from htfcli.files.inputs import open_input
 from htfcli.files.readers import Coordinates, Dense
-from htfcli.files.records import Records, load_records
+from htfcli.files.records import KINDS, Records, load_records
 
 Facts = dict[str, Any]
 
@@ -54,6 +55,8 @@ def _artefact(artefact: Artefact) -> Facts:
         return _factorization(to_factorization(artefact))
     if artefact.kind == "images":
         return _images(to_image_data(artefact))
+    if artefact.kind == "completion":
+        return _completion(to_completion(artefact))
     shapes = {name: list(shape) for name, (_, shape) in artefact.shapes().items()}
     if artefact.kind == "checkpoint":
         counter = "epoch" if "epochs" in artefact.config else "iteration"
@@ -101,6 +104,20 @@ def _images(data: ImageData) -> Facts:
     return facts
 
 
+def _completion(saved: SavedCompletion) -> Facts:
+    predictor = saved.completion.predictor
+    return {
+        **_factorization(predictor.model),
+        "kind": "completion",
+        "modes": [axis.name for axis in saved.axes],
+        "value": saved.value_name,
+        "mean": predictor.effects.mean,  # this and the effects are added to the factorization
+        "effects": bool(predictor.effects.by_mode),
+        "floor": predictor.floor,
+        "ensemble": len(saved.completion.ensemble),
+    }
+
+
 def _nodes(model: Factorization) -> list[Facts]:
     """The mode tree as a flat list, children before parents, the root last."""
     tree = model.tree
@@ -119,8 +136,7 @@ def _values(values: Tensor) -> Facts:
 def _records(run: Records) -> Facts:
     last = run.records[-1]
     numbers = {k: v for k, v in last.items() if isinstance(v, int | float)}
-    what = {"iteration": "a fit", "epoch": "a training", "locality": "a measurement of locality"}[run.kind]
-    return {"kind": f"records of {what}", "records": len(run.records), **numbers}
+    return {"kind": KINDS[run.kind], "records": len(run.records), **numbers}
 
 
 def _short(config: dict[str, Any]) -> str:

@@ -8,6 +8,8 @@ import shutil
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,19 +20,33 @@ from htfcli.engine.tensors.observations import Observations, Sample
 from htfcli.errors import ConfigError, DataError
 from htfcli.files import container
 from htfcli.files.artefacts import to_factorization, to_observations
+from htfcli.files.completion_file import factorization_in
 from htfcli.files.readers import READERS, Coordinates, Dense, read_foreign
 from htfcli.files.records import Records, load_records
 
 Opened = container.Artefact | Dense | Coordinates | Records
 
 
-def open_input(argument: str) -> Opened:
-    """Read a command's input.
+@dataclass(frozen=True)
+class Located:
+    """Where an input is: its path, what to call it in messages, and which array of an archive is meant."""
 
-    Args:
-        argument: a path, `archive#name` for one array of several, a run folder (its model), or `-`.
+    path: Path
+    name: str
+    key: str = ""
+
+    @property
+    def is_container(self) -> bool:
+        """Whether it is one of our files, by its suffix or, for an unknown one, by how it begins."""
+        suffix = self.path.suffix.lower()
+        return suffix == ".safetensors" or (suffix not in READERS and container.looks_like_one(self.path))
+
+
+def locate(argument: str) -> Located:
+    """Find a command's input: a path, `archive#name`, a run folder (its model), or `-`, which is read to its end.
+
     Raises:
-        DataError: if it does not exist or cannot be read.
+        DataError: if it does not exist.
     """
     name = "stdin" if argument == "-" else argument
     path = _spool_stdin() if argument == "-" else Path(argument)
@@ -38,17 +54,26 @@ def open_input(argument: str) -> Opened:
         path = path / "model.safetensors"
         if not path.exists():
             raise DataError(f"{name} has no model.safetensors", next_step="Is it a run folder, and did the run end?")
-    key = ""
-    if not path.exists():
-        plain, _, key = argument.rpartition("#")
-        path = Path(plain)
-        if not plain or not path.exists():
-            raise DataError(f"{name} does not exist")
-    if path.suffix == ".jsonl":
-        return load_records(str(path))
-    if path.suffix == ".safetensors" or (path.suffix.lower() not in READERS and container.looks_like_one(path)):
-        return container.read(path, name)
-    return read_foreign(path, name, key)
+    if path.exists():
+        return Located(path, name)
+    plain, _, key = argument.rpartition("#")
+    if not plain or not Path(plain).exists():
+        raise DataError(f"{name} does not exist")
+    return Located(Path(plain), name, key)
+
+
+def open_input(argument: str) -> Opened:
+    """Read a command's input, found by `locate`.
+
+    Raises:
+        DataError: if it does not exist or cannot be read.
+    """
+    located = locate(argument)
+    if located.path.suffix == ".jsonl":
+        return load_records(str(located.path))
+    if located.is_container:
+        return container.read(located.path, located.name)
+    return read_foreign(located.path, located.name, located.key)
 
 
 def load_observations(argument: str, dims: tuple[int, ...] | None = None) -> Observations:
@@ -70,11 +95,13 @@ def load_observations(argument: str, dims: tuple[int, ...] | None = None) -> Obs
     return to_observations(_artefact(opened, "observations"))
 
 
-def load_tensor(argument: str, dims: tuple[int, ...] | None = None) -> Factorization | Tensor:
+def load_tensor(
+    argument: str, dims: tuple[int, ...] | None = None, on_remark: Callable[[str], None] = lambda text: None
+) -> Factorization | Tensor:
     """A factorization, or a dense tensor whose entries are all known, from any input.
 
     Args:
-        argument: as for `open_input`. dims: of coordinate data.
+        argument: as for `open_input`. dims: of coordinate data. on_remark: told what the result leaves out.
     Raises:
         DataError: if entries are missing, with their number. ConfigError: if `dims` is given for other data.
     """
@@ -84,7 +111,10 @@ def load_tensor(argument: str, dims: tuple[int, ...] | None = None) -> Factoriza
         found, entries = opened.entries(dims)
         return Observations(found, entries).to_dense()
     if not isinstance(opened, Dense):
-        artefact = _artefact(opened, "factorization", "observations")
+        artefact = _artefact(opened, "factorization", "completion", "observations")
+        if artefact.kind == "completion":
+            on_remark(f"{artefact.name}: the factorization alone, without the mean or effects that are added to it")
+            return factorization_in(artefact)
         return to_factorization(artefact) if artefact.kind == "factorization" else to_observations(artefact).to_dense()
     dense = opened.values
     missing = int(torch.isnan(dense).sum())

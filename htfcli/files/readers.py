@@ -11,7 +11,7 @@ import gzip
 import io
 import zipfile
 import zlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -31,11 +31,14 @@ class Dense:
     """A dense tensor, NaN where an entry is missing.
 
     Args:
-        name: for messages. values: (d_0, ..., d_{N-1}) float64.
+        name: for messages. values: (d_0, ..., d_{N-1}) float64. dtype: what they are in the file, e.g. `int16`.
+        key: the name of the array in a file that names its arrays, or nothing.
     """
 
     name: str
     values: Tensor
+    dtype: str = "float64"
+    key: str = ""
 
     def entries(self) -> tuple[tuple[int, ...], Entries]:
         """Dimensions and the entries that are not missing."""
@@ -89,8 +92,8 @@ def read_foreign(path: Path, name: str, key: str = "") -> Dense | Coordinates:
     Raises:
         DataError: if it cannot be read as what its name says.
     """
-    suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
-    reader = READERS.get(suffix.lower())
+    suffix = suffix_of(path)
+    reader = READERS.get(suffix)
     if reader is None:
         raise DataError(
             f"{name} has a format that is not read",
@@ -105,6 +108,11 @@ def read_foreign(path: Path, name: str, key: str = "") -> Dense | Coordinates:
         raise DataError(f"{name} is truncated") from None
     except zlib.error as error:
         raise DataError(f"{name} is damaged: {error}") from None
+
+
+def suffix_of(path: Path) -> str:
+    """What says the format of a file, a key of `READERS` if it is one that is read."""
+    return ("".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix).lower()
 
 
 def read_mask(path: str) -> Tensor:
@@ -122,7 +130,7 @@ def read_mask(path: str) -> Tensor:
 # --- dense ------------------------------------------------------------------------------------------------------------
 
 
-def _dense(array: Any, name: str) -> Dense:
+def _dense(array: Any, name: str, key: str = "", dtype: str | None = None) -> Dense:
     array = np.asarray(array)
     if array.dtype.kind not in "biuf":
         raise DataError(f"{name} does not hold real numbers", got=f"type {array.dtype}", allowed="integers or floats")
@@ -135,12 +143,14 @@ def _dense(array: Any, name: str) -> Dense:
     if len(infinite):
         index = unravel(infinite[:1], values.shape)[0].tolist()
         raise DataError(f"{name} has an infinite value at {index}", next_step="Mark missing entries by NaN.")
-    return Dense(name, values)
+    return Dense(name, values, dtype or array.dtype.name, key)
 
 
-def _pick(arrays: dict[str, Any], key: str, name: str) -> Any:
+def _pick(arrays: Iterable[str], key: str, name: str) -> str:
+    """Which of the named arrays is meant."""
+    arrays = list(arrays)
     if key in arrays or (not key and len(arrays) == 1):
-        return arrays[key] if key else next(iter(arrays.values()))
+        return key or arrays[0]
     keys = ", ".join(sorted(arrays)) or "none"
     hint = f"Choose one: '{name}#KEY'." if arrays else ""
     raise DataError(f"{name}: which array is meant", got=key or f"{len(arrays)} arrays", allowed=keys, next_step=hint)
@@ -150,16 +160,16 @@ def _npy(path: Path, name: str, key: str) -> Dense:
     try:
         return _dense(np.load(path, allow_pickle=False), name)
     except ValueError as error:
-        raise DataError(f"{name} is not a readable .npy file: {_first_line(error)}") from None
+        raise DataError(f"{name} is not a readable .npy file: {first_line(error)}") from None
 
 
 def _npz(path: Path, name: str, key: str) -> Dense:
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            chosen = _pick({k: k for k in arrays.files}, key, name)
-            return _dense(arrays[chosen], name)
+            chosen = _pick(arrays.files, key, name)
+            return _dense(arrays[chosen], name, chosen)
     except (ValueError, zipfile.BadZipFile, KeyError) as error:
-        raise DataError(f"{name} is not a readable .npz file: {_first_line(error)}") from None
+        raise DataError(f"{name} is not a readable .npz file: {first_line(error)}") from None
 
 
 def _pt(path: Path, name: str, key: str) -> Dense:
@@ -168,24 +178,27 @@ def _pt(path: Path, name: str, key: str) -> Dense:
     except (OSError, MemoryError):
         raise
     except Exception as error:  # torch raises many kinds for files that are damaged or would run code
-        raise DataError(f"{name} is not a readable .pt file of plain tensors: {_first_line(error)}") from None
-    tensors = loaded if isinstance(loaded, dict) else {"tensor": loaded}
-    chosen = _pick({str(k): v for k, v in tensors.items() if isinstance(v, Tensor)}, key, name)
-    return _dense(chosen.detach().to_dense().double().numpy() if chosen.is_floating_point() else chosen.numpy(), name)
+        raise DataError(f"{name} is not a readable .pt file of plain tensors: {first_line(error)}") from None
+    tensors = {str(k): v for k, v in (loaded if isinstance(loaded, dict) else {"": loaded}).items()}
+    chosen = _pick([k for k, v in tensors.items() if isinstance(v, Tensor)], key, name)
+    tensor = tensors[chosen].detach()
+    array = tensor.to_dense().double().numpy() if tensor.is_floating_point() else tensor.numpy()
+    return _dense(array, name, chosen, str(tensor.dtype).removeprefix("torch."))
 
 
 def _mat(path: Path, name: str, key: str) -> Dense:
     try:
         from scipy.io import loadmat
     except ImportError:
-        raise _missing_library(".mat", "scipy") from None
+        raise missing_library(".mat", "scipy") from None
     try:
         loaded = loadmat(path)
     except (ValueError, NotImplementedError, TypeError) as error:
         raise DataError(
-            f"{name} is not a readable .mat file: {_first_line(error)}", next_step="Save it with -v7, not -v7.3."
+            f"{name} is not a readable .mat file: {first_line(error)}", next_step="Save it with -v7, not -v7.3."
         ) from None
-    return _dense(_pick({k: v for k, v in loaded.items() if not k.startswith("__")}, key, name), name)
+    chosen = _pick([k for k in loaded if not k.startswith("__")], key, name)
+    return _dense(loaded[chosen], name, chosen)
 
 
 # --- coordinates ------------------------------------------------------------------------------------------------------
@@ -228,7 +241,7 @@ def _text(path: Path, name: str, delimiter: str | None, first: int) -> Coordinat
         raise DataError(f"{name} is not a text file") from None
     except (ValueError, OverflowError) as error:
         raise _explain(path, name, delimiter, columns, has_names) or DataError(
-            f"{name} cannot be read: {_first_line(error)}"
+            f"{name} cannot be read: {first_line(error)}"
         ) from None
     index = torch.from_numpy(np.ascontiguousarray(table["index"])) - first
     value = torch.from_numpy(np.ascontiguousarray(table["value"]))
@@ -274,7 +287,7 @@ def _parquet(path: Path, name: str, key: str) -> Coordinates:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
-        raise _missing_library(".parquet", "pyarrow") from None
+        raise missing_library(".parquet", "pyarrow") from None
     try:
         table = pq.read_table(path)
         columns = [table.column(i) for i in range(table.num_columns)]
@@ -286,7 +299,7 @@ def _parquet(path: Path, name: str, key: str) -> Coordinates:
         index = np.stack([column.to_numpy().astype(np.int64) for column in columns[:-1]], axis=1)
         value = columns[-1].to_numpy().astype(np.float64)
     except (pa.ArrowException, ValueError) as error:
-        raise DataError(f"{name} is not a readable .parquet file: {_first_line(error)}") from None
+        raise DataError(f"{name} is not a readable .parquet file: {first_line(error)}") from None
     return Coordinates(name, torch.from_numpy(index), torch.from_numpy(value), lambda row: row + 1)
 
 
@@ -298,11 +311,11 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
-def _missing_library(suffix: str, library: str) -> DataError:
+def missing_library(suffix: str, library: str) -> DataError:
     return DataError(f"reading {suffix} files needs {library}", next_step="pip install 'htf[data]'.")
 
 

@@ -30,22 +30,37 @@ def finite(value: Any) -> Any:
     return [finite(item) for item in value] if isinstance(value, list) else value
 
 
-COUNTERS = {"iteration": "iteration", "epoch": "epoch", "locality": "distance"}  # by kind, the number that orders it
+KINDS = {  # records that are drawn
+    "iteration": "records of a fit",
+    "complete": "records of a completion",
+    "epoch": "records of a training",
+    "locality": "records of locality",
+}
+_COUNTERS = {"iteration": "iteration", "epoch": "epoch", "locality": "distance"}  # whole numbers they are drawn against
 
 
 @dataclass(frozen=True)
 class Records:
-    """Records of one kind of `COUNTERS` in order, under the name of their run."""
+    """Records of one run, in order.
+
+    Args:
+        name: of the run. records: all of one kind. folder: the run folder they come from, None for a file or stdin.
+    """
 
     name: str
     records: list[dict[str, Any]]
-    kind: str = "iteration"
+    folder: Path | None = None
+
+    @property
+    def kind(self) -> str:
+        """Key of `KINDS`."""
+        return str(self.records[0]["kind"])
 
 
 def load_records(argument: str) -> Records:
-    """Records of fits, trainings or locality from a run folder, a file of records, or stdin (`-`).
+    """Records of the first of the `KINDS` there is, from a run folder, a file of records, or stdin (`-`).
 
-    The first record that is one of these decides which. A last line cut off by a kill is left out.
+    A last line cut off by a kill is left out.
 
     Raises:
         DataError: if it does not exist, has no such records, or holds something else.
@@ -60,12 +75,13 @@ def load_records(argument: str) -> Records:
         if not file.exists():
             raise DataError(f"{argument} has no records", next_step="Name a run folder or a file of records.")
         records = [record for _, record in read_lines(file)]
-    known = [r for r in records if isinstance(r.get(COUNTERS.get(str(r.get("kind")), "")), int)]
-    if not known:
+    drawn = [r for r in records if r.get("kind") in KINDS]
+    drawn = [r for r in drawn if r["kind"] not in _COUNTERS or isinstance(r.get(_COUNTERS[r["kind"]]), int)]
+    if not drawn:
         kinds = ", ".join(sorted({str(r.get("kind")) for r in records})) or "nothing"
-        raise DataError(f"{argument} has no records of a fit", got=kinds, allowed="what htf fit prints and keeps")
-    kind = known[0]["kind"]
-    return Records(name, [r for r in known if r["kind"] == kind], kind)
+        raise DataError(f"{argument} has no records of a run", got=kinds, allowed=", ".join(KINDS))
+    one_kind = [r for r in drawn if r["kind"] == drawn[0]["kind"]]
+    return Records(name, one_kind, path if argument != "-" and path.is_dir() else None)
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -38,14 +38,14 @@ class RunFolder:
 
     Args:
         path: the folder; made if it is not there.
-        resume: continue what is there. force: replace what is there.
+        resume: continue what is there. force: replace what is there. resumable: whether the command can resume at all.
     Raises:
         ConfigError: if there is a run already and neither is said, or something that is not a run, or another process
             is at it, or there is nothing to resume.
         DataError: if the folder cannot be made.
     """
 
-    def __init__(self, path: str, *, resume: bool = False, force: bool = False) -> None:
+    def __init__(self, path: str, *, resume: bool = False, force: bool = False, resumable: bool = True) -> None:
         self.path = Path(path)
         self._records: IO[str] | None = None
         if resume and not (self.path / CHECKPOINT).exists():
@@ -56,7 +56,8 @@ class RunFolder:
             if visible and not visible & set(FILES):
                 raise ConfigError(f"{path} is there and is not a run folder", next_step="Choose another name.")
             if visible and not resume and not force:
-                advice = "Continue it with --resume, or replace it with --force."
+                other = "Continue it with --resume" if resumable else "Choose another name"
+                advice = f"{other}, or replace it with --force."
                 raise ConfigError(f"{path} holds a run", next_step=advice)
             self._lock = self._acquire()
             self._clear(FILES if force else ())
@@ -85,6 +86,13 @@ class RunFolder:
             with suppress(OSError):  # every record was flushed; a disk that is full has been reported
                 self._records.close()
         self._lock.close()
+
+    def discard(self) -> None:
+        """Remove what this run wrote, and the folder if there is nothing else in it."""
+        self._clear(FILES)
+        (self.path / ".lock").unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
 
     def __enter__(self) -> RunFolder:
         return self

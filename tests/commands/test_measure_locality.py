@@ -196,7 +196,7 @@ def test_pictures_of_factorizations(htf):
         "rank": 2,
         "effective_rank": 1.5,
     }
-    figure = plot_locality([Records("x", [record], "locality")])
+    figure = plot_locality([Records("x", [record])])
     assert [axes.get_title() for axes in figure.axes] == [
         "hierarchical tensor: rank",
         "hierarchical tensor: effective rank",
@@ -208,8 +208,11 @@ def test_what_cannot_be_drawn(htf, runs, tmp_path):
         json.dumps({"kind": "locality", "distance": 3, "model": "a", "measure": "x"}) + "\n"
     )
     done = htf("plot", "l.jsonl", "plain", "-o", "x.png")
-    assert (done.code, done.error) == (2, "records of one kind make a picture (got epoch and locality).")
+    assert (done.code, done.error) == (2, "runs of different kinds do not go into one figure (got epoch and locality).")
     done = htf("plot", "plain", "--what", "norms", "-o", "x.png")
-    assert (done.code, done.error) == (2, "--what is for records of fits (got records of kind epoch).")
+    assert (done.code, done.error) == (
+        2,
+        "--what, --node, --top, --log-x and --log-y are for other records (got epoch).",
+    )
     done = htf("plot", "l.jsonl", "-o", "x.png")
     assert (done.code, done.error) == (1, "the records have no measure of locality to plot.")

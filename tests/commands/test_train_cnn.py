@@ -274,6 +274,16 @@ def test_out_of_memory_says_what_to_lower(htf, monkeypatch):
     )
 
 
+@pytest.mark.slow
+def test_a_compiled_training_is_the_same(shell):
+    """By torch's default compiler, which takes a minute or two; the regularizer in its tangent formulation."""
+    options = " ".join(map(str, (*QUICK, *REG, "--dtype", "float64", "--epochs", 2)))
+    for name, flag in (("eager", ""), ("compiled", "--compile")):
+        done = shell(f"htf train-cnn {options} {flag} -o {name} -q", timeout=600)
+        assert done.code == 0, done.err
+    assert same_weights(shell.folder / "eager", shell.folder / "compiled", 1e-10)
+
+
 # --- processes --------------------------------------------------------------------------------------------------------
 
 

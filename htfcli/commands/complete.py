@@ -1,0 +1,82 @@
+"""`htf complete`: fill a tensor with holes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Optional
+
+import typer
+
+from htfcli.config.completion_run import CompletionRunConfig
+from htfcli.options import ForceOption, FormatOption, QuietOption, with_config
+
+app = typer.Typer(rich_markup_mode=None)
+
+EXAMPLES = """\b
+Examples:
+  htf complete experiments.csv --value response -o completed.csv
+  htf complete cube.npy --uncertainty std.npy -o - | htf measure-rank -"""
+
+
+@app.command(epilog=EXAMPLES)
+@with_config(CompletionRunConfig)
+def complete(
+    config: CompletionRunConfig,
+    data: Annotated[
+        Optional[str],
+        typer.Argument(metavar="DATA", help="Table or tensor with holes, or a fitted run; any format, - for stdin."),
+    ] = None,
+    output: Annotated[
+        Optional[str],
+        typer.Option("--output", "-o", metavar="FILE", help="Completed data in the format of DATA, or - for stdout."),
+    ] = None,
+    predict: Annotated[
+        Optional[str],
+        typer.Option("--predict", metavar="FILE", help="Table of the entries to predict (those missing in DATA)."),
+    ] = None,
+    uncertainty: Annotated[
+        Optional[str],
+        typer.Option("--uncertainty", metavar="FILE", help="Standard deviation of every prediction, laid out as FILE."),
+    ] = None,
+    run: Annotated[
+        Optional[str], typer.Option("--run", metavar="FOLDER", help="Run folder (FILE.run; none for -o -).")
+    ] = None,
+    force: ForceOption = False,
+    format: FormatOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Fill a tensor with holes, and say how far to trust it.
+
+    Mode tree, widths and centring are found by how well held-out observations are predicted. The fit is kept in a run
+    folder; htf complete FOLDER --predict uses it again.
+    """
+    from htfcli.console import RecordWriter, StopSignals, note, progress
+    from htfcli.experiments.complete_run import CompleteRun
+    from htfcli.experiments.completion_summary import headline, rows
+
+    job = CompleteRun(config, data, output, predict=predict, uncertainty=uncertainty, folder=run, force=force)
+    note(job.describe(), quiet)
+    with StopSignals() as stop, progress("complete", None, quiet) as show:
+        tried: list[dict[str, Any]] = []
+
+        def on_step(step: dict[str, Any]) -> None:
+            tried.append(step)
+            show(len(tried), progress_line(tried))
+
+        summary = job.run(on_step, lambda: stop.received)
+    for warning in summary.get("warnings", []):
+        note(f"Warning: {warning}", quiet)
+    if output == "-":
+        note(headline(summary), quiet)
+        return
+    writer = RecordWriter(format, lambda row: {k: v for k, v in row.items() if k != "kind"})
+    for record in rows(summary) if writer.format == "table" and summary["kind"] == "completion" else [summary]:
+        writer.write(record)
+    writer.close()
+
+
+def progress_line(tried: list[dict[str, Any]]) -> str:
+    """The stage of a search, the model that it tried last, the best held-out error so far."""
+    last = tried[-1]
+    errors = [error for step in tried if isinstance(error := step.get("held_out_error"), float) and error == error]
+    best = f", best held-out error {min(errors):.3g}" if errors else ""
+    return f"{last.get('stage', '')}, width {last.get('width', '?')}{best}"

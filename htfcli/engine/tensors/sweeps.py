@@ -1,0 +1,345 @@
+"""First and second order of a factorization at observed entries: residuals, Jacobian products, normal equations.
+
+The value at an entry is linear in every weight matrix by itself. With P_v the elementwise product of the children's
+vectors and S_v the derivative of the value with respect to E_v, one sweep up the mode tree gives E and P, one down S:
+
+    S_root = 1,   S_c = (S_v W^(v)T) * (product of the other children's E)   for every child c of v
+
+and the Jacobian with respect to W^(v) has rows P_v[i, :] (x) S_v[i, :] (at a leaf, P is a one-hot index). Everything is
+computed in blocks of entries, so memory is bounded whatever their number.
+
+Axes: `n` entries, `b` entries of a block, `p` parameters, `R` width, `d` mode dimension, `q` parameters above leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from htfcli.engine.tensors.factorization import Factorization
+from htfcli.engine.tensors.observations import Entries
+
+_BLOCK = 2**24  # numbers in the largest temporary of a block
+_AHEAD = 0.1  # of a step, at which its second derivative is taken
+_FUSED = 50  # multiplications of a matrix product that take as long as adding one number to a place of its own (CPU)
+
+Weights = Sequence[Tensor | None]
+
+
+@dataclass
+class Normal:
+    """Normal equations of a least-squares problem at some weights.
+
+    Args:
+        hessian: (p, p) J^T J. gradient: (p,) J^T r. loss: r^T r.
+    """
+
+    hessian: Tensor
+    gradient: Tensor
+    loss: float
+
+
+class Sweeps:
+    """Sums over entries of products of first derivatives.
+
+    Args:
+        model: its shape; its weights are not used.
+        entries: index (n, N) and value (n,), on the device and in the dtype to compute in.
+        weight: (n,) of every squared residual; None for ones.
+    """
+
+    def __init__(self, model: Factorization, entries: Entries, weight: Tensor | None = None) -> None:
+        self._model, self._tree = model, model.tree
+        self._columns = [entries.index[:, mode].contiguous() for mode in range(model.order)]
+        self.value, self.weight = entries.value, weight
+        shapes = [(0, 0) if w is None else (w.shape[0], w.shape[1]) for w in model.node_weights]
+        self.spans, start = [], 0  # (first parameter, rows, columns) of every node
+        for rows, columns in shapes:
+            self.spans.append((start, rows, columns))
+            start += rows * columns
+        self.p = start
+        self.leaf_p = sum(rows * columns for rows, columns in shapes[: model.order])
+        self.q = self.p - self.leaf_p
+        self._widths = [columns for _, columns in shapes]
+        leaf_width = sum(self._widths[: model.order])
+        self._dense = 2 * self.p**2 / _FUSED < leaf_width * (leaf_width / 2 + self.q) + 2 * self.q**2 / _FUSED
+
+    # --- sweeps -------------------------------------------------------------------------------------------------------
+
+    def blocks(self, per_entry: int) -> Iterator[slice]:
+        """The entries in blocks, `per_entry` numbers each."""
+        size = max(64, _BLOCK // max(per_entry, 1))
+        for start in range(0, len(self.value), size):
+            yield slice(start, min(start + size, len(self.value)))
+
+    def up(self, weights: Weights, block: slice) -> tuple[list[Tensor], list[Tensor | None]]:
+        """E (b, R_parent) of every node, and P (b, R) of every interior one."""
+        vectors: list[Tensor] = []
+        products: list[Tensor | None] = []
+        for node, children in enumerate(self._tree.children):
+            weight = weights[node]
+            if not children:
+                assert weight is not None
+                vectors.append(weight.index_select(0, self._columns[node][block]))
+                products.append(None)
+                continue
+            product = reduce(torch.mul, (vectors[c] for c in children))
+            products.append(product)
+            vectors.append(product.sum(1, keepdim=True) if weight is None else product @ weight)
+        return vectors, products
+
+    def down(self, weights: Weights, vectors: list[Tensor], seed: Tensor) -> list[Tensor]:
+        """S (b, R_parent) of every node, times the seed (b, 1) at the root."""
+        found: dict[int, Tensor] = {self._tree.root: seed}
+        for node in reversed(self._tree.interior):
+            children, weight = self._tree.children[node], weights[node]
+            width = vectors[children[0]].shape[1]
+            upstream = found[node].expand(-1, width) if weight is None else found[node] @ weight.t()
+            before = upstream  # times the children to the left
+            for child in children:
+                found[child] = before
+                before = before * vectors[child] if child != children[-1] else before
+            after: Tensor | None = None
+            for child in reversed(children):
+                if after is not None:
+                    found[child] = found[child] * after
+                after = vectors[child] if after is None else after * vectors[child]
+        return [found[node] for node in range(len(self._tree.children))]
+
+    @property
+    def _per_entry(self) -> int:
+        return 3 * sum(self._widths) + 1
+
+    def residuals(self, parameters: Tensor) -> Tensor:
+        """r = value of the model - value observed, (n,)."""
+        weights = self._model.views(parameters)
+        parts = [self.up(weights, block)[0][-1][:, 0] for block in self.blocks(self._per_entry)]
+        return torch.cat(parts).sub_(self.value)
+
+    def loss(self, parameters: Tensor) -> float:
+        """Sum of (weighted) squared residuals."""
+        residual = self.residuals(parameters)
+        return float(residual.square().mul_(1.0 if self.weight is None else self.weight).sum())
+
+    # --- normal equations ---------------------------------------------------------------------------------------------
+
+    def normal(self, parameters: Tensor) -> Normal:
+        """J^T J, J^T r and r^T r, by the cheaper of two ways.
+
+        Rows of J are mostly zeros, since an entry touches one row of each leaf matrix. Small leaves are written out
+        and multiplied (one fast matrix product); for large ones the products of the non-zero parts are added where
+        they belong.
+        """
+        hessian = parameters.new_zeros(self.p, self.p)
+        gradient = parameters.new_zeros(self.p)
+        sums = _LeafSums(self.spans[: self._model.order], self.q, parameters)
+        widest = max(self._widths[: self._model.order])
+        loss = 0.0
+        for block in self.blocks(self.p if self._dense else (widest + 1) * self.q + widest**2):
+            leaves, above, residual = self._jacobian(parameters, block)
+            loss += float(residual @ residual)
+            if self._dense:
+                jacobian = self._written_out(leaves, above, block)
+                hessian.addmm_(jacobian.t(), jacobian)
+                gradient.addmv_(jacobian.t(), residual)
+                continue
+            columns = [column[block] for column in self._columns]
+            sums.add(leaves, above, residual, columns, gradient)
+            hessian[self.leaf_p :, self.leaf_p :].addmm_(above.t(), above)
+            gradient[self.leaf_p :].addmv_(above.t(), residual)
+        if not self._dense:
+            sums.write(hessian)
+        return Normal(hessian, gradient, loss)
+
+    def _jacobian(self, parameters: Tensor, block: slice) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Weighted: per leaf the non-zero part of its rows (b, R), the rest of J (b, q), and the residual (b,)."""
+        weights = self._model.views(parameters)
+        vectors, products = self.up(weights, block)
+        root = torch.ones_like(vectors[-1])
+        if self.weight is not None:
+            root = self.weight[block].sqrt().unsqueeze(1)
+        residual = (vectors[-1][:, 0] - self.value[block]).mul_(root[:, 0])
+        slopes = self.down(weights, vectors, root)
+        above = [
+            (p.unsqueeze(2) * s.unsqueeze(1)).flatten(1)  # (b, R_v * R_parent)
+            for p, s, w in zip(products, slopes, weights, strict=True)
+            if p is not None and w is not None
+        ]
+        empty = residual.new_zeros(len(residual), 0)
+        return slopes[: self._model.order], torch.cat([empty, *above], 1), residual
+
+    def _written_out(self, leaves: list[Tensor], above: Tensor, block: slice) -> Tensor:
+        jacobian = above.new_zeros(len(above), self.p)
+        jacobian[:, self.leaf_p :] = above
+        entry = torch.arange(len(above), device=above.device)
+        for (start, rows, columns), column, slope in zip(self.spans, self._columns, leaves, strict=False):
+            part = jacobian[:, start : start + rows * columns].view(len(above), rows, columns)
+            part[entry, column[block]] = slope
+        return jacobian
+
+    # --- without the matrix -------------------------------------------------------------------------------------------
+
+    def gradient(self, parameters: Tensor) -> tuple[Tensor, float]:
+        """J^T r, (p,), and r^T r."""
+        weights, total, loss = self._model.views(parameters), torch.zeros_like(parameters), 0.0
+        for block in self.blocks(self._per_entry):
+            vectors, products = self.up(weights, block)
+            residual = vectors[-1] - self.value[block].unsqueeze(1)
+            weighted = residual if self.weight is None else residual * self.weight[block].unsqueeze(1)
+            loss += float((residual * weighted).sum())
+            self._add_transposed(total, weights, vectors, products, weighted, block)
+        return total, loss
+
+    def product(self, parameters: Tensor, direction: Tensor) -> Tensor:
+        """J^T J times a direction (p,)."""
+        weights, moved = self._model.views(parameters), self._model.views(direction)
+        total = torch.zeros_like(parameters)
+        for block in self.blocks(2 * self._per_entry):
+            vectors, products = self.up(weights, block)
+            tangent = self._tangent(weights, moved, vectors, products, block)
+            if self.weight is not None:
+                tangent = tangent * self.weight[block].unsqueeze(1)
+            self._add_transposed(total, weights, vectors, products, tangent, block)
+        return total
+
+    def curvature(self, parameters: Tensor, direction: Tensor) -> Tensor:
+        """J^T r'', r'' the second derivative of the residuals along a direction (p,), by a difference.
+
+        The value is a polynomial along a line, so that a coarse difference keeps nearly all digits that matter.
+        """
+        weights, moved = self._model.views(parameters), self._model.views(direction)
+        ahead = self._model.views(parameters.add(direction, alpha=_AHEAD))
+        total = torch.zeros_like(parameters)
+        for block in self.blocks(2 * self._per_entry):
+            vectors, products = self.up(weights, block)
+            slope = self._tangent(weights, moved, vectors, products, block)
+            change = self.up(ahead, block)[0][-1] - vectors[-1]
+            second = (change / _AHEAD - slope).mul_(2 / _AHEAD)
+            if self.weight is not None:
+                second.mul_(self.weight[block].unsqueeze(1))
+            self._add_transposed(total, weights, vectors, products, second, block)
+        return total
+
+    def _tangent(
+        self, weights: Weights, moved: Weights, vectors: list[Tensor], products: list[Tensor | None], block: slice
+    ) -> Tensor:
+        """J times a direction at a block, (b, 1)."""
+        tangents: list[Tensor] = []
+        for node, children in enumerate(self._tree.children):
+            weight, move, product = weights[node], moved[node], products[node]
+            if product is None:
+                assert move is not None
+                tangents.append(move.index_select(0, self._columns[node][block]))
+                continue
+            parts = []
+            for child in children:
+                others = [vectors[c] for c in children if c != child]
+                parts.append(reduce(torch.mul, others, tangents[child]))
+            change = sum(parts[1:], parts[0])
+            if weight is None or move is None:
+                tangents.append(change.sum(1, keepdim=True))
+            else:
+                tangents.append(change @ weight + product @ move)
+        return tangents[-1]
+
+    def _add_transposed(
+        self,
+        total: Tensor,
+        weights: Weights,
+        vectors: list[Tensor],
+        products: list[Tensor | None],
+        seed: Tensor,
+        block: slice,
+    ) -> None:
+        """Add J^T seed, seed (b, 1), into `total` (p,)."""
+        slopes = self.down(weights, vectors, seed)
+        for node, view in enumerate(self._model.views(total)):
+            product = products[node]
+            if view is None:
+                continue
+            if product is None:
+                view.index_add_(0, self._columns[node][block], slopes[node])
+            else:
+                view.addmm_(product.t(), slopes[node])
+
+    def diagonal_blocks(self, parameters: Tensor) -> list[Tensor]:
+        """Diagonal blocks of J^T J per node: a leaf's (d, R, R), one for each row; an interior node's (1, s, s)."""
+        weights = self._model.views(parameters)
+        found: list[Tensor] = []
+        for node, (_, rows, columns) in enumerate(self.spans):
+            size = columns if node < self._model.order else rows * columns
+            found.append(parameters.new_zeros(rows if node < self._model.order else 1, size, size))
+        widest = max(f.shape[1] for f in found)
+        for block in self.blocks(widest**2 + self._per_entry):
+            vectors, products = self.up(weights, block)
+            root = torch.ones_like(vectors[-1])
+            if self.weight is not None:
+                root = self.weight[block].sqrt().unsqueeze(1)
+            for node, slope in enumerate(self.down(weights, vectors, root)):
+                product = products[node]
+                if weights[node] is None:
+                    continue
+                if product is None:
+                    outer = (slope.unsqueeze(2) * slope.unsqueeze(1)).flatten(1)
+                    found[node].flatten(1).index_add_(0, self._columns[node][block], outer)
+                else:
+                    rows_of_j = (product.unsqueeze(2) * slope.unsqueeze(1)).flatten(1)
+                    found[node][0].addmm_(rows_of_j.t(), rows_of_j)
+        return found
+
+
+class _LeafSums:
+    """Blocks of J^T J that involve leaves, summed entry by entry where their indices say.
+
+    Args:
+        spans: (first parameter, d, R) of the leaves. q: parameters above the leaves. like: dtype and device.
+    """
+
+    def __init__(self, spans: list[tuple[int, int, int]], q: int, like: Tensor) -> None:
+        self._spans, self._q, self._like = spans, q, like
+        self._pairs: dict[tuple[int, int], Tensor] = {}
+        self._above: dict[int, Tensor] = {}
+
+    def add(
+        self, leaves: list[Tensor], above: Tensor, residual: Tensor, columns: list[Tensor], gradient: Tensor
+    ) -> None:
+        """One block of entries; the leaves' part of J^T r goes into `gradient`."""
+        for k, (start, d, width) in enumerate(self._spans):
+            view = gradient[start : start + d * width].view(d, width)
+            view.index_add_(0, columns[k], leaves[k] * residual.unsqueeze(1))
+            if self._q:
+                if k not in self._above:
+                    self._above[k] = self._like.new_zeros(d, width * self._q)
+                self._above[k].index_add_(0, columns[k], (leaves[k].unsqueeze(2) * above.unsqueeze(1)).flatten(1))
+            for other in range(k, len(self._spans)):
+                _, e, other_width = self._spans[other]
+                row = columns[k] if other == k else columns[k] * e + columns[other]
+                if (k, other) not in self._pairs:
+                    count = d if other == k else d * e
+                    self._pairs[k, other] = self._like.new_zeros(count, width * other_width)
+                outer = (leaves[k].unsqueeze(2) * leaves[other].unsqueeze(1)).flatten(1)
+                self._pairs[k, other].index_add_(0, row, outer)
+
+    def write(self, hessian: Tensor) -> None:
+        """Into their places of (p, p)."""
+        above = slice(hessian.shape[0] - self._q, None)
+        for k, total in self._above.items():
+            start, d, width = self._spans[k]
+            rows = slice(start, start + d * width)
+            hessian[rows, above] = total.view(d * width, self._q)
+            hessian[above, rows] = total.view(d * width, self._q).t()
+        for (k, other), total in self._pairs.items():
+            start, d, width = self._spans[k]
+            rows = slice(start, start + d * width)
+            if k == other:
+                hessian[rows, rows] = torch.block_diag(*total.view(d, width, width))  # type: ignore[no-untyped-call]
+                continue
+            first, e, other_width = self._spans[other]
+            columns = slice(first, first + e * other_width)
+            block = total.view(d, e, width, other_width).permute(0, 2, 1, 3).reshape(d * width, e * other_width)
+            hessian[rows, columns] = block
+            hessian[columns, rows] = block.t()

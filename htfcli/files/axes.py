@@ -1,0 +1,94 @@
+"""Modes as their owner knows them: the name of a column, and the labels that its indices stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+Number = int | float
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One mode of a tensor.
+
+    Args:
+        name: its column; its number where columns have no names. size: its dimension.
+        labels: what its indices are called, in their order; None where they are plain numbers, counted from `first`.
+    """
+
+    name: str
+    size: int
+    labels: tuple[str, ...] | None = None
+    first: int = 0
+
+    def label(self, index: int) -> str:
+        return str(index + self.first) if self.labels is None else self.labels[index]
+
+    def find(self, label: str) -> int | None:
+        """The index of a label, None if there is none; numbers are found by value, `1.0` where `1` is."""
+        number = as_number(label)
+        if self.labels is None:
+            whole = number is not None and (isinstance(number, int) or number.is_integer())
+            index = int(number) - self.first if whole and number is not None else -1
+            return index if 0 <= index < self.size else None
+        return self._index_of.get(label if self._numbers is None or number is None else number)
+
+    @cached_property
+    def _numbers(self) -> list[Number] | None:
+        """The labels as numbers, if all are."""
+        return _as_numbers(self.labels or ())
+
+    @cached_property
+    def _index_of(self) -> dict[str | Number, int]:
+        keys: Sequence[str | Number] = self._numbers or self.labels or ()
+        return {key: index for index, key in enumerate(keys)}
+
+    def place(self, index: int) -> str:
+        """An index in words."""
+        if self.labels is None and self.name.isdigit():
+            return f"mode {self.name}, index {self.label(index)}"
+        return f"column {self.name}, value '{self.label(index)}'"
+
+
+def axis_of(name: str, labels: Sequence[str]) -> tuple[Axis, list[int]]:
+    """The axis that has the given labels, and the index of each.
+
+    Numbers stand in numeric order, equal ones (`1` and `1.0`) are one index. Anything else stands in alphabetical
+    order, which is the order of time for ISO dates.
+
+    Args:
+        name: of the column. labels: as they were met, none twice.
+    """
+    keys: Sequence[str | Number] = _as_numbers(labels) or labels
+    text: dict[str | Number, str] = {}
+    for key, label in zip(keys, labels, strict=True):
+        text.setdefault(key, label)
+    ordered = sorted(text)
+    position = {key: index for index, key in enumerate(ordered)}
+    plain = all(text[key] == str(index) for index, key in enumerate(ordered))
+    axis = Axis(name, len(ordered), None if plain else tuple(text[key] for key in ordered))
+    return axis, [position[key] for key in keys]
+
+
+def plain_axes(dims: Sequence[int], first: int = 0) -> tuple[Axis, ...]:
+    """Modes without names and labels."""
+    return tuple(Axis(str(mode), size, None, first) for mode, size in enumerate(dims))
+
+
+def as_number(text: str) -> Number | None:
+    """The number a text stands for; whole ones of any length exactly. Python's `1_000` is not one."""
+    if "_" in text:
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return None
+
+
+def _as_numbers(labels: Sequence[str]) -> list[Number] | None:
+    numbers = [number for label in labels if (number := as_number(label)) is not None]
+    return numbers if len(numbers) == len(labels) else None

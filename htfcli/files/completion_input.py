@@ -1,0 +1,112 @@
+"""What `htf complete` is given: data to complete in any format, a fitted completion, a table of entries to predict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from htfcli.config.completion_run import CompletionRunConfig
+from htfcli.engine.tensors.factorization import DENSE_LIMIT
+from htfcli.engine.tensors.observations import Entries
+from htfcli.errors import ConfigError, DataError
+from htfcli.files import container
+from htfcli.files.artefacts import task_of, to_observations
+from htfcli.files.axes import Axis
+from htfcli.files.completion_file import SavedCompletion, to_completion
+from htfcli.files.container import Artefact
+from htfcli.files.dense_output import WRITERS, DenseTensor
+from htfcli.files.inputs import Located, locate
+from htfcli.files.readers import Dense, read_foreign, read_mask, suffix_of
+from htfcli.files.tables import TABLES, Table, read_queries, read_table
+
+Data = Table | DenseTensor
+
+
+def load_data(argument: str, config: CompletionRunConfig) -> Data | SavedCompletion:
+    """Data with holes, or a completion that was fitted before.
+
+    Args:
+        argument: as for `inputs.locate`. config: what is an index, a value and a hole.
+    Raises:
+        DataError: if it cannot be read. ConfigError: if the configuration speaks of what this input does not have.
+    """
+    located = locate(argument)
+    suffix = suffix_of(located.path)
+    if located.is_container:
+        artefact = container.read(located.path, located.name).expect("completion", "observations")
+        if artefact.kind == "completion":
+            return to_completion(artefact)
+        return _dense(_observed(artefact), ".npy", config)
+    if suffix not in TABLES:
+        dense = read_foreign(located.path, located.name, located.key)
+        assert isinstance(dense, Dense)  # every other format that is read is a table
+        return _dense(dense, suffix, config)
+    return _table(located, suffix, config)
+
+
+def _table(located: Located, suffix: str, config: CompletionRunConfig) -> Table:
+    if config.mask is not None:
+        raise ConfigError("--mask is for dense tensors; leave the value of a row empty", got=config.mask)
+    table = read_table(located.path, located.name, suffix, config.value, config.index)
+    if config.missing_value is not None:
+        table = table.without(config.missing_value)
+    if config.dims is None:
+        return table
+    if len(config.dims) != len(table.axes):
+        got, allowed = f"{len(config.dims)} dimensions", len(table.axes)
+        raise ConfigError(f"--dims does not match {located.name}", got=got, allowed=allowed)
+    first = 1 if suffix.startswith(".tns") else 0
+    return table.on([Axis(own.name, size, None, first) for own, size in zip(table.axes, config.dims, strict=True)])
+
+
+def _dense(dense: Dense, suffix: str, config: CompletionRunConfig) -> DenseTensor:
+    if wrong := config.changed("value", "index", "duplicates", "dims", "all"):
+        names = ", ".join(f"--{name}" for name in wrong)
+        raise ConfigError(f"{names}: for tables; this input is a dense tensor", got=dense.name)
+    tensor = DenseTensor(dense, suffix)
+    if config.missing_value is not None:
+        tensor = tensor.without(config.missing_value)
+    return tensor if config.mask is None else tensor.observed_at(read_mask(config.mask))
+
+
+def _observed(artefact: Artefact) -> Dense:
+    """The train entries of our own observations, as a dense tensor that is NaN elsewhere."""
+    observations = to_observations(artefact)
+    if not isinstance(observations.train, Entries):
+        got = task_of(observations.train)
+        raise DataError(f"{artefact.name} does not hold entries to complete", got=got, allowed="completion")
+    size = math.prod(observations.dims)
+    if size > DENSE_LIMIT:
+        raise DataError(
+            f"{artefact.name} is too large to be written out",
+            got=f"dimensions {list(observations.dims)}",
+            allowed=f"{DENSE_LIMIT:.2g} entries",
+            next_step="Fit a factorization to it instead: htf fit.",
+        )
+    values = torch.full(observations.dims, math.nan, dtype=torch.float64)
+    values[observations.train.index.unbind(1)] = observations.train.value
+    return Dense(artefact.name, values)
+
+
+def load_queries(argument: str, axes: Sequence[Axis], value_name: str) -> Table:
+    """A table of entries that are asked for.
+
+    Raises:
+        DataError: if it is not a table, or one that does not fit the axes.
+    """
+    located = locate(argument)
+    suffix = suffix_of(located.path)
+    if suffix not in TABLES:
+        got = suffix or "no suffix"
+        raise DataError(f"{located.name} is not a table of entries", got=got, allowed=", ".join(TABLES))
+    return read_queries(located.path, located.name, suffix, axes, value_name)
+
+
+def refuse_other_format(destination: str, data: Data) -> None:
+    """Raise ConfigError if a file's name says another format than the data have."""
+    asked, own = suffix_of(Path(destination)), data.suffix
+    if destination != "-" and asked != own and (asked in TABLES or asked in WRITERS):
+        raise ConfigError(f"{destination} is not in the format of {data.name}", got=asked, allowed=own)

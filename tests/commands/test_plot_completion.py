@@ -1,0 +1,141 @@
+"""Figures of completions, and that records are drawn by their kind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from htfcli.commands.plot import COMPLETION_NAMES
+from htfcli.engine.tensors.mode_tree import ModeTree
+from htfcli.experiments.completion_plots import PANELS, _places, plot_completions
+from htfcli.experiments.figures import FIGURES
+from htfcli.files.records import KINDS, load_records
+from tests.numbering import complete, number
+
+TITLES = {
+    "validation": "error by width (solid: held out)",
+    "tree": "mode tree: rank of every node",
+    "held-out": "held-out entries, $R^2$ = 0.9",
+}
+
+
+@pytest.fixture
+def runs(htf, tmp_path, monkeypatch):
+    monkeypatch.setattr("htfcli.experiments.complete_run.complete", complete)
+    (tmp_path / "a.csv").write_text("ligand,dose,v\nIL2,1,5\nIL15,2,6\n")
+    cube = np.arange(60.0).reshape(5, 3, 4)
+    cube[2, 1, 1] = cube[4, 0, 3] = np.nan
+    np.save(tmp_path / "cube.npy", cube)
+    for data, out in (("a.csv", "table"), ("cube.npy", "cube")):
+        assert htf("complete", data, "-o", out, "--run", f"{out}.run", "-q").code == 0
+    return cube
+
+
+def titles(figure):
+    return [axes.get_title() for axes in figure.axes if axes.get_title()]
+
+
+def test_panels(htf, runs):
+    assert titles(plot_completions([load_records("table.run")], list(PANELS))) == list(TITLES.values())
+    cube = titles(plot_completions([load_records("cube.run")], list(PANELS)))
+    slices = [t for at in (0, 1, 2) for t in (f"observed (mode 1, index {at})", "completed", "model - observed")]
+    assert cube == [*TITLES.values(), *slices]
+
+
+def test_curves_are_the_steps(htf, runs):
+    (axes,) = plot_completions([load_records("table.run")], ["validation"]).axes
+    curves = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
+    assert curves["(ligand, dose)"] == ([1, 2], [0.6, 0.2])
+    assert curves["(dose, ligand)"] == ([1], [0.7])
+    assert curves["chosen"] == ([1], [0.2])
+    assert axes.get_yscale() == "log"
+
+
+def test_slices_are_what_was_observed_and_what_is_predicted(htf, runs):
+    figure = plot_completions([load_records("cube.run")], ["slices"])
+    images = [np.ma.filled(axes.images[0].get_array(), np.nan) for axes in figure.axes if axes.images]
+    observed, completed, difference = images[:3]
+    at = int(titles(figure)[0].rpartition(" ")[2].rstrip(")"))
+    assert np.array_equal(observed, runs[:, at, :], equal_nan=True)
+    predicted = np.array([[number(i, at, k) for k in range(4)] for i in range(5)])
+    holes = np.isnan(observed)
+    assert np.allclose(completed, np.where(holes, predicted, observed))
+    assert np.allclose(difference[~holes], (predicted - observed)[~holes])
+    assert np.isnan(difference[holes]).all()
+
+
+def test_the_tree_is_drawn_over_its_leaves():
+    x, y = _places(ModeTree.from_nested([[0, 2], [3, 1]]))
+    assert x == [0, 3, 1, 2, 0.5, 2.5, 1.5]
+    assert y == [0, 0, 0, 0, 1, 1, 2]
+
+
+def test_pictures(htf, runs, tmp_path):
+    done = htf("plot", "cube.run", "table.run", "-o", "why.png")
+    assert (done.code, done.err) == (0, "wrote why.png\n")
+    image = Image.open(tmp_path / "why.png").convert("L")
+    assert image.size[0] > 1500
+    assert image.getextrema() == (0, 255)
+    for name in ("x.svg", "y.svg"):
+        assert htf("plot", "cube.run", "--what", "tree", "--what", "slices", "-o", name).code == 0
+    assert (tmp_path / "x.svg").read_bytes() == (tmp_path / "y.svg").read_bytes()
+
+
+def test_records_alone_have_the_curve(htf, runs, tmp_path):
+    assert titles(plot_completions([load_records("table.run/records.jsonl")], list(PANELS))) == [TITLES["validation"]]
+    (tmp_path / "table.run/summary.json").unlink()  # as after an interruption
+    assert titles(plot_completions([load_records("table.run")], list(PANELS))) == [TITLES["validation"]]
+
+
+def test_a_report_that_says_little(htf, runs, tmp_path):
+    path = tmp_path / "table.run/summary.json"
+    summary = json.loads(path.read_text())
+    for key in ("held_out", "r2", "effective_rank"):
+        del summary[key]
+    path.write_text(json.dumps(summary))
+    assert titles(plot_completions([load_records("table.run")], list(PANELS))) == list(TITLES.values())[:2]
+
+
+def test_a_tree_with_many_modes(htf, tmp_path, monkeypatch):
+    monkeypatch.setattr("htfcli.experiments.complete_run.complete", complete)
+    rows = np.random.default_rng(0).integers(0, 2, (30, 14))
+    (tmp_path / "a.csv").write_text(
+        "".join(",".join(map(str, row)) + ",1\n" for row in np.unique(rows, axis=0)) + ",".join("01" * 7) + ",\n"
+    )
+    done = htf("complete", "a.csv", "-o", "b.csv", "-q", "--format", "table")
+    assert "at 26 nodes (htf measure-rank lists them)" in done.out
+    assert htf("plot", "b.csv.run", "-o", "b.png").code == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        ("table.run --what trees", 2, "unknown quantity to plot (got trees, allowed validation, tree, held-out, slices). Did you mean tree?"),
+        ("table.run --node 0,1", 2, "--node, --top, --log-x and --log-y are for records of fits (allowed --what)."),
+        ("table.run --what slices", 1, "table.run has nothing to draw of this (got slices, allowed a finished run)."),
+        ("odd.jsonl", 1, "odd.jsonl has no records of a run (got iteration, allowed iteration, complete, epoch, locality)."),
+        ("broken", 1, "broken/summary.json is damaged: it is not JSON."),
+        ("table.run fit", 2, "runs of different kinds do not go into one figure (got complete and iteration)."),
+    ],
+)  # fmt: skip
+def test_bad_usage(htf, runs, tmp_path, args, code, message):
+    (tmp_path / "odd.jsonl").write_text('{"kind": "iteration"}\n')
+    shutil.copytree(tmp_path / "table.run", tmp_path / "broken")
+    (tmp_path / "broken/summary.json").write_text("{")
+    (tmp_path / "fit").mkdir()
+    (tmp_path / "fit/records.jsonl").write_text('{"kind": "iteration", "iteration": 0}\n')
+    done = htf("plot", *args.split(), "-o", "x.png")
+    assert (done.code, done.error) == (code, message)
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_every_kind_has_a_figure():
+    assert set(FIGURES) == set(KINDS)
+
+
+def test_help_names_the_panels():
+    assert tuple(PANELS) == COMPLETION_NAMES
