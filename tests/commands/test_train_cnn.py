@@ -262,6 +262,14 @@ def test_a_learning_rate_that_diverges(htf):
     assert done.error.endswith("Lower --lr (now 1e+30).")
 
 
+def test_a_last_step_that_breaks_the_weights_is_not_saved(htf, tmp_path):
+    """One step an epoch: its loss is sound, the weights after it are not."""
+    done = htf("train-cnn", *QUICK, "--batch-size", 90, "--lr", 1e39, "-o", "r", "-q")
+    assert done.code == 1
+    assert done.error.startswith("training diverged in epoch 1 (got weights that are not finite, task loss ")
+    assert not (tmp_path / "r/checkpoint.safetensors").exists()
+
+
 def test_out_of_memory_says_what_to_lower(htf, monkeypatch):
     def exhausted(self, rows):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
