@@ -50,6 +50,13 @@ def test_runs_are_measured_on_their_own_images(htf, runs):
     assert htf("measure-locality", *runs, *FEW).out == done.out
 
 
+def test_models_of_one_name_keep_their_folders(htf, runs, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "plain").rename(tmp_path / "other" / "reg")
+    records = htf("measure-locality", "reg", "other/reg", *FEW, "--distance", 4).records
+    assert list(dict.fromkeys(r["model"] for r in records)) == ["reg", "other/reg"]
+
+
 def test_patches_and_distances_of_ones_choice(htf, runs):
     done = htf("measure-locality", "plain", *FEW, "--patch-size", 2, "--distance", "0,5,7")
     assert [(r["measure"], r["distance"]) for r in done.records[:-1]] == [("patches", d) for d in (0, 5, 7)]

@@ -264,7 +264,7 @@ def test_a_learning_rate_that_diverges(htf):
 
 def test_a_last_step_that_breaks_the_weights_is_not_saved(htf, tmp_path):
     """One step an epoch: its loss is sound, the weights after it are not."""
-    done = htf("train-cnn", *QUICK, "--batch-size", 90, "--lr", 1e39, "-o", "r", "-q")
+    done = htf("train-cnn", *QUICK, "--batch-size", 90, "--lr", 1e20, "--weight-decay", 1e30, "-o", "r", "-q")
     assert done.code == 1
     assert done.error.startswith("training diverged in epoch 1 (got weights that are not finite, task loss ")
     assert not (tmp_path / "r/checkpoint.safetensors").exists()
