@@ -317,6 +317,27 @@ def test_two_processes_do_what_one_does(htf, shell, tmp_path, options):
     assert "2 processes" in done.stderr
 
 
+def test_processes_that_are_stopped_save_one_state(shell):
+    """SIGTERM to torchrun reaches all of them at different moments; they agree on a step, and none breaks the others."""
+    args = [*map(str, (*QUICK, *REG, "--epochs", 100000))]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "htfcli"]
+    process = subprocess.Popen([*command, "train-cnn", *args, "-o", "r"], cwd=shell.folder, env=shell.environment,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
+    records = shell.folder / "r" / "records.jsonl"
+    for _ in range(600):
+        time.sleep(0.1)
+        if records.exists() and records.stat().st_size:
+            break
+    process.send_signal(signal.SIGTERM)
+    said = [line for line in process.communicate(timeout=90)[1].decode().splitlines() if line.startswith("Error")]
+    assert len(said) == 1, said
+    assert said[0].startswith("Error: interrupted in epoch ")
+    assert said[0].endswith("; the state is saved, continue with: htf train-cnn --resume -o r.")
+    counters = read(shell.folder / "r/checkpoint.safetensors").tensors()["counters"]
+    done = shell(f"htf train-cnn --resume -o r --epochs {int(counters[0]) + 1} -q")
+    assert done.code == 0, done.err
+
+
 # --- bad usage --------------------------------------------------------------------------------------------------------
 
 
