@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from htfcli.experiments.network_plots import plot_locality, plot_training
 from htfcli.files.records import Records, load_records
-from tests.commands.test_train_cnn import NET, NETWORKS_MODULE, QUICK, REG
+from tests.commands.test_train_cnn import NETWORKS_MODULE, QUICK, REG
 
 FEW = ("--pairs", 4, "--samples", 8, "--table", 4)
 
@@ -146,16 +146,6 @@ def test_bad_usage(htf, runs, args, code, message):
     done = htf("measure-locality", *args.split())
     assert (done.code, done.error) == (code, message)
     assert done.out == ""
-
-
-def test_networks_trained_on_a_pipe_need_images(shell):
-    options = " ".join(map(str, NET))
-    done = shell(
-        "htf generate is-same-class --source digits --height 8 --width 24 --train 40 --test 20 -o - | "
-        f"htf train-cnn - {options} --epochs 1 -o r -q > /dev/null && htf measure-locality r"
-    )
-    assert done.code == 2
-    assert done.err.splitlines()[-1] == "Error: r was trained on images from a pipe. Name them with --data."
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------

@@ -118,15 +118,15 @@ def test_perfect_train_accuracy_stops(htf, tmp_path):
 
 
 def test_data_from_a_file_and_a_pipe(htf, shell):
+    pairs = "is-same-class --source digits --distance 4 --height 8 --width 24 --train 60 --test 40"
     options = " ".join(map(str, NET))
-    shell(
-        "htf generate is-same-class --source digits --distance 4 --height 8 --width 24 --train 60 --test 40 -o p.safetensors"
-    )
-    done = shell(f"htf train-cnn p.safetensors {options} -o a -q")
+    htf("generate", *pairs.split(), "-o", "p.safetensors")
+    done = htf("train-cnn", "p.safetensors", *NET, "-o", "a", "-q")
     assert done.code == 0, done.err
-    piped = shell(f"cat p.safetensors | htf train-cnn - {options} -o b -q")
+    piped = shell(f"htf generate {pairs} -q -o - | htf train-cnn - {options} -o b -q && htf measure-locality b")
+    assert (piped.code, piped.error) == (2, "b was trained on images from a pipe. Name them with --data.")
     assert without_speed(piped.records) == without_speed(done.records)
-    onward = shell(f"htf train-cnn p.safetensors {options} -o - | htf inspect - | jq -r .kind")
+    onward = shell(f"htf train-cnn --task {pairs} {options} --epochs 1 -q -o - | htf inspect - | jq -r .kind")
     assert onward.out == "cnn\n"
 
 
