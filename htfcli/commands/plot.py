@@ -57,11 +57,12 @@ def plot(
     force: ForceOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Draw the records of fits and completions.
+    """Draw the records of fits, completions, trainings and locality.
 
     Of fits: local component norms, singular values, effective ranks, losses and errors against iterations. One run is
     a grid of panels, several are one column each. Unless --node says otherwise the largest nodes are shown.
     Of completions: held-out error by width, the mode tree with its ranks, held-out entries predicted, slices.
+    Of trainings: accuracies and losses by epoch. Of locality: every measure by distance. One colour a network.
     """
     from htfcli.config.base import parse_mode_sets
     from htfcli.console import note
@@ -77,7 +78,7 @@ def plot(
     kind = kind_of(output)
     refuse_existing(output, force)
     loaded = [load_records(argument) for argument in runs]
-    figure = draw(loaded, Wishes(what, nodes, top, log_x, log_y))
+    figure = draw(loaded, Wishes(what, tuple(nodes), top, log_x, log_y))
     write_bytes(output, render(figure, kind))
     if output != "-":
         note(f"wrote {output}", quiet)
