@@ -33,6 +33,7 @@ WORK = (
     1.5e10  # of a search: about 20 s of one core; counted, not timed, so that a seed gives the same result everywhere
 )
 _STEPS = 12  # at each ridge
+_FINISH_STEPS = 48
 _SLOW = 3e-3
 _SATURATED = 0.99  # a smaller ridge that leaves the train error above this times the last one changes nothing
 _MORE = 8  # further rounds at the last ridge
@@ -320,7 +321,7 @@ class _Path:
             solver = make_solver(candidate, self._split.train, ridge * self._n, self._split.loss)
             solver.run(_STEPS, slow=1e-2, patience=2)
             solver.set_ridge(0.0)
-            solver.run(30, tolerance=(1e-14 * self._norm) ** 2, slow=1e-2)
+            solver.run(_FINISH_STEPS, tolerance=(1e-14 * self._norm) ** 2, slow=1e-2)
             self.work += solver.iterations * solver.work
             train_error, error = math.sqrt(solver.loss) / self._norm, self._split.error(candidate)
             if error < EXACT:
