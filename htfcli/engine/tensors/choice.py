@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from htfcli.engine.tensors.alternating import make_solver
 from htfcli.engine.tensors.factorization import Factorization
-from htfcli.engine.tensors.search import Split, Trial
+from htfcli.engine.tensors.search import Split, Trial, penalty
 
 FINALISTS = 3
 _NEAR = 1.1  # a finalist's held-out error is under this times the best
@@ -69,7 +69,7 @@ def follow(trial: Trial, ridge: float, splits: list[Split]) -> Choice:
     models = []
     for split in splits:
         model = trial.model.to()
-        make_solver(model, split.train, ridge * len(split.train), split.loss).run(
+        make_solver(model, split.train, penalty(ridge, model, len(split.train)), split.loss).run(
             _FOLLOW_STEPS, tolerance=_EXACT * len(split.train)
         )
         models.append(model)
@@ -101,10 +101,10 @@ def _judge(trial: Trial, splits: list[Split]) -> Choice:
     models: list[list[Factorization]] = [[] for _ in ridges]
     for number, split in enumerate(splits):
         model, n = trial.model.to(), len(split.train)
-        solver = make_solver(model, split.train, ridges[0] * n, split.loss)
+        solver = make_solver(model, split.train, penalty(ridges[0], model, n), split.loss)
         solver.run(_FRESH_STEPS if number else _STEPS)
         for at, ridge in enumerate(ridges):
-            solver.set_ridge(ridge * n)
+            solver.set_ridge(penalty(ridge, model, n))
             solver.run(_STEPS)
             errors[at].append(split.error(model))
             models[at].append(model.to())

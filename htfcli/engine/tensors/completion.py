@@ -27,7 +27,7 @@ from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.tensors.mode_tree import ModeTree
 from htfcli.engine.tensors.observations import Entries, split
 from htfcli.engine.tensors.ranks import FactoredSpectra
-from htfcli.engine.tensors.search import EXACT, WORK, Race, Split, Trial, size_of
+from htfcli.engine.tensors.search import EXACT, WORK, Race, Split, Trial, penalty, size_of
 from htfcli.engine.tensors.tree_search import candidate_trees, paired_tree, text_of
 from htfcli.engine.tensors.trust import doubts_of_data, doubts_of_error, is_wild, unobserved, wildness
 from htfcli.engine.training.device import choose_device
@@ -258,7 +258,7 @@ class _Completing:
         """The chosen model fitted to all observations, and its train error."""
         everything = self._without(self._scaled, effects)
         model = choice.models[0].to()
-        solver = make_solver(model, everything, choice.ridge * len(everything), self._config.loss)
+        solver = make_solver(model, everything, penalty(choice.ridge, model, len(everything)), self._config.loss)
         solver.run(_REFIT_STEPS if len(everything) <= _LARGE else 1, tolerance=1e-28 * len(everything))
         norm = size_of(self._scaled.value, self._config.loss)
         residual = model.values(everything.index) - everything.value

@@ -25,7 +25,7 @@ from htfcli.engine.tensors.observations import Entries
 from htfcli.engine.tensors.starts import STARTS, grown, needed_widths, pruned
 
 EXACT = 1e-7  # held-out relative error at which there is nothing left to search
-RIDGES = (3e-4, 3e-5, 3e-6, 3e-7, 3e-8)  # per observation, for values of root mean square one
+RIDGES = (3e-4, 3e-5, 3e-6, 3e-7, 3e-8)  # see `penalty`; for values of root mean square one
 _LOW_RIDGE = 1e-5  # where a start around one, or one that has grown, begins: a stronger one makes components the same
 _UP = 3.16
 _NEARLY = 1e-2  # train error at which an exact solution is looked for
@@ -105,6 +105,16 @@ class Split:
 def size_of(values: Tensor, loss: str = "l2") -> float:
     """Euclidean norm, or for a robust loss the sum of absolute values."""
     return float(torch.linalg.vector_norm(values, 2 if loss == "l2" else 1))
+
+
+def penalty(ridge: float, model: Factorization, count: int) -> float:
+    """What a solver adds for each squared weight, from a ridge in units that mean the same for tensors of any size.
+
+    With entries of order one, balanced weight vectors have squared norms that grow like the mode dimensions; their
+    geometric mean, over ten, is divided out. It grows with the number of observations, as the loss does.
+    """
+    mean = math.exp(sum(map(math.log, model.dims)) / model.order)
+    return ridge * count * 10 / mean
 
 
 @dataclass
@@ -236,7 +246,7 @@ def fit_path(
     a solution does, and the way back up keeps the solution found.
 
     Args:
-        model: where to begin. split: what is fitted and what judges. first: the ridge to begin with, per observation.
+        model: where to begin. split: what is fitted and what judges. first: the ridge to begin with, see `penalty`.
         budget: work after which to stop where it is.
     Returns: the trial at the ridge with the smallest held-out error, and the work done (see `Sweeps.work`).
     """
@@ -255,7 +265,7 @@ class _Path:
         self._split, self._n = split, len(split.train.value)
         self._norm = math.sqrt(float(split.train.value.square().sum())) or 1.0
         self._ridges = [first] + [r for r in RIDGES if r < 0.9 * first]
-        self.solver = make_solver(model, split.train, first * self._n, split.loss)
+        self.solver = make_solver(model, split.train, penalty(first, model, self._n), split.loss)
         self.exact: Trial | None = None
         self.best = self._trial(first)
 
@@ -264,7 +274,7 @@ class _Path:
         return Trial("", "", 0, model, ridge, math.sqrt(self.solver.loss) / self._norm, self._split.error(model))
 
     def _fit(self, ridge: float) -> Trial:
-        self.solver.set_ridge(ridge * self._n)
+        self.solver.set_ridge(penalty(ridge, self.solver.model, self._n))
         before = self.solver.iterations
         self.solver.run(_STEPS, slow=_SLOW, patience=3)
         self.work += (self.solver.iterations - before) * self.solver.work
@@ -318,7 +328,7 @@ class _Path:
         generator = torch.Generator().manual_seed(0)
         candidate = pruned(trial.model, needed_widths(trial.model, 10 * trial.train_error))
         for ridge in (trial.ridge, 0.0, 0.0):
-            solver = make_solver(candidate, self._split.train, ridge * self._n, self._split.loss)
+            solver = make_solver(candidate, self._split.train, penalty(ridge, candidate, self._n), self._split.loss)
             solver.run(_STEPS, slow=1e-2, patience=2)
             solver.set_ridge(0.0)
             solver.run(_FINISH_STEPS, tolerance=(1e-14 * self._norm) ** 2, slow=1e-2)
