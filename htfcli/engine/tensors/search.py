@@ -25,7 +25,7 @@ from htfcli.engine.tensors.observations import Entries
 from htfcli.engine.tensors.starts import STARTS, grown, needed_widths, pruned
 
 EXACT = 1e-7  # held-out relative error at which there is nothing left to search
-RIDGES = (3e-4, 3e-5, 3e-6, 3e-7, 3e-8)  # see `penalty`; for values of root mean square one
+RIDGES = (2e-4, 2e-5, 2e-6, 2e-7, 2e-8)  # see `penalty`; for values of root mean square one
 _LOW_RIDGE = 1e-5  # where a start around one, or one that has grown, begins: a stronger one makes components the same
 _UP = 3.16
 _NEARLY = 1e-2  # train error at which an exact solution is looked for
@@ -34,6 +34,8 @@ WORK = (
 )
 _STEPS = 12  # at each ridge
 _FINISH_STEPS = 48
+_ROUNDS = 4
+_EXACT_TRAIN = 1e-12  # train error that is as small as it gets
 _SLOW = 3e-3
 _SATURATED = 0.99  # a smaller ridge that leaves the train error above this times the last one changes nothing
 _MORE = 8  # further rounds at the last ridge
@@ -110,11 +112,12 @@ def size_of(values: Tensor, loss: str = "l2") -> float:
 def penalty(ridge: float, model: Factorization, count: int) -> float:
     """What a solver adds for each squared weight, from a ridge in units that mean the same for tensors of any size.
 
-    With entries of order one, balanced weight vectors have squared norms that grow like the mode dimensions; their
-    geometric mean, over ten, is divided out. It grows with the number of observations, as the loss does.
+    With entries of order one, balanced weight vectors have squared norms that grow like the mode dimensions, and so
+    does what a ridge costs; how strong the first ridge of a path has to be grows less. The root of the dimensions'
+    geometric mean served both from 4 to 60. The penalty grows with the number of observations, as the loss does.
     """
     mean = math.exp(sum(map(math.log, model.dims)) / model.order)
-    return ridge * count * 10 / mean
+    return ridge * count * math.sqrt(10 / mean)
 
 
 @dataclass
@@ -320,23 +323,34 @@ class _Path:
             in_vain = in_vain + 1 if self.best is best else 0
 
     def _finish(self, trial: Trial) -> None:
-        """Look for the exact solution that a model is close to.
+        """Look for the exact solution that a model is close to: prune, solve, grow, solve, and again while that helps.
 
-        What the model does not need is pruned, which lets Newton's method do the rest; where that is too little,
-        because the last components are weaker than the error so far, new ones are grown.
+        What the model does not need is pruned, so that Newton's method converges quadratically; where that was too
+        much, because the last components are weaker than the error so far, new ones are grown.
         """
         generator = torch.Generator().manual_seed(0)
-        candidate = pruned(trial.model, needed_widths(trial.model, 10 * trial.train_error))
-        for ridge in (trial.ridge, 0.0, 0.0):
-            solver = make_solver(candidate, self._split.train, penalty(ridge, candidate, self._n), self._split.loss)
-            solver.run(_STEPS, slow=1e-2, patience=2)
-            solver.set_ridge(0.0)
-            solver.run(_FINISH_STEPS, tolerance=(1e-14 * self._norm) ** 2, slow=1e-2)
-            self.work += solver.iterations * solver.work
-            train_error, error = math.sqrt(solver.loss) / self._norm, self._split.error(candidate)
-            if error < EXACT:
-                self.exact = Trial("", "", 0, candidate, 0.0, train_error, error)
-            widths = {v: min(w + 1, trial.model.widths[v]) for v, w in candidate.widths.items()}
-            if error < EXACT or train_error > 10 * trial.train_error or widths == candidate.widths:
-                return
-            candidate = grown(candidate, widths, generator, train_error ** (1 / 3))
+        model, error = trial.model, trial.train_error
+        for _ in range(_ROUNDS):
+            before = error
+            narrow = pruned(model, needed_widths(model, 10 * error))
+            reached = self._solved(narrow, trial.ridge)
+            if reached > _EXACT_TRAIN:
+                widths = {v: min(w + 1, trial.model.widths[v]) for v, w in narrow.widths.items()}
+                narrow = grown(narrow, widths, generator, min(reached, 1.0) ** (1 / 3))
+                reached = self._solved(narrow, 0.0)
+            if reached < error:
+                model, error = narrow, reached
+            if error <= _EXACT_TRAIN or error > 0.3 * before:
+                break
+        held_out_error = self._split.error(model)
+        if held_out_error < EXACT:
+            self.exact = Trial("", "", 0, model, 0.0, error, held_out_error)
+
+    def _solved(self, model: Factorization, ridge: float) -> float:
+        """Solve from where a model is, in the end without a ridge; its train error."""
+        solver = make_solver(model, self._split.train, penalty(ridge, model, self._n), self._split.loss)
+        solver.run(_STEPS if ridge else 0, slow=1e-2, patience=2)
+        solver.set_ridge(0.0)
+        solver.run(_FINISH_STEPS, tolerance=(1e-14 * self._norm) ** 2, slow=1e-2)
+        self.work += solver.iterations * solver.work
+        return math.sqrt(solver.loss) / self._norm
