@@ -103,9 +103,7 @@ class LevenbergMarquardt:
 
         The weights of a robust loss are set anew before.
         """
-        if self._robust is not None:
-            self._sweeps.weight = robust_weights(self._sweeps.residuals(self.model.parameters), self._robust)
-            self.refresh()
+        self.reweight()
         calm, last = 0, self.iterations + iterations
         while self.iterations < last and not self.stalled and self.loss > tolerance:
             before = self.objective
@@ -113,6 +111,24 @@ class LevenbergMarquardt:
                 calm = calm + 1 if before - self.objective < slow * before else 0
                 if calm >= patience:
                     return
+
+    def reweight(self) -> None:
+        """Set the weights of a robust loss by the residuals of now; nothing for l2."""
+        if self._robust is not None:
+            self._sweeps.weight = robust_weights(self._sweeps.residuals(self.model.parameters), self._robust)
+            self.refresh()
+
+    @property
+    def damping(self) -> Tensor:
+        """What decides the next step beside the weights: mu, its growth, and whether the run has stalled, (3,)."""
+        return torch.tensor([self._mu, self._growth, self.stalled], dtype=torch.float64)
+
+    def restore(self, parameters: Tensor, damping: Tensor) -> None:
+        """Go on from weights (p,) and `damping` of another time."""
+        self.model.parameters.copy_(parameters)
+        self._mu, self._growth, self.stalled = float(damping[0]), float(damping[1]), bool(damping[2])
+        self.refresh()
+        self.reweight()
 
     # --- one step -----------------------------------------------------------------------------------------------------
 
