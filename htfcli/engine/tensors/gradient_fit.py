@@ -27,6 +27,7 @@ from htfcli.errors import ConfigError, DataError, RunError
 
 DEFAULT_WIDTH = 32
 DEFAULT_START = {"gradient": 1e-4, "second-order": 1.0}  # rms of the entries at the start; fitted values' is about 1
+_OTHER = 0x5EC0D  # turns a seed into another one
 _EXPLODED = 1e6  # a loss this many times the first one (or 1) has exploded
 
 
@@ -48,7 +49,8 @@ def build_model(config: FitConfig, dims: tuple[int, ...], device: torch.device) 
         tree = tree_of(config.tree, len(dims), config.arity)
         widths = DEFAULT_WIDTH if config.width is None else config.width
         model = HierarchicalTensorFactorization(dims, widths, tree, dtype=dtype, device=device)
-    generator = torch.Generator().manual_seed(config.seed)
+    # A target of the same seed and widths has the very weights that this seed draws: long steps would land on them.
+    generator = torch.Generator().manual_seed(config.seed if config.solver == "gradient" else config.seed ^ _OTHER)
     std = model.gaussian_std(DEFAULT_START[config.solver]) if config.init_std is None else config.init_std
     if config.init == "balanced":
         init_balanced(model, std, generator)
