@@ -185,7 +185,7 @@ class _Completing:
             return first, race.trials
         found, lowest = (first, race.trials), _CENTRE_GAIN * best.held_out_error
         for centre in ("mean", "modes"):
-            race = self._race(part, centre, {best.tree: race.trees[best.tree]}, best.width or self._config.width)
+            race = self._race(part, centre, {best.tree: race.trees[best.tree]}, self._config.width or best.width)
             error = race.run(lambda trial: {}).held_out_error
             if error < lowest:
                 found, lowest = (centre, race.trials), error
