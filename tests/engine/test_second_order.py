@@ -236,10 +236,8 @@ def test_robust_weights_are_their_formula():
     wanted = [min(1.0, 1.345 * deviation / max(abs(float(r)), 1e-300)) for r in residual]
     assert robust_weights(residual, "huber").tolist() == pytest.approx(wanted)
     weights = robust_weights(residual, "l1")
-    assert weights.tolist() == pytest.approx(
-        [1e-3 * deviation / max(abs(float(r)), 1e-3 * deviation) for r in residual]
-    )
-    absolute = weights * residual.square() / (1e-3 * deviation)  # the weighted squares are the absolute values
+    assert weights.tolist() == pytest.approx([deviation / max(abs(float(r)), 1e-3 * deviation) for r in residual])
+    absolute = weights * residual.square() / deviation  # the weighted squares are the absolute values
     assert absolute.tolist() == pytest.approx(residual.abs().tolist())
     assert robust_weights(torch.zeros(4), "l1").tolist() == [1.0] * 4
 

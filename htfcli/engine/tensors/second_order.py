@@ -208,14 +208,16 @@ def robust_weights(residual: Tensor, loss: str) -> Tensor:
     """Weights w_i (n,) such that minimizing sum of w_i r_i^2 leads to a minimum of the robust loss.
 
     huber: min(1, k / |r_i|), quadratic up to k = 1.345 standard deviations (from the median of |r_i|), linear beyond;
-    l1: 1 / |r_i|, cut off at a thousandth of a standard deviation. Scaled to a largest weight of one.
+    l1: s / |r_i|, s a standard deviation, cut off at a thousandth of one. So most weights are about one, and a ridge
+    means the same for all losses.
     """
     size = residual.abs()
     deviation = 1.4826 * float(size.median())
     if deviation == 0.0:
         return torch.ones_like(residual)
-    least = 1.345 * deviation if loss == "huber" else 1e-3 * deviation
-    return least / size.clamp_min(least)
+    if loss == "huber":
+        return 1.345 * deviation / size.clamp_min(1.345 * deviation)
+    return deviation / size.clamp_min(1e-3 * deviation)
 
 
 def balance(model: Factorization, sweeps: int = 1) -> None:
