@@ -164,9 +164,8 @@ class FitConfig(Config):
         if self.solver == "second-order":
             if "dtype" in self.model_fields_set and self.dtype != "float64":
                 raise ValueError(f"dtype: solver second-order computes in float64 (got {self.dtype})")
-            for name in (
-                _SECOND_ORDER.keys() - self.model_fields_set
-            ):  # no setting of the user's: a resumed run keeps its own
+            # Set past pydantic, which then does not count them as given: a resumed run keeps its own.
+            for name in _SECOND_ORDER.keys() - self.model_fields_set:
                 object.__setattr__(self, name, _SECOND_ORDER[name])
         return self
 
