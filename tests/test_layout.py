@@ -33,6 +33,7 @@ LAYERS = (
     "htfcli.engine.tensors.search",
     "htfcli.engine.tensors.effects",
     "htfcli.engine.tensors.gradient_fit",
+    "htfcli.engine.tensors.second_order_fit",
     "htfcli.engine.tensors.recording htfcli.engine.tensors.target",
     "htfcli.engine.tensors.alternating",
     "htfcli.engine.tensors.starts htfcli.engine.tensors.second_order",

@@ -90,6 +90,9 @@ class TargetConfig(Config):
         return (self.dim,) * (self.order or (2 if self.target == "matrix" else 4))
 
 
+_SECOND_ORDER: dict[str, object] = {"dtype": "float64", "record_every": 1, "iterations": 1000}  # its own defaults
+
+
 class FitConfig(Config):
     """`htf fit`: a factorization, how it is trained and what is recorded."""
 
@@ -105,20 +108,29 @@ class FitConfig(Config):
         "gaussian", description="Initialization (balanced: unbalancedness zero)."
     )
     init_std: float | None = Field(
-        None, gt=0, description="Standard deviation of the initial weights (such that entries start near 1e-4)."
+        None,
+        gt=0,
+        description="Standard deviation of the initial weights (such that entries start near 1e-4; second-order: 1).",
     )
     loss: Literal["l2", "l1", "huber"] = Field("l2", description="Mean loss over the observations (huber: beta 1).")
+    solver: Literal["gradient", "second-order"] = Field(
+        "gradient",
+        description="Gradient descent, or Levenberg-Marquardt: few, long steps to a solution, for entries only.",
+    )
+    ridge: float = Field(
+        0.0, ge=0, description="Weight of the sum of squared weights beside the mean loss, for solver second-order."
+    )
     optimizer: Literal["group-rmsprop", "sgd", "adam"] = Field("group-rmsprop", description="Optimizer.")
     lr: float = Field(0.01, gt=0, description="Learning rate.")
     momentum: float = Field(0.0, ge=0, lt=1, description="Momentum of sgd.")
     batch_size: int | None = Field(
         None, ge=1, description="Observations per iteration (all of them, which is often as fast)."
     )
-    iterations: int = Field(100_000, ge=0, description="Iterations at most.")
+    iterations: int = Field(100_000, ge=0, description="Iterations at most (second-order: 1000).")
     seconds: float | None = Field(None, gt=0, description="Seconds at most.")
     until_loss: float | None = Field(5e-5, ge=0, description="Stop once the train loss stays under this.")
     patience: int = Field(100, ge=1, description="For this many records in a row.")
-    dtype: Literal["float32", "float64"] = Field("float32", description="Precision.")
+    dtype: Literal["float32", "float64"] = Field("float32", description="Precision (second-order: float64).")
     device: Device = Field("auto", description="auto, cpu, cuda or cuda:N.")
     threads: int | None = Field(None, ge=1, description="CPU threads (torch's choice).")
     seed: Seed = Field(0, description="Seed of everything random.")
@@ -127,7 +139,7 @@ class FitConfig(Config):
     scale: Literal["auto", "none"] = Field(
         "auto", description="auto: fit data files divided by their rms, and undo it in the result; none: as they are."
     )
-    record_every: int = Field(100, ge=1, description="Iterations between records.")
+    record_every: int = Field(100, ge=1, description="Iterations between records (second-order: 1).")
     top: int = Field(10, ge=1, description="Components and singular values recorded per node.")
     matricization: ModeSets = Field([], description="Also record this matricization, e.g. 0,2 (repeatable).")
     weight_norms: bool = Field(False, description="Also record the norms of weight vectors.")
@@ -138,6 +150,8 @@ class FitConfig(Config):
         for choice, value, fields in (
             ("model", "htf", ("tree", "arity")),
             ("model", "matrix", ("depth",)),
+            ("solver", "gradient", ("optimizer", "lr", "momentum", "batch_size")),
+            ("solver", "second-order", ("ridge",)),
             ("optimizer", "sgd", ("momentum",)),
         ):
             chosen = getattr(self, choice)
@@ -147,6 +161,12 @@ class FitConfig(Config):
             raise ValueError("width: model cp has one width (got several)")
         if self.model == "matrix" and isinstance(self.width, dict):
             raise ValueError("width: model matrix takes one width or a list (got a mapping)")
+        if self.solver == "second-order":
+            if "dtype" in self.model_fields_set and self.dtype != "float64":
+                raise ValueError(f"dtype: solver second-order computes in float64 (got {self.dtype})")
+            # Set past pydantic, which then does not count them as given: a resumed run keeps its own.
+            for name in _SECOND_ORDER.keys() - self.model_fields_set:
+                object.__setattr__(self, name, _SECOND_ORDER[name])
         return self
 
 

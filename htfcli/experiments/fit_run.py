@@ -10,7 +10,7 @@ import torch
 
 from htfcli.config.tensors import DEFAULT_TOLERANCE, FitConfig
 from htfcli.engine.tensors.factorization import Factorization
-from htfcli.engine.tensors.gradient_fit import GradientFit, build_model, prepare
+from htfcli.engine.tensors.gradient_fit import SOLVERS, build_model, prepare
 from htfcli.engine.tensors.ranks import FactoredSpectra
 from htfcli.engine.tensors.recording import Record
 from htfcli.engine.training.device import choose_device, describe_device
@@ -67,7 +67,7 @@ class FitRun:
         self.observations, self.scale = prepare(observations, self.settings)
         self.device = choose_device(self.settings.device, self.settings.threads)
         model = build_model(self.settings, observations.dims, self.device)
-        self.fit = GradientFit(model, self.observations, self.settings)
+        self.fit = SOLVERS[self.settings.solver](model, self.observations, self.settings)
         if saved is not None:
             self.fit.load_state(saved.tensors())
 
@@ -87,6 +87,7 @@ class FitRun:
             "iterations": "all iterations done",
             "loss": f"train loss under {s.until_loss:g} for {s.patience} records" if s.until_loss is not None else "",
             "seconds": "time is up",
+            "converged": "converged",
         }[self.fit.stop_reason]
         error = self.summary.get("test_error")
         held_out = "" if error is None else f", held-out relative error {error:.4g}"

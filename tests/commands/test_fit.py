@@ -114,6 +114,64 @@ def test_data_of_another_scale_with_holes(htf, tmp_path):
     assert ranks[0]["singular_values"][0] == pytest.approx(np.linalg.svd(1e5 * a @ b.T)[1][0], rel=0.02)
 
 
+# --- second order -----------------------------------------------------------------------------------------------------------
+
+SECOND_ORDER = ("--solver", "second-order", "--width", 2, "--seed", 1)
+
+
+def test_second_order_finds_the_tensor(htf, data, tmp_path):
+    done = htf("fit", data, *SECOND_ORDER, "-o", "r")
+    assert done.code == 0
+    assert [r["iteration"] for r in done.records] == list(range(len(done.records)))
+    assert done.records[-1]["reconstruction_error"] < 1e-12
+    first, last = done.err.splitlines()
+    assert first.endswith("128 observations, 128 held out; float64 on cpu (1 threads)")
+    assert last.startswith(f"converged at iteration {len(done.records) - 1} after ")
+    summary = json.loads((tmp_path / "r/summary.json").read_text())
+    assert summary["stop_reason"] == "converged"
+    assert set(summary["hierarchical_rank"].values()) == {2}
+    config = yaml.safe_load((tmp_path / "r/config.yaml").read_text())
+    assert (config["solver"], config["dtype"], config["record_every"]) == ("second-order", "float64", 1)
+    assert htf("fit", data, "--config", "r/config.yaml", "-o", "again").out == done.out
+    assert htf("measure-rank", "r").code == 0
+
+
+def test_second_order_resumes(htf, data, tmp_path):
+    whole = htf("fit", data, *SECOND_ORDER, "-o", "whole")
+    assert htf("fit", data, *SECOND_ORDER, "--iterations", 4, "-o", "part").code == 0
+    resumed = htf("fit", "--resume", "-o", "part", "--iterations", 1000)
+    assert resumed.code == 0, resumed.err
+    assert (tmp_path / "part/records.jsonl").read_text() == whole.out
+    a, b = (read(tmp_path / run / "model.safetensors").tensors() for run in ("part", "whole"))
+    assert all((a[k] == b[k]).all() for k in b)
+
+
+def test_second_order_interrupted(htf, data, tmp_path, monkeypatch):
+    from htfcli.console import StopSignals
+
+    whole = htf("fit", data, *SECOND_ORDER, "-o", "whole")
+    seen: list[int] = []
+    monkeypatch.setattr(StopSignals, "received", property(lambda self: len(seen.append(1) or seen) > 3))
+    done = htf("fit", data, *SECOND_ORDER, "-o", "r", "-q")
+    assert (done.code, done.error) == (
+        130,
+        "interrupted at iteration 3; the state of iteration 3 is saved, continue with: htf fit --resume -o r.",
+    )
+    monkeypatch.undo()
+    assert htf("fit", str(tmp_path / data), "--resume", "-o", str(tmp_path / "r")).code == 0
+    assert (tmp_path / "r/records.jsonl").read_text() == whole.out
+
+
+def test_second_order_in_a_pipe(htf, data, shell):
+    line = (
+        "htf generate tensor --dim 4 --rank 2 --target cp -o - | htf fit - --model cp --solver second-order --width 2 "
+        "--seed 1 -o - -q | htf measure-rank -"
+    )
+    done = shell(line)
+    assert done.code == 0, done.err
+    assert {r["rank"] for r in done.records} == {2}
+
+
 # --- resuming ---------------------------------------------------------------------------------------------------------------
 
 
@@ -229,6 +287,11 @@ def test_a_summary_is_json_whatever_the_numbers(htf, tmp_path):
         ("{data} --model cp --tree star", 2, "tree: only for model htf (got model cp)."),
         ("{data} --model matrix", 2, "a matrix factorization needs two modes (got 4, allowed 2)."),
         ("{data} --model cp --width 2,3", 2, "width: model cp has one width (got several)."),
+        ("{data} --solver second-order --lr 0.1 --batch-size 5", 2, "lr, batch-size: only for solver gradient (got solver second-order)."),
+        ("{data} --solver second-order --optimizer sgd --momentum 0.5", 2, "optimizer, momentum: only for solver gradient (got solver second-order)."),
+        ("{data} --solver second-order --dtype float32", 2, "dtype: solver second-order computes in float64 (got float32)."),
+        ("{data} --ridge 0.1", 2, "ridge: only for solver second-order (got solver gradient)."),
+        ("{data} --solver second-order --ridge -1", 2, "ridge: input should be greater than or equal to 0 (got '-1')."),
         ("{data} --momentum 0.5", 2, "momentum: only for optimizer sgd (got optimizer group-rmsprop)."),
         ("{data} --lr 0 --iterations -1 --dtype float16", 2, "Invalid value for '--dtype': Value error, 'float16' is not one of 'float32', 'float64'. See 'htf fit --help'."),
         ("{data} --lr 0 --iterations -1", 2, "2 problems: lr: input should be greater than 0 (got '0'); iterations: input should be greater than or equal to 0 (got '-1')."),
@@ -248,6 +311,14 @@ def test_bad_usage(htf, data, tmp_path, args, code, message):
     assert (done.code, done.error) == (code, message)
     assert done.out == ""
     assert [path.name for path in tmp_path.iterdir()] == [data]
+
+
+def test_second_order_on_measurements(htf, tmp_path):
+    htf("generate", "tensor", "--task", "sensing", "--order", 3, "--dim", 3, "--observed", 20, "-o", "s")
+    done = htf("fit", "s", *SECOND_ORDER, "-o", "r", "-q")
+    message = "solver second-order is for observed entries (got measurements). Leave out --solver."
+    assert (done.code, done.error) == (2, message)
+    assert not (tmp_path / "r").exists()
 
 
 def test_existing_run(htf, data, tmp_path):

@@ -42,6 +42,7 @@ _FEWEST = 8  # observations under which nothing can be held out: the mean is all
 _CENTRE_GAIN = 0.95  # held-out error over that without centring, under which centring is worth its parameters
 _SHOWN = 2000  # held-out entries kept for a scatter plot
 _REFIT_STEPS = 40
+_LEAST = 1e-12  # over the rms of the data: what centring leaves is taken for no smaller
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,7 @@ class _Completing:
         largest = float(entries.value.abs().max()) or 1.0
         self._unit = largest * float((entries.value / largest).square().mean().sqrt()) or 1.0
         self._scaled = Entries(entries.index, entries.value / self._unit)
+        self._sizes = {"none": 1.0}
         self._generator = torch.Generator().manual_seed(config.seed)
 
     def run(self) -> Completion:
@@ -179,11 +181,19 @@ class _Completing:
         """Train and held-out entries less the effects that the train entries show."""
         train, held_out = part
         effects = estimate_effects(centre, train, self._dims)
-        observed = held_out.value.to(self._device)
-        return Split(self._without(train, effects), self._without(held_out, effects), observed, self._config.loss)
+        observed = held_out.value.to(self._device) / self._size(centre)
+        train, held_out = self._without(train, effects, centre), self._without(held_out, effects, centre)
+        return Split(train, held_out, observed, self._config.loss)
 
-    def _without(self, entries: Entries, effects: Effects) -> Entries:
-        value = entries.value - effects.at(entries.index)
+    def _size(self, centre: str) -> float:
+        """Root mean square of what the effects leave, which is what is fitted: ridges are for values of size one."""
+        if centre not in self._sizes:
+            left = self._scaled.value - estimate_effects(centre, self._scaled, self._dims).at(self._scaled.index)
+            self._sizes[centre] = max(float(left.square().mean().sqrt()), _LEAST)
+        return self._sizes[centre]
+
+    def _without(self, entries: Entries, effects: Effects, centre: str) -> Entries:
+        value = (entries.value - effects.at(entries.index)) / self._size(centre)
         dtype = torch.float32 if len(self._entries) > _LARGE else torch.float64
         return Entries(entries.index.to(self._device), value.to(self._device, dtype))
 
@@ -202,7 +212,7 @@ class _Completing:
             return first, race.trials
         found, lowest = (first, race.trials), _CENTRE_GAIN * best.held_out_error
         for centre in ("mean", "modes"):
-            race = self._race(part, centre, {best.tree: race.trees[best.tree]}, best.width or self._config.width)
+            race = self._race(part, centre, {best.tree: race.trees[best.tree]}, self._config.width or best.width)
             error = race.run(lambda trial: {}).held_out_error
             if error < lowest:
                 found, lowest = (centre, race.trials), error
@@ -236,12 +246,12 @@ class _Completing:
     def _finished(self, choice: Choice, splits: list[Split], centre: str) -> Completion:
         baseline = _baseline(splits[0])
         effects = estimate_effects(centre, self._scaled, self._dims)
-        refitted, train_error = self._refitted(choice, effects)
-        predictor = self._predictor(refitted, effects)
+        refitted, train_error = self._refitted(choice, effects, centre)
+        predictor = self._predictor(refitted, effects, centre)
         warnings = []
         wild = wildness(predictor.values, self._entries, self._dims)
         if is_wild(wild):
-            kept = self._predictor(choice.models[0], effects)
+            kept = self._predictor(choice.models[0], effects, centre)
             if not is_wild(wildness(kept.values, self._entries, self._dims)):
                 predictor = kept
                 warnings.append("fitting all observations made predictions wild: the model of the search is kept")
@@ -250,21 +260,21 @@ class _Completing:
                     f"some predictions are {wild:.3g} times the observed range outside it: do not trust them"
                 )
         warnings += doubts_of_error(train_error, choice.error, baseline) + doubts_of_data(refitted, self._entries)
-        ensemble = tuple(self._predictor(model, effects) for model in choice.models)
+        ensemble = tuple(self._predictor(model, effects, centre) for model in choice.models)
         report = self._facts(predictor, choice, centre, train_error, warnings, splits)
         return Completion(predictor, (predictor, *ensemble), report)
 
-    def _refitted(self, choice: Choice, effects: Effects) -> tuple[Factorization, float]:
+    def _refitted(self, choice: Choice, effects: Effects, centre: str) -> tuple[Factorization, float]:
         """The chosen model fitted to all observations, and its train error."""
-        everything = self._without(self._scaled, effects)
+        everything = self._without(self._scaled, effects, centre)
         model = choice.models[0].to()
         solver = make_solver(model, everything, penalty(choice.ridge, model, len(everything)), self._config.loss)
         solver.run(_REFIT_STEPS if len(everything) <= _LARGE else 1, tolerance=1e-28 * len(everything))
-        norm = size_of(self._scaled.value, self._config.loss)
+        norm = size_of(self._scaled.value, self._config.loss) / self._size(centre)
         residual = model.values(everything.index) - everything.value
         return model, size_of(residual, self._config.loss) / norm
 
-    def _predictor(self, model: Factorization, effects: Effects) -> Predictor:
+    def _predictor(self, model: Factorization, effects: Effects, centre: str) -> Predictor:
         """In the units of the data; a slice without any observation is predicted as the mean of the others."""
         model = model.to(torch.float64, "cpu")
         for gap in unobserved(self._entries, self._dims):
@@ -275,7 +285,8 @@ class _Completing:
             seen[empty] = False
             weight[empty] = weight[seen].mean(0)
         floor = 0.0 if self._config.nonnegative else None
-        return Predictor(model.scale(self._unit), effects.scaled(self._unit), floor)
+        model.scale(self._size(centre)).scale(self._unit)
+        return Predictor(model, effects.scaled(self._unit), floor)
 
     def _facts(
         self,
@@ -308,16 +319,16 @@ class _Completing:
             "seconds": round(time.monotonic() - self._started, 3),
             "warnings": warnings,
             "steps": self._steps,
-            "held_out": self._scatter(choice, splits[0]),
+            "held_out": self._scatter(choice, splits[0], self._unit * self._size(centre)),
             "unobserved": unobserved(self._entries, self._dims),
         }
 
-    def _scatter(self, choice: Choice, split: Split) -> dict[str, list[float]]:
+    def _scatter(self, choice: Choice, split: Split, unit: float) -> dict[str, list[float]]:
         """Held-out values and their predictions by the model that did not see them, at most `_SHOWN`."""
         index = split.held_out.index[:_SHOWN]
         observed, subtracted = split.observed[:_SHOWN], (split.observed - split.held_out.value)[:_SHOWN]
         predicted = choice.models[0].values(index) + subtracted
-        return {"observed": (observed * self._unit).tolist(), "predicted": (predicted * self._unit).tolist()}
+        return {"observed": (observed * unit).tolist(), "predicted": (predicted * unit).tolist()}
 
     # --- nothing to search --------------------------------------------------------------------------------------------
 

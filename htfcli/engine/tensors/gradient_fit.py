@@ -21,11 +21,13 @@ from htfcli.engine.tensors.mode_tree import tree_of
 from htfcli.engine.tensors.observations import Observations, rescale, split
 from htfcli.engine.tensors.optimizers import make_optimizer
 from htfcli.engine.tensors.recording import Record, Recorder, SampleLoss
+from htfcli.engine.tensors.second_order_fit import SecondOrderFit
 from htfcli.engine.training.device import captured, choose_device
 from htfcli.errors import ConfigError, DataError, RunError
 
 DEFAULT_WIDTH = 32
-DEFAULT_START = 1e-4  # root mean square of the entries at the start; fitted values have one of about 1
+DEFAULT_START = {"gradient": 1e-4, "second-order": 1.0}  # rms of the entries at the start; fitted values' is about 1
+_OTHER = 0x5EC0D  # turns a seed into another one
 _EXPLODED = 1e6  # a loss this many times the first one (or 1) has exploded
 
 
@@ -47,8 +49,9 @@ def build_model(config: FitConfig, dims: tuple[int, ...], device: torch.device) 
         tree = tree_of(config.tree, len(dims), config.arity)
         widths = DEFAULT_WIDTH if config.width is None else config.width
         model = HierarchicalTensorFactorization(dims, widths, tree, dtype=dtype, device=device)
-    generator = torch.Generator().manual_seed(config.seed)
-    std = model.gaussian_std(DEFAULT_START) if config.init_std is None else config.init_std
+    # A target of the same seed and widths has the very weights that this seed draws: long steps would land on them.
+    generator = torch.Generator().manual_seed(config.seed if config.solver == "gradient" else config.seed ^ _OTHER)
+    std = model.gaussian_std(DEFAULT_START[config.solver]) if config.init_std is None else config.init_std
     if config.init == "balanced":
         init_balanced(model, std, generator)
     else:
@@ -95,7 +98,7 @@ def fit(observations: Observations, config: FitConfig | None = None) -> tuple[Fa
     config = config or FitConfig()
     problem, scale = prepare(observations.checked(), config)
     device = choose_device(config.device, config.threads)
-    training = GradientFit(build_model(config, problem.dims, device), problem, config)
+    training = SOLVERS[config.solver](build_model(config, problem.dims, device), problem, config)
     records = list(training.run())
     return training.result(scale), records
 
@@ -246,3 +249,6 @@ class GradientFit:
     def good_state(self) -> dict[str, Tensor] | None:
         """State at the last record with a sound loss, or None."""
         return self._good
+
+
+SOLVERS: dict[str, type[GradientFit] | type[SecondOrderFit]] = {"gradient": GradientFit, "second-order": SecondOrderFit}

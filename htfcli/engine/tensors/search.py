@@ -33,6 +33,7 @@ WORK = (
     1.5e10  # of a search: about 20 s of one core; counted, not timed, so that a seed gives the same result everywhere
 )
 _STEPS = 12  # at each ridge
+_MOST_PARAMETERS = 0.6  # over the number of training data
 _FINISH_STEPS = 48
 _ROUNDS = 4
 _EXACT_TRAIN = 1e-12  # train error that is as small as it gets
@@ -195,13 +196,13 @@ class Race:
         return list(dict.fromkeys(entrants + growing))
 
     def _ladder(self) -> Iterator[int]:
-        """Widths from 1 up to `max_width`, or to half as many parameters as there are data."""
+        """Widths from 1 up to `max_width`, or until there are more parameters than data; width 2 is always tried."""
         if self.widths is not None:
             yield 0
             return
         for width in _LADDER:
             smallest = min(self._parameters(tree, width) for tree in self.trees.values())
-            if width > self.max_width or (width > 1 and smallest > len(self.split.train.value) / 2):
+            if width > self.max_width or (width > 2 and smallest > _MOST_PARAMETERS * len(self.split.train)):
                 return
             yield width
 

@@ -103,9 +103,7 @@ class LevenbergMarquardt:
 
         The weights of a robust loss are set anew before.
         """
-        if self._robust is not None:
-            self._sweeps.weight = robust_weights(self._sweeps.residuals(self.model.parameters), self._robust)
-            self.refresh()
+        self.reweight()
         calm, last = 0, self.iterations + iterations
         while self.iterations < last and not self.stalled and self.loss > tolerance:
             before = self.objective
@@ -113,6 +111,24 @@ class LevenbergMarquardt:
                 calm = calm + 1 if before - self.objective < slow * before else 0
                 if calm >= patience:
                     return
+
+    def reweight(self) -> None:
+        """Set the weights of a robust loss by the residuals of now; nothing for l2."""
+        if self._robust is not None:
+            self._sweeps.weight = robust_weights(self._sweeps.residuals(self.model.parameters), self._robust)
+            self.refresh()
+
+    @property
+    def damping(self) -> Tensor:
+        """What decides the next step beside the weights: mu, its growth, and whether the run has stalled, (3,)."""
+        return torch.tensor([self._mu, self._growth, self.stalled], dtype=torch.float64)
+
+    def restore(self, parameters: Tensor, damping: Tensor) -> None:
+        """Go on from weights (p,) and `damping` of another time."""
+        self.model.parameters.copy_(parameters)
+        self._mu, self._growth, self.stalled = float(damping[0]), float(damping[1]), bool(damping[2])
+        self.refresh()
+        self.reweight()
 
     # --- one step -----------------------------------------------------------------------------------------------------
 
@@ -192,18 +208,22 @@ def robust_weights(residual: Tensor, loss: str) -> Tensor:
     """Weights w_i (n,) such that minimizing sum of w_i r_i^2 leads to a minimum of the robust loss.
 
     huber: min(1, k / |r_i|), quadratic up to k = 1.345 standard deviations (from the median of |r_i|), linear beyond;
-    l1: 1 / |r_i|, cut off at a thousandth of a standard deviation. Scaled to a largest weight of one.
+    l1: s / |r_i|, s a standard deviation, cut off at a thousandth of one. So most weights are about one, and a ridge
+    means the same for all losses.
     """
     size = residual.abs()
     deviation = 1.4826 * float(size.median())
     if deviation == 0.0:
         return torch.ones_like(residual)
-    least = 1.345 * deviation if loss == "huber" else 1e-3 * deviation
-    return least / size.clamp_min(least)
+    if loss == "huber":
+        return 1.345 * deviation / size.clamp_min(1.345 * deviation)
+    return deviation / size.clamp_min(1e-3 * deviation)
 
 
 def balance(model: Factorization, sweeps: int = 1) -> None:
     """Make the weight vectors of every local component equally long, in place; the tensor stays the same.
+
+    Components of which a vector is zero are left as they are.
 
     A matrix holds vectors of its own node's components (rows) and of its parent's (columns), so one pass over the tree
     balances the last node exactly and the others nearly.
@@ -215,8 +235,8 @@ def balance(model: Factorization, sweeps: int = 1) -> None:
             norms = [torch.linalg.vector_norm(w, dim=0) for w in vectors if w is not None]
             if own is not None:
                 norms.append(torch.linalg.vector_norm(own, dim=1))
-            logs = torch.stack(norms).clamp_min(1e-150).log()
-            factors = (logs.mean(0) - logs).exp()
+            logs = torch.stack(norms).log()
+            factors = torch.where(logs.isfinite().all(0), (logs.mean(0) - logs).exp(), 1.0)
             for vector, factor in zip(vectors, factors, strict=False):
                 if vector is not None:
                     vector.mul_(factor)

@@ -40,8 +40,9 @@ def start_around_one(model: Factorization, value: Tensor, generator: torch.Gener
             weight.add_(1.0 / weight.shape[0])
     mean, rms = float(value.mean()), float(value.square().mean().sqrt())
     last = weights[tree.root]
-    if last is None:  # a star whose root has no weights: its first leaf carries the sign
+    if last is None:  # no output weights: the first leaf carries the sign, and the sum is over all components
         last = weights[0]
+        mean, rms = mean / model.widths[tree.root], rms / model.widths[tree.root]
     assert last is not None
     last.mul_(mean if abs(mean) > 0.1 * rms else rms or 1.0)
 
