@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 import torch
 
@@ -13,7 +11,7 @@ from htfcli.engine.tensors.completion import complete
 from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.tensors.mode_tree import ModeTree
 from htfcli.engine.tensors.observations import Entries
-from htfcli.engine.tensors.search import Race, Split, fit_path
+from htfcli.engine.tensors.search import Split, fit_path
 from htfcli.engine.tensors.starts import start_gaussian
 from htfcli.errors import ConfigError, DataError
 from tests.engine.test_second_order import TREES, problem
@@ -24,7 +22,7 @@ from tests.problems import generator
 @pytest.fixture(autouse=True)
 def _small_budget(monkeypatch):
     """A tenth of the work that a search may do."""
-    monkeypatch.setattr(completion, "Race", partial(Race, budget=1.5e9))
+    monkeypatch.setattr(completion, "WORK", 1.5e9)
 
 
 def everywhere(dims):

@@ -87,7 +87,9 @@ class Completion:
 
     def spread(self, index: Tensor) -> Tensor:
         """Standard deviation of the ensemble's predictions, (n,) float64, in units of the data."""
-        return torch.stack([member.values(index) for member in self.ensemble]).std(0, correction=0)
+        predictions = torch.stack([member.values(index) for member in self.ensemble])
+        size = float(predictions.abs().max()) or 1.0 if predictions.numel() else 1.0  # squares would overflow
+        return (predictions / size).std(0, correction=0).mul_(size)
 
 
 def complete(
