@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from htfcli._version import __version__
 from htfcli.console import terminate
+from htfcli.engine.processes import follow_leash
 from htfcli.errors import ConfigError, HtfError, did_you_mean
 
 COMMANDS = {
@@ -23,6 +24,7 @@ COMMANDS = {
     "complete": ("htfcli.commands.complete", "Fill a tensor with holes, and say how far to trust it."),
     "measure-rank": ("htfcli.commands.measure_rank", "Hierarchical tensor ranks of a tensor or a factorization."),
     "plot": ("htfcli.commands.plot", "Draw the records of fits and completions."),
+    "sweep": ("htfcli.commands.sweep", "Do a grid of runs, summarised; stopped and started again at any moment."),
     "inspect": ("htfcli.commands.inspect", "Say what is in a file."),
 }
 
@@ -82,6 +84,7 @@ def htf(
 def main(args: list[str] | None = None) -> int:
     """Run a command line; returns the exit code: 0 done, 1 bad data or a failed run, 2 usage, 130 interrupted."""
     signal.signal(signal.SIGTERM, terminate)
+    follow_leash()
     try:
         result = typer.main.get_command(app).main(args=args, prog_name="htf", standalone_mode=False)
         sys.stdout.flush()

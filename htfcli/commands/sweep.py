@@ -1,0 +1,77 @@
+"""`htf sweep`: a grid of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from htfcli.options import FormatOption, QuietOption
+
+if TYPE_CHECKING:
+    from htfcli.experiments.plan import PlannedRun
+
+app = typer.Typer(rich_markup_mode=None)
+
+EXAMPLES = """\b
+Examples:
+  htf sweep sample_configs/init_scale.yaml --workers 2 -o runs/init_scale
+  htf sweep plan.yaml --dry-run --format jsonl | jq -r .run"""
+
+
+@app.command(epilog=EXAMPLES)
+def sweep(
+    plan: Annotated[str, typer.Argument(metavar="PLAN", help="YAML file of a plan, or the folder of a sweep.")],
+    output: Annotated[
+        Optional[str],
+        typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the sweep (runs/NAME of PLAN)."),
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", metavar="N", min=1, help="Runs at a time.")] = 1,
+    threads: Annotated[
+        Optional[int],
+        typer.Option("--threads", metavar="N", min=1, help="Cores of a run.  [default: an equal share]"),
+    ] = None,
+    retries: Annotated[
+        int, typer.Option("--retries", metavar="N", min=0, help="How often a failed run is tried again.")
+    ] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which runs there would be, and stop.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Do runs anew that the folder holds with other settings.")
+    ] = False,
+    format: FormatOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Do the runs of a plan: a grid of settings, with seeds.
+
+    It can be stopped, or killed, and started again at any moment: finished runs are kept, others resumed from their
+    checkpoint. Failed runs are tried again and reported. Ends with 1 if any failed.
+    """
+    from htfcli.experiments.plan import planned_runs, read_plan
+
+    loaded = read_plan(plan)
+    if dry_run:
+        _list(planned_runs(loaded), format)
+        return
+    from htfcli.commands.sweep_progress import run_with_progress
+    from htfcli.experiments.pools import LocalPool
+    from htfcli.experiments.sweep import Sweep
+
+    output = output or (plan if Path(plan).is_dir() else f"runs/{Path(plan).stem}")
+    job = Sweep(loaded, output, force=force)
+    with LocalPool(workers, threads) as pool:
+        run_with_progress(job, pool, retries, format, quiet)
+
+
+def _list(runs: Sequence[PlannedRun], format: Any) -> None:
+    """The runs of a plan on stdout."""
+    from htfcli.console import RecordWriter
+
+    writer = RecordWriter(format, lambda record: {"run": record["run"], **record["varied"]})
+    for run in runs:
+        data = None if run.target is None else run.target.model_dump(mode="json", exclude_unset=True)
+        settings = run.settings.model_dump(mode="json", exclude_unset=True)
+        record = {"kind": "planned run", "run": run.name, "varied": run.varied, "settings": settings, "generate": data}
+        writer.write(record)
+    writer.close()
