@@ -24,7 +24,7 @@ PLAN = {"command": "fit", "generate": {"order": 2, "dim": 4, "rank": 1}, "base":
 def write(tmp_path):
     def write(name="plan.yaml", **changes):
         plan = {key: value for key, value in {**PLAN, **changes}.items() if value is not None}
-        (tmp_path / name).write_text(yaml.safe_dump(plan))
+        (tmp_path / name).write_text(yaml.safe_dump(plan, sort_keys=False))
         return name
 
     return write
@@ -298,7 +298,7 @@ def test_figures_that_make_no_sense(htf, tmp_path):
     (tmp_path / "sweep/summary.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows(lr=[1], width=[2, 4])))
     for args, message in (
         ("--x lr --y test_error", "runs at one point of the picture differ in more than their seed (got width). Tell them apart with --group width."),
-        ("--x lt --y test_error", "no run has this setting or final number (got lt). Did you mean lr?"),
+        ("--x lt --y test_error", "no run has this setting or final number (got lt)."),
         ("--x lr --y run", "no run has a number run. Have they finished? See summary.csv."),
         ("--x lr", "a sweep is drawn with --x and --y (allowed beside them --group, --log-x, --log-y)."),
         ("--x lr --y test_error --top 3", "a sweep is drawn with --x and --y"),
