@@ -22,9 +22,14 @@ COMMANDS = {
     "generate": ("htfcli.commands.generate", "Make learning problems with a known answer."),
     "fit": ("htfcli.commands.fit", "Fit a factorization by gradient descent from a small start."),
     "complete": ("htfcli.commands.complete", "Fill a tensor with holes, and say how far to trust it."),
+    "train-cnn": ("htfcli.commands.train_cnn", "Train a convolutional network to classify images."),
     "measure-rank": ("htfcli.commands.measure_rank", "Hierarchical tensor ranks of a tensor or a factorization."),
-    "plot": ("htfcli.commands.plot", "Draw the records of fits and completions."),
-    "sweep": ("htfcli.commands.sweep", "Do a grid of runs, summarised; stopped and started again at any moment."),
+    "measure-locality": (
+        "htfcli.commands.measure_locality",
+        "How the dependence a network models falls with distance.",
+    ),
+    "plot": ("htfcli.commands.plot", "Draw the records of fits, completions, trainings and locality."),
+    "sweep": ("htfcli.commands.sweep", "Do a grid of runs with seeds, and summarise them."),
     "inspect": ("htfcli.commands.inspect", "Say what is in a file."),
 }
 

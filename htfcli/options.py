@@ -20,8 +20,8 @@ FormatOption = Annotated[
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
-_METAVARS = {int: "N", float: "X", str: "TEXT"}
-_MULTIPLE = {"matricization"}
+_METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT", list[int]: "N,N,..."}
+_MULTIPLE = {"matricization": "MODES"}
 
 
 def with_config(config_class: type[Config]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -63,14 +63,14 @@ def _option(config_class: type[Config], name: str) -> inspect.Parameter:
     kind: Any = str
     metavar: str | None
     declared, metavar = flag, _METAVARS.get(plain[0], "TEXT") if len(plain) == 1 else "N[,N...]"
-    if field.annotation is bool:
+    if plain == [bool]:
         kind, declared, metavar = bool, f"{flag}/--no-{flag[2:]}", None
     elif get_origin(field.annotation) is Literal:
         kind, metavar = field.annotation, None
     elif name in _MULTIPLE:
-        kind, metavar = list[str], "MODES"
-    elif name in ("tree", "dims"):
-        metavar = {"tree": "TREE", "dims": "N,N,..."}[name]
+        kind, metavar = list[str], _MULTIPLE[name]
+    elif name == "tree":
+        metavar = "TREE"
     default = field.get_default()
     shown = "" if default is None or isinstance(default, bool | list) else f"  [default: {default}]"
     help_text = f"{field.description}{shown}"

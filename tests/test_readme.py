@@ -49,11 +49,13 @@ def test_continuous_integration_calls_the_test_command():
     assert command in (ROOT / ".ci/run").read_text().splitlines()
 
 
-def test_the_python_example_runs(capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
-    exec(compile(code, "README.md", "exec"), {})
+def test_the_python_examples_run(capsys):
+    tensors, networks = re.findall(r"```python\n(.*?)```", README, re.S)
+    exec(compile(tensors, "README.md", "exec"), {})
     error, *_ = capsys.readouterr().out.splitlines()
     assert float(error) < 0.5
+    exec(compile(networks, "README.md", "exec"), {})
+    assert re.fullmatch(r"R 0\.\d+\n", capsys.readouterr().out)
 
 
 def htf_lines():
@@ -88,6 +90,10 @@ def test_sample_configurations_run(htf, tmp_path, path):
         args = [args[0], "data.safetensors", *args[2:], "--set", "iterations=10"]
     elif args[1] != "tensor":
         args += ["--train", "20", "--test", "20"]
+    if args[0] == "train-cnn":
+        args += ["--train", "4", "--test", "2", "--epochs", "1"]
+        if "source: cifar10" in path.read_text():  # not downloaded by tests
+            args += ["--source", "shapes", "--no-download"]
     done = htf(*args)
     assert done.code == 0, done.err
     assert done.records

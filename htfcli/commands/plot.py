@@ -64,11 +64,12 @@ def plot(
     force: ForceOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Draw the records of fits and completions.
+    """Draw the records of fits, completions, trainings and locality.
 
     Of fits: local component norms, singular values, effective ranks, losses and errors against iterations. One run is
     a grid of panels, several are one column each. Unless --node says otherwise the largest nodes are shown.
     Of completions: held-out error by width, the mode tree with its ranks, held-out entries predicted, slices.
+    Of trainings: accuracies and losses by epoch. Of locality: every measure by distance. One colour a network.
     Of a sweep, with --x and --y: columns of its summary.csv, mean and standard error over seeds.
     """
     from htfcli.config.base import parse_mode_sets
@@ -87,7 +88,7 @@ def plot(
     kind = kind_of(output)
     refuse_existing(output, force)
     if x is None and y is None and not group:
-        figure = draw([load_records(argument) for argument in runs], Wishes(what, nodes, top, log_x, log_y))
+        figure = draw([load_records(argument) for argument in runs], Wishes(what, tuple(nodes), top, log_x, log_y))
     elif x is None or y is None or what or nodes or top is not None:
         raise ConfigError("a sweep is drawn with --x and --y", allowed="beside them --group, --log-x, --log-y")
     else:

@@ -43,10 +43,10 @@ def sweep(
     format: FormatOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Do the runs of a plan: a grid of settings, with seeds.
+    """Do a grid of runs with seeds, and summarise them.
 
-    It can be stopped, or killed, and started again at any moment: finished runs are kept, others resumed from their
-    checkpoint. Failed runs are tried again and reported. Ends with 1 if any failed.
+    A sweep can be stopped, or killed, and started again at any moment: finished runs are kept, others resumed from
+    their checkpoint. Failed runs are tried again and reported, and it ends with 1 if any failed.
     """
     from htfcli.experiments.plan import planned_runs, read_plan
 

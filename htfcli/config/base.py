@@ -55,6 +55,14 @@ def _dims(value: object) -> object:
     raise _not("dimensions", "two positive numbers or more, as 13,4,12,8")
 
 
+def _distances(value: object) -> object:
+    value = _plain(value)
+    distances: list[Any] = value if isinstance(value, list) else [value]
+    if distances and all(_is_number(d) and d >= 0 for d in distances):
+        return distances
+    raise _not("distances", "e.g. 0,8,16")
+
+
 def _mode_sets(value: object) -> object:
     sets = parse_mode_sets(value)
     if sets is None:
@@ -75,6 +83,7 @@ def _not(what: str, allowed: str) -> PydanticCustomError:
 Widths = Annotated[int | list[int] | dict[str, int], PlainValidator(_widths)]
 Tree = Annotated[str | list[Any], PlainValidator(_tree)]
 Dims = Annotated[list[int], PlainValidator(_dims)]
+Distances = Annotated[list[int], PlainValidator(_distances)]
 Device = Annotated[str, PlainValidator(_device)]
 ModeSets = Annotated[list[list[int]], PlainValidator(_mode_sets)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]

@@ -9,8 +9,13 @@ from pydantic import BeforeValidator, Field, model_validator
 from htfcli.config.base import Config, Seed
 from htfcli.config.completion_run import CompletionRunConfig
 from htfcli.config.tensors import FitConfig
+from htfcli.config.vision import TrainCnnConfig
 
-COMMANDS: dict[str, type[Config]] = {"fit": FitConfig, "complete": CompletionRunConfig}
+COMMANDS: dict[str, type[Config]] = {
+    "fit": FitConfig,
+    "complete": CompletionRunConfig,
+    "train-cnn": TrainCnnConfig,
+}
 TARGET = "generate."  # how a plan names a setting of the generated data in grid and zip
 
 
@@ -35,7 +40,7 @@ class PlanConfig(Config):
     null leaves a setting at its default.
     """
 
-    command: Literal["fit", "complete"] = Field("fit", description="What each run does.")
+    command: Literal["fit", "complete", "train-cnn"] = Field("fit", description="What each run does.")
     data: str | None = Field(None, description="Data of all runs.")
     generate: Settings | None = Field(None, description="Or settings of `htf generate tensor`; seeds vary it too.")
     base: Settings = Field({}, description="Settings of the command that all runs share.")
@@ -54,7 +59,10 @@ class PlanConfig(Config):
         problems = []
         if self.data is not None and self.generate is not None:
             problems.append("data names a file, generate makes one: give one of them")
-        if self.data is None and self.generate is None:
+        if self.command == "train-cnn":
+            if self.generate is not None:
+                problems.append("train-cnn generates its images by itself: say task in base instead of generate")
+        elif self.data is None and self.generate is None:
             problems.append("no data: give data (a file) or generate (settings of htf generate tensor)")
         varied = [key for key in (*self.grid, *self.zip) if key.startswith(TARGET)]
         if varied and self.generate is None:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from htfcli.errors import ConfigError
 from htfcli.experiments.completion_plots import PANELS, plot_completions
+from htfcli.experiments.network_plots import plot_locality, plot_training
 from htfcli.experiments.plots import DEFAULT, plot_runs
 from htfcli.files.records import Records
 
@@ -47,4 +48,18 @@ def _completions(runs: Sequence[Records], wishes: Wishes) -> Figure:
     return plot_completions(runs, wishes.what or tuple(PANELS))
 
 
-FIGURES: dict[str, Callable[[Sequence[Records], Wishes], Figure]] = {"iteration": _fits, "complete": _completions}
+def _networks(plot: Callable[[Sequence[Records]], Figure]) -> Callable[[Sequence[Records], Wishes], Figure]:
+    def figure(runs: Sequence[Records], wishes: Wishes) -> Figure:
+        if wishes != Wishes():
+            raise ConfigError("--what, --node, --top, --log-x and --log-y are for other records", got=runs[0].kind)
+        return plot(runs)
+
+    return figure
+
+
+FIGURES: dict[str, Callable[[Sequence[Records], Wishes], Figure]] = {
+    "iteration": _fits,
+    "complete": _completions,
+    "epoch": _networks(plot_training),
+    "locality": _networks(plot_locality),
+}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from htfcli.engine.tensors.ranks import FactoredSpectra
 from htfcli.engine.tensors.recording import Record
 from htfcli.engine.training.device import choose_device, describe_device
 from htfcli.errors import ConfigError, Interrupted, RunError
+from htfcli.experiments.resuming import absolute, merged
 from htfcli.files.artefacts import save_factorization
 from htfcli.files.container import Artefact
 from htfcli.files.inputs import fingerprint, load_observations
@@ -55,7 +55,7 @@ class FitRun:
 
     def _prepare(self, config: FitConfig, data: str | None, saved: Artefact | None) -> None:
         """Everything that can be wrong with settings and data shows here, before a folder is made."""
-        self.settings = config if saved is None else merged(config, saved.config)
+        self.settings = config if saved is None else merged(config, saved.config, MAY_CHANGE)
         self._data = data if saved is None or data is not None else saved.content.get("input")
         if self._data is None:
             advice = "Shortest useful call: htf fit data.npy (see htf fit --help)."
@@ -152,7 +152,7 @@ class FitRun:
     def _checkpoint(self, state: dict[str, torch.Tensor]) -> None:
         assert self.folder is not None
         self.folder.save_checkpoint(
-            state, self.settings.model_dump(mode="json"), {"data": self._digest, "input": _absolute(self._data)}
+            state, self.settings.model_dump(mode="json"), {"data": self._digest, "input": absolute(self._data)}
         )
 
     def _summarize(self, model: Factorization, record: Record, seconds: float, first: int) -> dict[str, Any]:
@@ -173,29 +173,3 @@ class FitRun:
             "device": describe_device(self.device),
             "versions": versions(),
         }
-
-
-def merged(config: FitConfig, saved: dict[str, Any]) -> FitConfig:
-    """The saved settings, with what `config` was explicitly given.
-
-    Raises:
-        ConfigError: if that changes what the run is.
-    """
-    before = FitConfig.checked(saved)
-    given = {name: getattr(config, name) for name in config.model_fields_set}
-    changed = {n: v for n, v in given.items() if v != getattr(before, n) and n not in MAY_CHANGE}
-    if changed:
-        name, value = next(iter(changed.items()))
-        flag = "--" + name.replace("_", "-")
-        raise ConfigError(
-            f"{flag} cannot change when a run is resumed",
-            got=value,
-            allowed=getattr(before, name),
-            next_step="Leave it out.",
-        )
-    return before.model_copy(update=given)
-
-
-def _absolute(data: str | None) -> str | None:
-    """An input that can be found again from another folder; stdin cannot."""
-    return None if data is None or data == "-" else str(Path(data).resolve())

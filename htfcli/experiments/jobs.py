@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -57,9 +58,12 @@ class Job:
         return self.sweep / "runs" / self.run.name
 
     @property
-    def data(self) -> Path:
+    def data(self) -> Path | None:
+        """None for a task whose images the command makes."""
         name = self.run.data_name
-        return Path(str(self.run.data)) if name is None else self.sweep / "data" / f"{name}.safetensors"
+        if name is not None:
+            return self.sweep / "data" / f"{name}.safetensors"
+        return None if self.run.data is None else Path(self.run.data)
 
     @property
     def settings_file(self) -> Path:
@@ -74,25 +78,36 @@ class Job:
         """What the run writes besides its folder."""
         if self.run.command != "complete":
             return None
-        suffix = ".npy" if self.run.target is not None else suffix_of(self.data)
+        suffix = ".npy" if self.run.target is not None or self.data is None else suffix_of(self.data)
         return self.sweep / "completed" / f"{self.run.name}{suffix}"
 
     @property
     def text(self) -> str:
         """Of the settings file: how to do the run by hand, and its settings; two runs are the same if this is."""
-        command = " ".join(["htf", self.run.command, *self._arguments(relative_to=self.sweep)])
+        command = shlex.join(["htf", self.run.command, *self._arguments(self.sweep)])
         settings = self.run.settings.model_dump(mode="json", exclude_unset=True)
         return f"# {command}\n{yaml.safe_dump(settings, sort_keys=False)}"
 
-    def _arguments(self, relative_to: Path | None = None) -> list[str]:
-        def shown(path: Path) -> str:
-            inside = relative_to is not None and path.is_relative_to(relative_to)
-            return str(path.relative_to(relative_to) if inside and relative_to is not None else path)
+    def _arguments(self, seen_from: Path | None = None) -> list[str]:
+        """Of the command that starts the run; paths inside `seen_from` are relative to it."""
 
-        folder = ["-o", shown(self.folder)]
+        def shown(path: Path) -> str:
+            inside = seen_from is not None and path.is_relative_to(seen_from)
+            return str(path.relative_to(seen_from) if inside and seen_from is not None else path)
+
+        data = [] if self.data is None else [shown(self.data)]
+        output = ["-o", shown(self.folder)]
         if self.completed is not None:
-            folder = ["-o", shown(self.completed), "--run", shown(self.folder)]
-        return [shown(self.data), "--config", shown(self.settings_file), *folder]
+            output = ["-o", shown(self.completed), "--run", shown(self.folder)]
+        return [*data, "--config", shown(self.settings_file), *output]
+
+    @property
+    def arguments(self) -> list[str]:
+        """Of the command that starts the run, or goes on with it."""
+        if self.resumable:
+            return [*self._arguments(), "--resume"]
+        begun = self.folder.exists() or (self.completed is not None and self.completed.exists())
+        return [*self._arguments(), *(["--force"] if begun else [])]
 
     # --- state --------------------------------------------------------------------------------------------------------
 
@@ -128,10 +143,9 @@ class Job:
         """Write the settings file, before which the run cannot start; and that of its data."""
         if not self.settings_file.exists():
             write_text(self.settings_file, self.text)
-        settings = self.data.with_suffix(".yaml")
-        if self.run.target is not None and not settings.exists():
+        if self.run.target is not None and self.data is not None and not self.data.with_suffix(".yaml").exists():
             values = self.run.target.model_dump(mode="json", exclude_unset=True)
-            write_text(settings, yaml.safe_dump(values, sort_keys=False))
+            write_text(self.data.with_suffix(".yaml"), yaml.safe_dump(values, sort_keys=False))
 
 
 def execute(job: Job, environment: Mapping[str, str], stopped: Callable[[], bool]) -> Outcome:
@@ -146,29 +160,23 @@ def execute(job: Job, environment: Mapping[str, str], stopped: Callable[[], bool
         time.sleep(_POLL)
     if job.finished:
         return Outcome("finished")
-    if job.run.target is not None:
-        outcome = _make_data(job, environment, stopped)
-        if outcome.status != "finished":
-            return outcome
-    arguments = job._arguments()
-    if job.resumable:
-        arguments = [str(job.data), "-o", str(job.folder), "--resume"]
-    elif job.folder.exists() or (job.completed is not None and job.completed.exists()):
-        arguments.append("--force")
-    outcome = _process([job.run.command, *arguments], job.log, environment, stopped)
+    if job.run.target is not None and job.data is not None:
+        made = _make_data(job.data, environment, stopped)
+        if made.status != "finished":
+            return made
+    outcome = _process([job.run.command, *job.arguments], job.log, environment, stopped)
     if outcome.status == "finished" and not job.finished:
         return Outcome("failed", f"{job.folder} has no summary though its process ended well")
     return outcome
 
 
-def _make_data(job: Job, environment: Mapping[str, str], stopped: Callable[[], bool]) -> Outcome:
-    """Generate the data of a run, unless another run with the same data has."""
-    with _alone(job.data.with_suffix(".lock")):
-        if job.data.exists():
+def _make_data(data: Path, environment: Mapping[str, str], stopped: Callable[[], bool]) -> Outcome:
+    """Generate a data file from the settings beside it, unless another run with the same data has."""
+    with _alone(data.with_suffix(".lock")):
+        if data.exists():
             return Outcome("finished")
-        settings = str(job.data.with_suffix(".yaml"))
-        arguments = ["generate", "tensor", "--config", settings, "-o", str(job.data)]
-        return _process(arguments, job.data.with_suffix(".log"), environment, stopped)
+        arguments = ["generate", "tensor", "--config", str(data.with_suffix(".yaml")), "-o", str(data)]
+        return _process(arguments, data.with_suffix(".log"), environment, stopped)
 
 
 @contextmanager

@@ -213,6 +213,6 @@ def row_of(progress: Progress) -> Row:
         "varied": run.varied,
         "settings": run.settings.model_dump(mode="json"),
         "generate": None if run.target is None else run.target.model_dump(mode="json"),
-        "data": str(progress.job.data),
+        "data": None if progress.job.data is None else str(progress.job.data),
         "final": final,
     }

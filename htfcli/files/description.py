@@ -59,8 +59,11 @@ def _artefact(artefact: Artefact) -> Facts:
         return _completion(to_completion(artefact))
     shapes = {name: list(shape) for name, (_, shape) in artefact.shapes().items()}
     if artefact.kind == "checkpoint":
-        iteration = int(artefact.tensors()["counters"][0])
-        return {"kind": "checkpoint", "iteration": iteration, "tensors": shapes}
+        counter = "epoch" if "epochs" in artefact.config else "iteration"
+        return {"kind": "checkpoint", counter: int(artefact.tensors()["counters"][0]), "tensors": shapes}
+    if artefact.kind == "cnn":
+        numbers = {"model": artefact.config.get("model"), **artefact.content}
+        return {"kind": "cnn", **numbers, "tensors": shapes}
     return {"kind": artefact.kind, "tensors": shapes}
 
 

@@ -30,7 +30,13 @@ def finite(value: Any) -> Any:
     return [finite(item) for item in value] if isinstance(value, list) else value
 
 
-KINDS = {"iteration": "records of a fit", "complete": "records of a completion"}  # records that are drawn
+KINDS = {  # records that are drawn
+    "iteration": "records of a fit",
+    "complete": "records of a completion",
+    "epoch": "records of a training",
+    "locality": "records of locality",
+}
+_COUNTERS = {"iteration": "iteration", "epoch": "epoch", "locality": "distance"}  # whole numbers they are drawn against
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ def load_records(argument: str) -> Records:
             raise DataError(f"{argument} has no records", next_step="Name a run folder or a file of records.")
         records = [record for _, record in read_lines(file)]
     drawn = [r for r in records if r.get("kind") in KINDS]
-    drawn = [r for r in drawn if r["kind"] != "iteration" or isinstance(r.get("iteration"), int)]
+    drawn = [r for r in drawn if r["kind"] not in _COUNTERS or isinstance(r.get(_COUNTERS[r["kind"]]), int)]
     if not drawn:
         kinds = ", ".join(sorted({str(r.get("kind")) for r in records})) or "nothing"
         raise DataError(f"{argument} has no records of a run", got=kinds, allowed=", ".join(KINDS))

@@ -113,10 +113,14 @@ class RunFolder:
 
     # --- records ------------------------------------------------------------------------------------------------------
 
-    def start_records(self, before: int = 0) -> None:
-        """Open the records for appending; those of iteration `before` and later, which a kill may have left, go."""
+    def start_records(self, before: int = 0, counter: str = "iteration") -> None:
+        """Open the records for appending; those of iteration `before` and later, which a kill may have left, go.
+
+        Args:
+            counter: key of a record that counts, iteration or epoch.
+        """
         path = self.path / "records.jsonl"
-        kept = [line for line, record in read_lines(path) if record.get("iteration", 0) < before] if before else []
+        kept = [line for line, record in read_lines(path) if record.get(counter, 0) < before] if before else []
         container.write_text(path, "".join(kept))
         self._records = open(path, "a", encoding="utf-8")
 

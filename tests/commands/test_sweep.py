@@ -84,7 +84,8 @@ def test_runs_of_a_plan(htf, write):
         ({"seeds": [1, 1]}, "two runs would have the same folder (got seed=1). Values must differ in letters, digits or . + -, and not be repeated."),
         ({"grid": {"tree": ["balanced", "Balanced"]}}, "two runs would have the same folder (got tree=balanced_seed=0)."),
         ({"grid": {"tree": ["b" * 200]}}, "a run's folder name is too long (got 212 characters: tree=bbb"),
-        ({"command": "measure"}, "command: input should be 'fit' or 'complete' (got 'measure')."),
+        ({"command": "train-cnn"}, "train-cnn generates its images by itself: say task in base instead of generate."),
+        ({"command": "measure"}, "command: input should be 'fit', 'complete' or 'train-cnn' (got 'measure')."),
     ],
 )  # fmt: skip
 def test_plans_that_are_wrong(htf, write, changes, message):

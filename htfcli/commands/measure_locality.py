@@ -1,0 +1,59 @@
+"""`htf measure-locality`: how much networks make of dependence between regions, by distance."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from htfcli.config.vision import MeasureLocalityConfig
+from htfcli.options import FormatOption, QuietOption, with_config
+
+app = typer.Typer(rich_markup_mode=None)
+
+EXAMPLES = """\b
+Examples:
+  htf measure-locality runs/reg runs/plain | htf plot - -o locality.png
+  htf measure-locality mine:network --weights mine.pt --data pairs.safetensors --patch-size 8"""
+
+
+@app.command("measure-locality", epilog=EXAMPLES)
+@with_config(MeasureLocalityConfig)
+def measure_locality(
+    config: MeasureLocalityConfig,
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help="Run folders, files of networks or factorizations, module:function; - for stdin."
+        ),
+    ],
+    format: FormatOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """How the dependence a network models falls with distance.
+
+    For random patches I, J at each distance: dependence (1 - mean |cosine| of the gradients by x_I before and after x_J
+    is swapped), and the table f(x_I of sample a, x_J of sample b): its effective rank, and the shares of it that are
+    neither a sum nor a product of functions of x_I and x_J. Then the gradient around the centre of the last feature
+    map. For factorizations: hierarchical ranks by how far apart the modes of a node are.
+    """
+    from htfcli.console import RecordWriter, progress
+    from htfcli.experiments.locality_run import measure
+
+    writer = RecordWriter(format, table_row)
+    with progress("measure", None, quiet) as show:
+        for number, record in enumerate(measure(models, config)):
+            show(number + 1, f"{record['model']}, distance {record['distance']}")
+            writer.write(record)
+    writer.close()
+
+
+def table_row(record: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a record that a person compares."""
+    names = ("dependence", "additive_residual", "rank_one_residual", "effective_rank")
+    return {
+        "model": record["model"],
+        "measure": record["measure"],
+        "distance": record["distance"],
+        **{name.replace("_", " "): record.get(name) for name in names},
+    }

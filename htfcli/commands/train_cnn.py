@@ -1,0 +1,121 @@
+"""`htf train-cnn`: train a convolutional network, with the regularizer that asks it for non-local dependence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from htfcli.config.vision import TrainCnnConfig
+from htfcli.options import ForceOption, FormatOption, QuietOption, with_config
+
+if TYPE_CHECKING:
+    from htfcli.experiments.cnn_run import CnnRun
+
+app = typer.Typer(rich_markup_mode=None)
+
+EXAMPLES = """\b
+Examples:
+  htf train-cnn --task pathfinder --path-length 7 --reg non-local --reg-coeff 3 -o runs/pf
+  htf generate is-same-class --distance 80 -o - | htf train-cnn - --reg non-local -o runs/pairs
+  torchrun --nproc-per-node 4 -m htfcli train-cnn pairs.safetensors --reg non-local -o runs/pairs"""
+
+_MOST_CLASSES = 12  # of a confusion table that is shown
+
+
+@app.command("train-cnn", epilog=EXAMPLES)
+@with_config(TrainCnnConfig)
+def train_cnn(
+    config: TrainCnnConfig,
+    data: Annotated[
+        Optional[str],
+        typer.Argument(metavar="DATA", help="Image file of htf generate, - for stdin, or a folder of images by class."),
+    ] = None,
+    output: Annotated[
+        Optional[str],
+        typer.Option("--output", "-o", metavar="FOLDER", help="Run folder (runs/TASK), or - for the model on stdout."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")] = False,
+    force: ForceOption = False,
+    format: FormatOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a convolutional network to classify images.
+
+    With --reg non-local the loss asks for dependence between far-apart patches, as published. Records losses and
+    accuracies of every epoch. Under torchrun all processes share each batch, with the result of one.
+    """
+    from htfcli.console import note, progress
+    from htfcli.engine.training.distributed import workers
+    from htfcli.errors import HtfError
+    from htfcli.experiments.cnn_run import CnnRun
+    from htfcli.files.container import refuse_terminal
+
+    output = output or f"runs/{config.task or ('cnn' if data in (None, '-') else Path(str(data)).name.split('.')[0])}"
+    if output == "-":
+        refuse_terminal()
+    with workers() as team:
+        try:
+            silent = quiet or not team.first
+            with progress("generate", None, silent) as show:
+                run = CnnRun(
+                    config,
+                    data,
+                    output,
+                    resume=resume,
+                    force=force,
+                    workers=team,
+                    on_progress=lambda count: show(count, "images"),
+                )
+            note(run.describe(), silent)
+            _run(run, format, output, silent)
+        except HtfError as error:
+            if team.first:
+                raise
+            raise typer.Exit(error.exit_code) from None  # the first process says it for all
+        if output == "-" and team.first:
+            run.save("-")
+
+
+def _run(run: CnnRun, format: Any, output: str, quiet: bool) -> None:
+    """Train with progress on stderr and records on stdout, and say how it ended."""
+    from htfcli.console import RecordWriter, StopSignals, note, progress
+
+    writer = RecordWriter(format, table_row)
+    latest: dict[str, Any] = {}
+    with StopSignals() as stop, progress("train", run.settings.epochs, quiet) as show:
+
+        def on_record(record: dict[str, Any]) -> None:
+            latest.update(record)
+            if output != "-":
+                writer.write(record)
+
+        def should_stop(epoch: int, step: int) -> bool:
+            accuracy = f", test accuracy {latest['test_accuracy']:.3f}" if latest else ""
+            show(epoch, f"step {step + 1}/{run.training.steps}{accuracy}")
+            return stop.received
+
+        try:
+            run.run(on_record, should_stop)
+        finally:
+            writer.close()
+    note(run.ending() + ("" if output == "-" else f"; saved {output}"), quiet)
+    if len(run.summary["classes"]) <= _MOST_CLASSES:
+        note(confusion_table(run.summary["classes"], run.summary["confusion"]), quiet)
+
+
+def table_row(record: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a record that a person follows."""
+    names = ("epoch", "task_loss", "regularizer", "train_accuracy", "test_accuracy", "images_per_second")
+    return {name.replace("_per_", "/").replace("_", " "): record[name] for name in names}
+
+
+def confusion_table(classes: list[str], counts: list[list[int]]) -> str:
+    """Rows are true classes, columns predicted ones."""
+    width = max(9, *map(len, classes), *(len(str(n)) for row in counts for n in row)) + 2
+    lines = [
+        ["true \\ predicted", *classes],
+        *([name, *map(str, row)] for name, row in zip(classes, counts, strict=True)),
+    ]
+    return "\n".join(first.ljust(18) + "".join(cell.rjust(width) for cell in rest) for first, *rest in lines)

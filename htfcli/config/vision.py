@@ -1,0 +1,168 @@
+"""What the commands on networks can be told: `train-cnn`, `measure-locality`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from htfcli.config.base import Config, Device, Distances, Seed, Widths
+from htfcli.config.images import IsSameClassConfig, PathfinderConfig
+
+NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet-mini")  # of engine.vision.resnet, not imported here
+USER_NETWORK = re.compile(r"[\w.]+:\w+")
+_SAME_CLASS_FIELDS = ("source", "data_dir", "download", "test_images", "distance", "height", "width")
+_PATHFINDER_FIELDS = ("path_length", "size")
+_MINI_FIELDS = ("widths", "blocks", "stem_kernel", "stem_stride", "max_pool")
+
+
+class TrainCnnConfig(Config):
+    """`htf train-cnn`: the task, the network, the regularizer and how to train."""
+
+    task: Literal["is-same-class", "pathfinder"] | None = Field(
+        None, description="Generate this task's images, where no DATA is given."
+    )
+    source: Literal["shapes", "digits", "cifar10", "folder"] | None = Field(
+        None, description="is-same-class: images to pair, as for htf generate is-same-class (shapes)."
+    )
+    data_dir: str | None = Field(None, description="is-same-class: where cifar10 or the folder is.")
+    download: bool = Field(False, description="is-same-class: download CIFAR-10 (162 MiB) where there is none.")
+    image_size: int | None = Field(
+        None, ge=1, le=1024, description="Resize the images of a folder to squares of this side (the first one's size)."
+    )
+    test_images: int | None = Field(None, ge=1, description="is-same-class: source images that only test pairs use.")
+    distance: int | None = Field(None, ge=0, description="is-same-class: zero columns between the images (0).")
+    height: int | None = Field(None, ge=1, description="is-same-class: rows of the canvas (7 times the images').")
+    width: int | None = Field(None, ge=1, description="is-same-class: columns of the canvas (7 times the images').")
+    path_length: int | None = Field(None, ge=1, le=100, description="pathfinder: dashes of the two long paths (9).")
+    size: int | None = Field(None, ge=16, le=1024, description="pathfinder: rows and columns of the images (150).")
+    train: int | None = Field(None, ge=2, description="Train images to generate (5000 pairs; 10000 for pathfinder).")
+    test: int | None = Field(None, ge=1, description="Test images to generate (10000).")
+
+    model: str = Field(
+        "resnet18",
+        description=f"{', '.join(NETWORKS)}, or module:function, called with (channels, outputs) to build a network of "
+        "yours: the only way in which htf runs a user's code.",
+    )
+    widths: Widths | None = Field(None, description="resnet-mini: channels of each stage (8,16,32).")
+    blocks: Widths | None = Field(None, description="resnet-mini: residual blocks of each stage (1,1,1).")
+    stem_kernel: int | None = Field(None, ge=1, description="resnet-mini: side of the first convolution (3).")
+    stem_stride: int | None = Field(None, ge=1, description="resnet-mini: stride of the first convolution (2).")
+    max_pool: bool | None = Field(None, description="resnet-mini: max-pool after the first convolution (no).")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout after each of the first three stages.")
+
+    reg: Literal["non-local", "none"] = Field("none", description="Regularizer.")
+    reg_coeff: float = Field(1.0, ge=0, description="Its coefficient c: loss = task loss + c R.")
+    reg_every: int = Field(
+        1,
+        ge=1,
+        description="Add it only on every k-th step, with coefficient k c. Cheaper, but a different method from the "
+        "published one: with 4 it lost a part of the gain in our measurements.",
+    )
+    patch_size: int | None = Field(
+        None, ge=1, description="Side of its two patches, drawn at random (2; the two images of is-same-class)."
+    )
+    patch_distance: int | None = Field(None, ge=0, description="Pixels between randomly drawn patches (any).")
+    formulation: Literal["auto", "double-backward", "tangent"] = Field(
+        "auto", description="How its gradient is computed; the numbers are the same (tangent with --compile)."
+    )
+
+    optimizer: Literal["sgd", "adam"] = Field("sgd", description="Optimizer.")
+    lr: float = Field(0.01, gt=0, description="Learning rate.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd.")
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay.")
+    batch_size: int = Field(64, ge=2, description="Images per step, over all processes.")
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="Work through a batch in this many parts to save memory; batch statistics are those of a part.",
+    )
+    epochs: int = Field(150, ge=0, description="Epochs at most.")
+    patience: int = Field(20, ge=1, description="Stop after this many epochs in a row with train accuracy 1.")
+    dtype: Literal["float32", "float64"] = Field("float32", description="Precision.")
+    amp: bool = Field(
+        False,
+        description="Mixed precision on CUDA: bfloat16, statistics and cosine in float32. Rounding switches rectifiers "
+        "to which the regularizer's gradient is more sensitive than the task's (cosine 0.7 with that of float32, not "
+        "0.95).",
+    )
+    compile: bool = Field(False, description="Compile the network (torch.compile).")
+    channels_last: bool = Field(False, description="Keep images in the memory format channels_last.")
+    device: Device = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    threads: int | None = Field(None, ge=1, description="CPU threads (torch's choice).")
+    seed: Seed = Field(0, description="Seed of everything random.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for choice, value, fields in (
+            ("task", "is-same-class", _SAME_CLASS_FIELDS),
+            ("task", "pathfinder", _PATHFINDER_FIELDS),
+            ("model", "resnet-mini", _MINI_FIELDS),
+            ("reg", "non-local", ("reg_coeff", "reg_every", "patch_size", "patch_distance", "formulation")),
+            ("optimizer", "sgd", ("momentum",)),
+        ):
+            chosen = getattr(self, choice)
+            if chosen != value and (wrong := self.changed(*fields)):
+                raise ValueError(f"{', '.join(wrong)}: only for {choice} {value} (got {choice} {chosen or 'unset'})")
+        if self.task is None and (wrong := self.changed("train", "test")):
+            raise ValueError(f"{', '.join(wrong)}: only where --task generates images")
+        if self.model not in NETWORKS and not USER_NETWORK.fullmatch(self.model):
+            raise ValueError(
+                f"model: unknown network (got {self.model!r}, allowed {', '.join(NETWORKS)}, module:function)"
+            )
+        if self.dropout and self.model not in NETWORKS:
+            raise ValueError(f"dropout: a network of yours has its own (got model {self.model})")
+        for name in ("widths", "blocks"):
+            if isinstance(getattr(self, name), int | dict):
+                raise ValueError(f"{name}: one number a stage (got {getattr(self, name)}, allowed e.g. 8,16,32)")
+        if self.task == "pathfinder" and self.image_size is not None:
+            raise ValueError("image-size: only for a folder of images (got task pathfinder)")
+        if self.compile and self.reg == "non-local" and self.formulation == "double-backward":
+            raise ValueError("compile: gradients of gradients cannot be compiled (got formulation double-backward)")
+        if self.compile and self.reg == "non-local" and self.dropout:
+            raise ValueError("compile: a compiled regularizer would draw two different dropout masks (got dropout)")
+        if self.accumulate > self.batch_size // 2:
+            raise ValueError(f"accumulate: leaves parts of less than two images (got {self.accumulate})")
+        return self
+
+    @property
+    def mini_shape(self) -> dict[str, Any]:
+        """Fields of the network's shape that are set."""
+        values = {name: getattr(self, name) for name in _MINI_FIELDS}
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if v is not None}
+
+    def generation(self) -> IsSameClassConfig | PathfinderConfig | None:
+        """What to generate, if anything."""
+        if self.task is None:
+            return None
+        fields = (*_SAME_CLASS_FIELDS, "image_size") if self.task == "is-same-class" else _PATHFINDER_FIELDS
+        names = ("train", "test", "seed", *fields)
+        given = {n: v for n in names if (v := getattr(self, n)) is not None and v is not False}
+        return (IsSameClassConfig if self.task == "is-same-class" else PathfinderConfig).checked(given)
+
+
+class MeasureLocalityConfig(Config):
+    """`htf measure-locality`: on which images, and between which patches."""
+
+    data: str | None = Field(None, description="Image data set; test images are used (that of the run).")
+    model: str | None = Field(
+        None,
+        description="module:function that built the networks, called with (channels, outputs): the only way in which "
+        "htf runs a user's code.",
+    )
+    weights: str | None = Field(None, description="Weights of a module:function, .safetensors or .pt.")
+    patch_size: int | None = Field(
+        None,
+        ge=1,
+        description="Side of randomly drawn patches (a twelfth of the larger side; for pairs, the two images).",
+    )
+    distance: Distances | None = Field(
+        None, description="Distances between patches (nine up to the largest that fits)."
+    )
+    pairs: int = Field(16, ge=1, description="Pairs of patches per distance.")
+    samples: int = Field(64, ge=2, description="Images per pair.")
+    table: int = Field(12, ge=2, description="Rows and columns of a cross table.")
+    device: Device = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    threads: int | None = Field(None, ge=1, description="CPU threads (torch's choice).")
+    seed: Seed = Field(0, description="Seed of everything random.")

@@ -1,0 +1,380 @@
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from htfcli.engine.vision.classifier import Training
+from htfcli.files.container import read
+
+ROOT = Path(__file__).parents[2]
+MINI = ROOT / "sample_configs" / "is_same_class_mini.yaml"
+DATA = ("--task", "is-same-class", "--source", "digits", "--distance", 4, "--height", 8, "--width", 24,
+        "--train", 90, "--test", 60)  # fmt: skip
+NET = ("--model", "resnet-mini", "--widths", "4,8", "--blocks", "1,1", "--batch-size", 20, "--lr", 0.05, "--epochs", 3)
+QUICK = (*DATA, *NET)
+REG = ("--reg", "non-local", "--reg-coeff", 0.5)
+NETWORKS_MODULE = (ROOT / "tests/engine/vision/networks.py").read_text()
+
+
+def without_speed(records):
+    return [{k: v for k, v in r.items() if k != "images_per_second"} for r in records]
+
+
+def records_of(folder):
+    return [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+
+
+def same_weights(a, b, tolerance=0.0):
+    a, b = (read(path / "model.safetensors").tensors() for path in (a, b))
+    assert a.keys() == b.keys()
+    return all(float((a[k].double() - b[k].double()).abs().max()) <= tolerance for k in a)
+
+
+def test_run_folder(htf, tmp_path):
+    done = htf("train-cnn", *QUICK, *REG, "-o", "runs/a")
+    assert done.code == 0, done.err
+    assert [r["epoch"] for r in done.records] == [1, 2, 3]
+    assert list(done.records[0]) == [
+        "kind", "epoch", "task_loss", "regularizer", "train_accuracy", "test_loss", "test_accuracy", "images_per_second",
+    ]  # fmt: skip
+    assert all(0 < r["regularizer"] <= 1 for r in done.records)
+    first, last, *table = done.err.splitlines()
+    assert first == (
+        "resnet-mini, 1,301 parameters, receptive field 23; is-same-class, 90 train and 60 test images of 1 x 8 x 24; "
+        "regularizer non-local x 0.5; cpu (1 threads)"
+    )
+    assert last.startswith("all epochs done at epoch 3 after ")
+    folder = tmp_path / "runs" / "a"
+    names = {"config.yaml", "records.jsonl", "checkpoint.safetensors", "model.safetensors", "summary.json"}
+    assert {path.name for path in folder.iterdir() if not path.name.startswith(".")} == names
+    summary = json.loads((folder / "summary.json").read_text())
+    confusion = np.array(summary["confusion"])
+    assert confusion.sum() == 60
+    assert summary["test_accuracy"] == np.trace(confusion) / 60 == done.records[-1]["test_accuracy"]
+    assert [line.split()[-2:] for line in table] == [["different", "same"], *(map(list, confusion.astype(str)))]
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert (config["model"], config["lr"], config["reg_coeff"]) == ("resnet-mini", 0.05, 0.5)
+    again = htf("train-cnn", "--config", folder / "config.yaml", "-o", "runs/b")
+    assert without_speed(again.records) == without_speed(done.records)
+    assert same_weights(folder, tmp_path / "runs/b")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--optimizer", "adam", "--weight-decay", 0.01, "--dropout", 0.2),
+        (*REG, "--patch-size", 3, "--patch-distance", 5, "--reg-every", 2),
+        (*REG, "--formulation", "tangent", "--accumulate", 2, "--channels-last"),
+        ("--dtype", "float64", "--stem-kernel", 5, "--stem-stride", 1, "--max-pool"),
+        ("--momentum", 0),
+    ],
+)
+def test_options(htf, options):
+    done = htf("train-cnn", *QUICK, "--epochs", 1, *options, "-o", "r", "-q")
+    assert (done.code, done.err) == (0, "")
+
+
+def test_regularizer_changes_training_and_formulations_do_not(htf, tmp_path):
+    for name, options in (("plain", ()), ("double", REG), ("tangent", (*REG, "--formulation", "tangent"))):
+        done = htf("train-cnn", *QUICK, *options, "--dropout", 0.1, "--dtype", "float64", "-o", name, "-q")
+        assert done.code == 0
+    assert same_weights(tmp_path / "double", tmp_path / "tangent", 1e-10)
+    assert not same_weights(tmp_path / "double", tmp_path / "plain", 1e-4)
+
+
+def test_lazy_regularizer_is_evaluated_every_kth_step(htf, monkeypatch):
+    from htfcli.engine.vision.nonlocality import NonLocalRegularizer
+
+    calls = []
+    before = NonLocalRegularizer.with_outputs
+    monkeypatch.setattr(NonLocalRegularizer, "with_outputs", lambda *a, **k: calls.append(1) or before(*a, **k))
+    assert htf("train-cnn", *QUICK, *REG, "--reg-every", 2, "-o", "r", "-q").code == 0
+    assert len(calls) == 8  # of 3 x 5 steps
+
+
+def test_perfect_train_accuracy_stops(htf, tmp_path):
+    done = htf("train-cnn", *DATA, "--model", "resnet-mini", "--optimizer", "adam", "--lr", 0.01, "--epochs", 80,
+               "--batch-size", 16, "--patience", 2, "-o", "r")  # fmt: skip
+    accuracies = [r["train_accuracy"] for r in done.records]
+    assert accuracies[-2:] == [1, 1]
+    assert len(accuracies) < 80
+    assert "train accuracy 1 for 2 epochs at epoch" in done.err
+    assert json.loads((tmp_path / "r/summary.json").read_text())["stop_reason"] == "perfect"
+
+
+# --- input ------------------------------------------------------------------------------------------------------------
+
+
+def test_data_from_a_file_and_a_pipe(htf, shell):
+    options = " ".join(map(str, NET))
+    shell(
+        "htf generate is-same-class --source digits --distance 4 --height 8 --width 24 --train 60 --test 40 -o p.safetensors"
+    )
+    done = shell(f"htf train-cnn p.safetensors {options} -o a -q")
+    assert done.code == 0, done.err
+    piped = shell(f"cat p.safetensors | htf train-cnn - {options} -o b -q")
+    assert without_speed(piped.records) == without_speed(done.records)
+    onward = shell(f"htf train-cnn p.safetensors {options} -o - | htf inspect - | jq -r .kind")
+    assert onward.out == "cnn\n"
+
+
+def test_a_folder_of_images_of_several_classes(htf, tmp_path):
+    shades = {"dark": 40, "grey": 120, "light": 220}
+    for name, shade in shades.items():
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for k in range(12):
+            pixels = np.random.default_rng(k).integers(shade - 30, shade + 30, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{k}.png")
+    done = htf("train-cnn", "photos", "--model", "resnet-mini", "--batch-size", 6, "--optimizer", "adam", "--lr", 0.01,
+               "--epochs", 12, *REG, "--patch-size", 4, "-o", "r")  # fmt: skip
+    assert done.code == 0, done.err
+    assert done.records[-1]["test_accuracy"] > 0.8
+    summary = json.loads((tmp_path / "r/summary.json").read_text())
+    assert summary["classes"] == ["dark", "grey", "light"]
+    assert read(tmp_path / "r/model.safetensors").tensors()["fc.weight"].shape[0] == 3
+
+
+def test_pathfinder(htf):
+    done = htf("train-cnn", "--task", "pathfinder", "--path-length", 3, "--size", 64, "--train", 12, "--test", 4,
+               "--model", "resnet-mini", "--batch-size", 6, "--epochs", 1, *REG, "-o", "r", "-q")  # fmt: skip
+    assert (done.code, done.err) == (0, "")
+
+
+def test_a_network_of_ones_own(htf, tmp_path):
+    (tmp_path / "own_networks.py").write_text(NETWORKS_MODULE)
+    done = htf("train-cnn", *DATA, "--model", "own_networks:mine", "--epochs", 2, *REG, "-o", "r")
+    assert done.code == 0, done.err
+    assert done.err.startswith("own_networks:mine, 53 parameters; is-same-class")
+    done = htf("train-cnn", "--resume", "-o", "r")
+    assert (done.code, done.error) == (
+        2,
+        "the run's network is one of yours, which only your code can build (got no --model, allowed --model own_networks:mine).",
+    )
+    assert htf("train-cnn", "--resume", "-o", "r", "--model", "own_networks:mine", "--epochs", 3).code == 0
+
+
+# --- interruption -----------------------------------------------------------------------------------------------------
+
+
+def interrupt_at(monkeypatch, epoch, step):
+    """As if Ctrl-C came before this step."""
+    before = Training.run
+    monkeypatch.setattr(Training, "run", lambda self, stop: before(self, lambda e, s: (e, s) == (epoch, step)))
+
+
+@pytest.mark.parametrize("options", [(*REG, "--dropout", 0.2), ("--optimizer", "adam")])
+def test_resume_is_bit_for_bit(htf, tmp_path, monkeypatch, options):
+    whole = htf("train-cnn", *QUICK, *options, "-o", "whole")
+    with monkeypatch.context() as context:
+        interrupt_at(context, 1, 3)
+        done = htf("train-cnn", *QUICK, *options, "-o", "part", "-q")
+    assert done.code == 130
+    assert done.error == (
+        "interrupted in epoch 2 at step 3; the state is saved, continue with: htf train-cnn --resume -o part."
+    )
+    resumed = htf("train-cnn", "--resume", "-o", "part")
+    assert resumed.code == 0, resumed.err
+    assert without_speed(records_of(tmp_path / "part")) == without_speed(whole.records)
+    assert same_weights(tmp_path / "part", tmp_path / "whole")
+
+
+def test_more_epochs_after_the_end(htf, tmp_path):
+    whole = htf("train-cnn", *QUICK, *REG, "-o", "whole")
+    htf("train-cnn", *QUICK, *REG, "--epochs", 2, "-o", "part")
+    assert htf("train-cnn", "--resume", "-o", "part", "--epochs", 3).code == 0
+    assert without_speed(records_of(tmp_path / "part")) == without_speed(whole.records)
+    assert same_weights(tmp_path / "part", tmp_path / "whole")
+
+
+def test_resume_what_cannot_be(htf, tmp_path):
+    htf("train-cnn", *QUICK, "-o", "a")
+    done = htf("train-cnn", "--resume", "-o", "b")
+    assert (done.code, done.error) == (2, "b has no checkpoint to resume from. Start the run without --resume.")
+    done = htf("train-cnn", "--resume", "-o", "a", "--seed", 5)
+    assert (done.code, done.error) == (
+        2,
+        "--seed cannot change when a run is resumed (got 5, allowed 0). Leave it out.",
+    )
+    htf("generate", "is-same-class", "--source", "digits", "--train", 20, "--test", 20, "-o", "p.safetensors")
+    htf("train-cnn", "p.safetensors", *NET, "-o", "c")
+    htf(
+        "generate",
+        "is-same-class",
+        "--source",
+        "digits",
+        "--train",
+        20,
+        "--test",
+        20,
+        "--seed",
+        1,
+        "-o",
+        "q.safetensors",
+    )
+    done = htf("train-cnn", "q.safetensors", "--resume", "-o", "c")
+    assert (done.code, done.error) == (2, "the run was trained on other images. Resume with those of the first run.")
+
+
+def test_sigterm_saves_the_state(shell):
+    command = [sys.executable, "-m", "htfcli", "train-cnn", *map(str, QUICK), "--epochs", "100000", "-o", "r", "-q"]
+    process = subprocess.Popen(command, cwd=shell.folder, env=shell.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
+    records = shell.folder / "r" / "records.jsonl"
+    for _ in range(300):
+        time.sleep(0.1)
+        if records.exists() and records.stat().st_size:
+            break
+    process.send_signal(signal.SIGTERM)
+    error = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 130
+    assert "the state is saved, continue with: htf train-cnn --resume -o r" in error
+    assert read(shell.folder / "r/checkpoint.safetensors").tensors()["counters"][0] > 0
+
+
+def test_divergence_keeps_the_last_good_checkpoint(htf, tmp_path, monkeypatch):
+    before = Training._learn
+    monkeypatch.setattr(Training, "_learn", lambda self, rows: (before(self, rows), self.epoch == 2 and self._sums.fill_(float("inf"))))  # fmt: skip
+    done = htf("train-cnn", *QUICK, "--epochs", 4, "-o", "r", "-q")
+    assert (done.code, done.error) == (
+        1,
+        "training diverged in epoch 3 (got task loss inf). Lower --lr (now 0.05); the state is saved, continue with: "
+        "htf train-cnn --resume -o r.",
+    )
+    assert read(tmp_path / "r/checkpoint.safetensors").tensors()["counters"].tolist()[:2] == [2, 0]
+    assert not (tmp_path / "r/model.safetensors").exists()
+
+
+def test_a_learning_rate_that_diverges(htf):
+    done = htf("train-cnn", *QUICK, "--lr", 1e30, "-o", "r", "-q")
+    assert done.code == 1
+    assert done.error.startswith("training diverged in epoch 1 (got task loss ")
+    assert done.error.endswith("Lower --lr (now 1e+30).")
+
+
+def test_out_of_memory_says_what_to_lower(htf, monkeypatch):
+    def exhausted(self, rows):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(Training, "_learn", exhausted)
+    done = htf("train-cnn", *QUICK, "-o", "r", "-q")
+    assert (done.code, done.error) == (
+        1,
+        "out of memory on cpu; lower --batch-size (now 20) or raise --accumulate (now 1).",
+    )
+
+
+@pytest.mark.slow
+def test_a_compiled_training_is_the_same(shell):
+    """By torch's default compiler, which takes a minute or two; the regularizer in its tangent formulation."""
+    options = " ".join(map(str, (*QUICK, *REG, "--dtype", "float64", "--epochs", 2)))
+    for name, flag in (("eager", ""), ("compiled", "--compile")):
+        done = shell(f"htf train-cnn {options} {flag} -o {name} -q", timeout=600)
+        assert done.code == 0, done.err
+    assert same_weights(shell.folder / "eager", shell.folder / "compiled", 1e-10)
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options", [REG, (*REG, "--formulation", "tangent", "--accumulate", 2)], ids=["double", "tangent"]
+)
+def test_two_processes_do_what_one_does(htf, shell, tmp_path, options):
+    """Uneven shards, synchronized batch statistics, patches that come from the next process's first sample."""
+    args = [*map(str, (*QUICK, *options, "--train", 101, "--dtype", "float64"))]
+    one = htf("train-cnn", *args, "-o", tmp_path / "one")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "htfcli"]
+    done = subprocess.run(
+        [*command, "train-cnn", *args, "-o", "two"],
+        cwd=shell.folder, env=shell.environment, capture_output=True, text=True, timeout=180,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(records) == 3  # the first process talks
+    for mine, wanted in zip(without_speed(records), without_speed(one.records), strict=True):
+        assert mine.pop("kind") == wanted.pop("kind")
+        assert mine == pytest.approx(wanted, rel=1e-9)
+    assert same_weights(shell.folder / "two", tmp_path / "one", 1e-12)
+    assert "2 processes" in done.stderr
+
+
+# --- bad usage --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        ("", 2, "no images to train on. Shortest useful call: htf train-cnn --task is-same-class (see htf train-cnn --help)."),
+        ("nothing.safetensors", 1, "nothing.safetensors does not exist."),
+        ("{data} --distance 9", 2, "the distance does not fit two images 8 wide on a canvas 24 wide (got 9, allowed 0 to 8)."),
+        ("{data} --reg non-local --patch-size 9", 2, "two patches of 9 x 9 do not fit the images (got images of 8 x 24). Lower --patch-size or --patch-distance."),
+        ("{data} --reg non-local --patch-size 4 --patch-distance 17", 2, "two patches of 4 x 4, 17 pixels apart do not fit the images (got images of 8 x 24). Lower --patch-size or --patch-distance."),
+        ("{data} --reg non-local --patch-distance 4", 2, "--patch-distance is for randomly drawn patches, these are the two images (got 4). Give --patch-size too."),
+        ("{data} --batch-size 1", 2, "batch-size: input should be greater than or equal to 2 (got '1')."),
+        ("{data} --batch-size 4 --accumulate 3", 2, "accumulate: leaves parts of less than two images (got 3)."),
+        ("{data} --reg-coeff 2", 2, "reg-coeff: only for reg non-local (got reg none)."),
+        ("{data} --path-length 7", 2, "path-length: only for task pathfinder (got task is-same-class)."),
+        ("--task pathfinder --image-size 9", 2, "image-size: only for a folder of images (got task pathfinder)."),
+        ("--distance 4", 2, "distance: only for task is-same-class (got task unset)."),
+        ("{data} --widths 4,8", 2, "widths: only for model resnet-mini (got model resnet18)."),
+        ("{data} --model resnet-mini --widths 4,8", 2, "a residual network needs one width and one number of blocks a stage (got 2 widths, 3 numbers of blocks)."),
+        ("{data} --model resnet19", 2, "model: unknown network (got 'resnet19', allowed resnet18, resnet34, resnet50, resnet-mini, module:function)."),
+        ("{data} --model nowhere:net", 2, "cannot import nowhere:net: ModuleNotFoundError: No module named 'nowhere'."),
+        ("{data} --model json:net", 2, "cannot import json:net: AttributeError: module 'json' has no attribute 'net'."),
+        ("{data} --model json:dumps", 2, "json:dumps does not build a network for these images: TypeError: dumps() takes 1 positional argument but 2 were given."),
+        ("{data} --model operator:add", 2, "operator:add does not build a network for these images: TypeError: it returned a int, not a torch.nn.Module."),
+        ("{data} --model torch.nn:Linear", 2, "torch.nn:Linear does not build a network for these images: "),
+        ("{data} --compile --reg non-local --formulation double-backward", 2, "compile: gradients of gradients cannot be compiled (got formulation double-backward)."),
+        ("{data} --compile --reg non-local --dropout 0.1", 2, "compile: a compiled regularizer would draw two different dropout masks (got dropout)."),
+        ("{data} --amp", 2, "--amp is for CUDA (got cpu)."),
+        ("{data} --lr 0 --epochs -1", 2, "2 problems: lr: input should be greater than 0 (got '0'); epochs: input should be greater than or equal to 0 (got '-1')."),
+        ("{data} -o /proc/nowhere", 1, "cannot write the run folder /proc/nowhere: No such file or directory."),
+    ],
+)  # fmt: skip
+def test_bad_usage(htf, tmp_path, args, code, message):
+    done = htf("train-cnn", *args.replace("{data}", " ".join(map(str, DATA))).split(), "-q")
+    assert done.code == code
+    assert done.error == message or (message.endswith(": ") and done.error.startswith(message))
+    assert done.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_and_a_task(htf):
+    htf("generate", "is-same-class", "--source", "digits", "--train", 20, "--test", 20, "-o", "p.safetensors")
+    done = htf("train-cnn", "p.safetensors", *DATA, "-q")
+    assert (done.code, done.error) == (
+        2,
+        "DATA is there and --task asks for other images (got p.safetensors). Leave one out.",
+    )
+    htf("generate", "tensor", "--dim", 3, "-o", "t.safetensors")
+    done = htf("train-cnn", "t.safetensors", "-q")
+    assert (done.code, done.error) == (1, "t.safetensors holds something else (got observations, allowed images).")
+
+
+# --- the result -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_regularizer_helps_on_miniature_pairs(htf, tmp_path):
+    """Three paired seeds at distance 24, Adam, receptive field 47: at least 3 points of test accuracy in the mean."""
+    gains = []
+    for seed in range(3):
+        accuracy = {}
+        for name, options in (("plain", ("--reg", "none")), ("reg", ("--reg", "non-local", "--reg-coeff", 0.3))):
+            done = htf("train-cnn", "--config", MINI, *options, "--seed", seed, "-o", f"{name}{seed}", "-q")
+            assert done.code == 0
+            accuracy[name] = done.records[-1]["test_accuracy"]
+            shutil.rmtree(tmp_path / f"{name}{seed}")
+        gains.append(accuracy["reg"] - accuracy["plain"])
+    assert statistics.mean(gains) >= 0.03, gains
