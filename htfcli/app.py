@@ -30,6 +30,10 @@ COMMANDS = {
     ),
     "plot": ("htfcli.commands.plot", "Draw the records of fits, completions, trainings and locality."),
     "sweep": ("htfcli.commands.sweep", "Do a grid of runs with seeds, and summarise them."),
+    "reproduce": (
+        "htfcli.commands.reproduce",
+        "Do a published experiment again: its runs, its figure, its numbers beside ours.",
+    ),
     "inspect": ("htfcli.commands.inspect", "Say what is in a file."),
 }
 

@@ -54,14 +54,19 @@ def sweep(
     if dry_run:
         _list(planned_runs(loaded), format)
         return
-    from htfcli.commands.sweep_progress import run_with_progress
+    from htfcli.commands.sweep_progress import run_with_progress, table_row
+    from htfcli.console import RecordWriter
     from htfcli.experiments.pools import LocalPool
     from htfcli.experiments.sweep import Sweep
 
     output = output or (plan if Path(plan).is_dir() else f"runs/{Path(plan).stem}")
     job = Sweep(loaded, output, force=force)
-    with LocalPool(workers, threads) as pool:
-        run_with_progress(job, pool, retries, format, quiet)
+    writer = RecordWriter(format, table_row)
+    try:
+        with LocalPool(workers, threads) as pool:
+            run_with_progress(job, pool, retries, writer.write, quiet)
+    finally:
+        writer.close()
 
 
 def _list(runs: Sequence[PlannedRun], format: Any) -> None:

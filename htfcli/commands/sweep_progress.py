@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
@@ -18,9 +17,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from htfcli.console import RecordWriter, StopSignals, cell, note
+from htfcli.console import StopSignals, cell, note
 from htfcli.experiments.pools import Pool
-from htfcli.experiments.summaries import FINAL_SHOWN
+from htfcli.experiments.summaries import FINAL_SHOWN, Row
 from htfcli.experiments.sweep import Progress, Sweep
 
 _MOST_LINES = 20  # of the live table: what runs or failed first, then the latest ends
@@ -28,27 +27,26 @@ _TAIL = 1 << 16  # bytes at the end of a file of records in which the last one i
 _ORDER = ("running", "failed", "interrupted", "finished", "waiting")
 
 
-def run_with_progress(sweep: Sweep, pool: Pool, retries: int, format: Any, quiet: bool) -> None:
-    """Do a sweep with its progress on stderr and its rows on stdout."""
+def run_with_progress(sweep: Sweep, pool: Pool, retries: int, on_row: Callable[[Row], None], quiet: bool) -> list[Row]:
+    """Do a sweep with its progress on stderr; its rows go to `on_row` as runs end, and are returned."""
     note(sweep.describe(), quiet)
-    writer = RecordWriter(format, table_row)
     live = sys.stderr.isatty() and not quiet
 
     def on_end(progress: Progress) -> None:
-        writer.write(progress.row)
+        on_row(progress.row)
         if not live and not progress.kept:
             after = f"{progress.status} after {progress.seconds:.1f} s"
-            note(f"{progress.job.run.name}: {after}" + (f": {progress.error}" if progress.error else ""), quiet)
+            left = time_left(sweep.progress, time.monotonic() - started)
+            note(f"{progress.job.run.name}: {after}" + (f": {progress.error}" if progress.error else left), quiet)
 
-    try:
-        with StopSignals() as stop, _live(live) as show:
-            sweep.run(pool, retries, show, on_end, lambda: stop.received)
-    finally:
-        writer.close()
+    started = time.monotonic()
+    with StopSignals() as stop, _live(live) as show:
+        sweep.run(pool, retries, show, on_end, lambda: stop.received)
     note(f"all runs finished; summary in {os.path.relpath(sweep.path)}/summary.csv", quiet)
+    return [progress.row for progress in sweep.progress]
 
 
-def table_row(row: dict[str, Any]) -> dict[str, Any]:
+def table_row(row: Row) -> Row:
     """Of a run: what varied, and its first final numbers."""
     final = row["final"] or {}
     shown = {name.replace("_", " "): final.get(name) for name in FINAL_SHOWN[row["command"]]}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from htfcli.config.base import Config, Seed
+from htfcli.config.base import Config, Seed, parse_assignments
 from htfcli.config.completion_run import CompletionRunConfig
 from htfcli.config.tensors import FitConfig
 from htfcli.config.vision import TrainCnnConfig
@@ -86,3 +87,9 @@ class PlanConfig(Config):
         if {"seed", f"{TARGET}seed"} & {*fixed, *self.grid, *self.zip}:
             problems.append("seed is set by seeds, for data and run alike")
         return problems
+
+    def with_base(self, assignments: Sequence[str]) -> Self:
+        """The plan with settings `key=value` of all runs; those that vary cannot be set."""
+        values = self.model_dump(exclude_unset=True)
+        base = {**self.base, **parse_assignments(assignments)}
+        return type(self).checked({**values, "base": base})

@@ -93,3 +93,8 @@ def visible_gpus() -> list[str]:
     from torch import cuda
 
     return [str(number) for number in range(cuda.device_count())]
+
+
+def default_workers() -> int:
+    """One a GPU, or one a core where there is none."""
+    return len(visible_gpus()) or usable_cores()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -35,55 +35,68 @@ class Point:
     count: int
 
 
-def points(rows: Sequence[Row], x: str, y: str, groups: Sequence[str] = ()) -> dict[str, list[Point]]:
-    """Means over seeds, by the name of a group, in the order of x.
+def points(rows: Sequence[Row], x: str, y: str, label: Callable[[Row], str]) -> dict[str, list[Point]]:
+    """Means over runs, by curve, in the order of x.
 
     Args:
         rows: of finished runs or not; those without a number y are left out. x, y: names of columns.
-        groups: settings whose combinations are curves of their own.
+        label: row -> the curve it belongs to.
     Raises:
-        ConfigError: on an unknown name, or if runs that would be averaged differ in more than the seed.
-        DataError: if no run has a number y.
+        ConfigError: on an unknown name. DataError: if no run has a number y.
     """
-    xs, ys = column(rows, x), column(rows, y)
-    labels = zip(*(column(rows, name) for name in groups), strict=True) if groups else [()] * len(rows)
-    cells: dict[tuple[str, Any], list[tuple[float, Row]]] = {}
-    for row, at, value, label in zip(rows, xs, ys, labels, strict=True):
+    cells: dict[tuple[str, Any], list[float]] = {}
+    for row, at, value in zip(rows, column(rows, x), column(rows, y), strict=True):
         if isinstance(value, int | float) and not isinstance(value, bool):
-            text = ", ".join(f"{n.replace('_', ' ')} {_shown(v)}" for n, v in zip(groups, label, strict=True))
-            cells.setdefault((text, at), []).append((float(value), row))
+            cells.setdefault((label(row), at), []).append(float(value))
     if not cells:
         raise DataError(f"no run has a number {y}", next_step="Have they finished? See summary.csv.")
     numeric = all(isinstance(at, int | float) for _, at in cells)
     found: dict[str, list[Point]] = {}
     for (text, at), values in cells.items():
-        _refuse_mixture([row for _, row in values], x, groups)
-        numbers = [value for value, _ in values]
-        error = stdev(numbers) / math.sqrt(len(numbers)) if len(numbers) > 1 else math.nan
-        found.setdefault(text, []).append(Point(at if numeric else _shown(at), fmean(numbers), error, len(numbers)))
+        error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+        found.setdefault(text, []).append(Point(at if numeric else _shown(at), fmean(values), error, len(values)))
     return {text: sorted(of, key=lambda p: p.x) if numeric else of for text, of in found.items()}
+
+
+def labels(rows: Sequence[Row], groups: Sequence[str]) -> Callable[[Row], str]:
+    """Names of curves by the settings `groups`."""
+    columns = [column(rows, name) for name in groups]
+    texts = {
+        row["run"]: ", ".join(f"{n.replace('_', ' ')} {_shown(v[k])}" for n, v in zip(groups, columns, strict=True))
+        for k, row in enumerate(rows)
+    }
+    return lambda row: texts[row["run"]]
 
 
 def _shown(value: Any) -> str:
     return "default" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _refuse_mixture(rows: Sequence[Row], x: str, groups: Sequence[str]) -> None:
-    varied = [{key: value for key, value in row["varied"].items() if key != "seed"} for row in rows]
-    different = sorted({key for one in varied for key in one if one[key] != varied[0].get(key)} - {x, *groups})
-    if different:
-        raise ConfigError(
-            "runs at one point of the picture differ in more than their seed",
-            got=", ".join(different),
-            next_step=f"Tell them apart with --group {different[0]}.",
-        )
+def refuse_mixtures(rows: Sequence[Row], x: str, groups: Sequence[str]) -> None:
+    """Raise ConfigError if runs that would be averaged differ in more than their seed."""
+    alike: dict[tuple[Any, ...], Row] = {}
+    for row, *at in zip(rows, *(column(rows, name) for name in (x, *groups)), strict=True):
+        first = alike.setdefault(tuple(map(repr, at)), row["varied"])
+        different = sorted(key for key, value in row["varied"].items() if key != "seed" and value != first.get(key))
+        if different:
+            raise ConfigError(
+                "runs at one point of the picture differ in more than their seed",
+                got=", ".join(different),
+                next_step=f"Tell them apart with --group {different[0]}.",
+            )
 
 
 def plot_sweep(
     rows: Sequence[Row], x: str, y: str, groups: Sequence[str] = (), *, log_x: bool = False, log_y: bool = False
 ) -> Figure:
-    """Draw `points`, one curve a group."""
-    curves = points(rows, x, y, groups)
+    """Draw `points`, one curve for each combination of the settings `groups`.
+
+    Raises:
+        ConfigError: on an unknown name, or if runs that would be averaged differ in more than the seed.
+        DataError: if no run has a number y.
+    """
+    refuse_mixtures(rows, x, groups)
+    curves = points(rows, x, y, labels(rows, groups))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.4, 3.2), layout="constrained", dpi=200)
         FigureCanvasAgg(figure)

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from htfcli.experiments.summaries import column, load_summary
-from htfcli.experiments.sweep_plots import plot_sweep, points
+from htfcli.experiments.sweep_plots import labels, plot_sweep, points
 
 FIT = {"width": 2, "iterations": 30, "record_every": 10}
 PLAN = {"command": "fit", "generate": {"order": 2, "dim": 4, "rank": 1}, "base": FIT}
@@ -276,17 +276,18 @@ def rows(**settings):
 
 
 def test_points_are_means_and_standard_errors():
-    (curve,) = points(rows(lr=[3, 1]), "lr", "test_error").values()
+    (curve,) = points(rows(lr=[3, 1]), "lr", "test_error", lambda row: "").values()
     assert [(p.x, p.mean, p.count) for p in curve] == [(1, 2.5, 4), (3, 4.5, 4)]
     assert curve[0].error == pytest.approx((5 / 3) ** 0.5 / 2)  # deviation of 0, 1, 2, 3 over the root of 4
-    curves = points(rows(lr=[3, 1], width=[2, 4]), "lr", "test_error", ["width"])
+    both = rows(lr=[3, 1], width=[2, 4])
+    curves = points(both, "lr", "test_error", labels(both, ["width"]))
     assert list(curves) == ["width 2", "width 4"]
     assert column(rows(lr=[3]), "rank") == column(rows(lr=[3]), "rank.{0,1}") == [0, 1, 2, 3]
 
 
 def test_categories_and_single_runs():
     some = [{**row, "settings": {**row["settings"], "tree": tree}} for row in rows(lr=[3])[:1] for tree in ("b", "a")]
-    (curve,) = points(some, "tree", "test_error").values()
+    (curve,) = points(some, "tree", "test_error", lambda row: "").values()
     assert [p.x for p in curve] == ["b", "a"]
     assert curve[0].error != curve[0].error
     figure = plot_sweep(some, "tree", "test_error")
