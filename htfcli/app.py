@@ -34,6 +34,7 @@ COMMANDS = {
         "htfcli.commands.reproduce",
         "Do a published experiment again: its runs, its figure, its numbers beside ours.",
     ),
+    "report": ("htfcli.commands.report", "Make one HTML page of runs and sweeps, to look at and share."),
     "inspect": ("htfcli.commands.inspect", "Say what is in a file."),
 }
 

@@ -14,10 +14,10 @@ from htfcli.files.records import read_lines
 
 Row = dict[str, Any]
 SUMMARY_CSV, SUMMARY_JSONL = "summary.csv", "summary.jsonl"
-FINAL_SHOWN = {  # by command, the final numbers that a person looks at first
+FINAL_SHOWN = {  # by command, how far a run went and the final numbers that a person looks at first
     "fit": ("iteration", "train_loss", "test_error", "reconstruction_error"),
     "train-cnn": ("epoch", "train_accuracy", "test_accuracy", "regularizer"),
-    "complete": ("held_out_error", "train_error", "tree"),
+    "complete": ("tree", "held_out_error", "train_error"),
 }
 
 
