@@ -28,7 +28,9 @@ def sweep(
         Optional[str],
         typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the sweep (runs/NAME of PLAN)."),
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", metavar="N", min=1, help="Runs at a time.")] = 1,
+    workers: Annotated[
+        Optional[int], typer.Option("--workers", metavar="N", min=1, help="Processes at a time (1).")
+    ] = None,
     threads: Annotated[
         Optional[int],
         typer.Option("--threads", metavar="N", min=1, help="Cores of a run.  [default: an equal share]"),
@@ -36,6 +38,10 @@ def sweep(
     retries: Annotated[
         int, typer.Option("--retries", metavar="N", min=0, help="How often a failed run is tried again.")
     ] = 1,
+    dask: Annotated[
+        Optional[str],
+        typer.Option("--dask", metavar="ADDRESS", help="Send the runs to this Dask scheduler, as tcp://host:8786."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which runs there would be, and stop.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Do runs anew that the folder holds with other settings.")
@@ -48,14 +54,18 @@ def sweep(
     A sweep can be stopped, or killed, and started again at any moment: finished runs are kept, others resumed from
     their checkpoint. Failed runs are tried again and reported, and it ends with 1 if any failed.
     """
+    from htfcli.errors import ConfigError
     from htfcli.experiments.plan import planned_runs, read_plan
 
+    if dask is not None and workers is not None:
+        raise ConfigError("--workers is for this machine; a Dask cluster has its own", got=f"--dask {dask}")
     loaded = read_plan(plan)
     if dry_run:
         _list(planned_runs(loaded), format)
         return
     from htfcli.commands.sweep_progress import run_with_progress, table_row
     from htfcli.console import RecordWriter
+    from htfcli.experiments.dask_pool import DaskPool
     from htfcli.experiments.pools import LocalPool
     from htfcli.experiments.sweep import Sweep
 
@@ -63,7 +73,7 @@ def sweep(
     job = Sweep(loaded, output, force=force)
     writer = RecordWriter(format, table_row)
     try:
-        with LocalPool(workers, threads) as pool:
+        with LocalPool(workers or 1, threads) if dask is None else DaskPool(dask, threads) as pool:
             run_with_progress(job, pool, retries, writer.write, quiet)
     finally:
         writer.close()

@@ -112,7 +112,7 @@ NAMES = tuple(_PLANS)
 PUBLISHED_DYNAMICS: dict[str, dict[str, str]] = {  # by model; where the paper says nothing, nothing
     "values that leave zero": dict.fromkeys(("matrix", "cp", "htf"), "about 5"),
     "one after another": dict.fromkeys(("matrix", "cp", "htf"), "yes"),
-    "first leaves zero at iteration": {"htf": "near 10,000"},
+    "they leave zero at iterations": {"htf": "the first near 10,000"},
     "iterations": {"htf": "30,000 to 40,000"},
 }
 # By experiment, then curve, then distance or path length: test accuracy in percent

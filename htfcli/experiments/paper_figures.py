@@ -101,7 +101,7 @@ def compare_dynamics(rows: Sequence[Row], sweep: Path) -> list[Comparison]:
         ours: dict[str, list[object]] = {
             "values that leave zero": [len(times) for times in rising],
             "one after another": ["yes" if len(set(times)) == len(times) else "some together" for times in rising],
-            "first leaves zero at iteration": [times[0] for times in rising],
+            "they leave zero at iterations": ["; ".join(f"{time:,}" for time in times) for times in rising],
             "iterations": [run.records[-1]["iteration"] for run in runs],
         }
         for quantity, values in ours.items():

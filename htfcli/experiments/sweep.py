@@ -12,6 +12,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,7 +192,7 @@ def _outcome(task: Task) -> Outcome:
     """What a worker says of a run; one that was lost, or could not write, says it by an exception."""
     try:
         return task.result()
-    except Exception as error:
+    except (Exception, CancelledError) as error:
         return Outcome("failed", str(error).splitlines()[0] if str(error) else type(error).__name__)
 
 
