@@ -275,3 +275,51 @@ def test_a_file_of_another_kind(htf, data):
     htf("fit", data, *QUICK, "-o", "r")
     done = htf("fit", "r", "-o", "s")
     assert (done.code, done.error) == (1, "r holds something else (got factorization, allowed observations).")
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("data", "options"),
+    [
+        ("--order 4 --dim 5 --rank 2 --observed 0.41", ""),
+        ("--order 3 --dim 5 --rank 2 --task sensing --observed 61", "--batch-size 20 --optimizer adam --lr 0.003 --loss huber"),
+    ],
+)  # fmt: skip
+def test_two_processes_are_as_one(shell, data, options):
+    """Uneven parts of the observations, whole or in batches: records, weights and a resumed run to 1e-10."""
+    options += " --width 6 --init-std 0.2 --dtype float64 --record-every 20 --matricization 0,2"
+    team = "-m torch.distributed.run --standalone --nproc-per-node 2 -m htfcli"
+    done = shell(
+        f"htf generate tensor {data} -o data.safetensors > /dev/null && "
+        f"htf fit data.safetensors {options} --iterations 200 -q -o one > /dev/null && "
+        f"{sys.executable} {team} fit data.safetensors {options} --iterations 120 -o two && "
+        f"{sys.executable} {team} fit --resume --iterations 200 -o two > /dev/null"
+    )
+    assert done.code == 0, done.err
+    assert ", 2 processes" in done.err
+    assert len(done.records) == 7  # the first process talks
+    one, two = (
+        [json.loads(line) for line in (shell.folder / name / "records.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    )
+    assert len(one) == len(two) == 11
+    for mine, wanted in zip(two, one, strict=True):
+        for key in ("train_loss", "train_error", "test_error", "reconstruction_error"):
+            assert mine[key] == pytest.approx(wanted[key], rel=1e-10)
+    first, second = (load_file(shell.folder / name / "model.safetensors") for name in ("one", "two"))
+    assert first.keys() == second.keys()
+    for name, weight in first.items():
+        assert float((weight - second[name]).norm() / weight.norm()) < 1e-10
+
+
+def test_processes_that_disagree_or_have_nothing_to_do(shell):
+    done = shell(
+        "htf generate tensor --dim 3 --rank 1 --observed 1 -o data.safetensors > /dev/null && "
+        f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2 -m htfcli fit data.safetensors -o two"
+    )
+    assert done.code == 1  # torchrun's
+    said = [line for line in done.err.splitlines() if line.startswith("Error: ")]
+    assert said == ["Error: fewer observations than processes in an iteration (got 1 for 2 processes)."]
