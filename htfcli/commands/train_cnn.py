@@ -55,9 +55,11 @@ def train_cnn(
     output = output or f"runs/{config.task or ('cnn' if data in (None, '-') else Path(str(data)).name.split('.')[0])}"
     if output == "-":
         refuse_terminal()
-    with workers() as team:
-        try:
-            silent = quiet or not team.first
+    first = True
+    try:
+        with workers() as team:
+            first = team.first
+            silent = quiet or not first
             with progress("generate", None, silent) as show:
                 run = CnnRun(
                     config,
@@ -70,12 +72,12 @@ def train_cnn(
                 )
             note(run.describe(), silent)
             _run(run, format, output, silent)
-        except HtfError as error:
-            if team.first:
-                raise
-            raise typer.Exit(error.exit_code) from None  # the first process says it for all
-        if output == "-" and team.first:
-            run.save("-")
+            if output == "-" and first:
+                run.save("-")
+    except HtfError as error:
+        if first:
+            raise
+        raise SystemExit(error.exit_code) from None  # the first process says it for all
 
 
 def _run(run: CnnRun, format: Any, output: str, quiet: bool) -> None:

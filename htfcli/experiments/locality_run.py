@@ -33,7 +33,7 @@ _PATCHES = 12  # patches side by side across the larger side, where no size is g
 
 
 def measure(models: Sequence[str], config: MeasureLocalityConfig) -> Iterator[Record]:
-    """Records of every model, in turn; `model` is its name.
+    """Records of every model, in turn; `model` is its name, with its folder where two have the same.
 
     Args:
         models: run folders or files of networks or factorizations, `-`, or module:function.
@@ -42,8 +42,9 @@ def measure(models: Sequence[str], config: MeasureLocalityConfig) -> Iterator[Re
     """
     given = None if config.data is None else load_images(config.data)
     generated: dict[str, ImageData] = {}
-    for argument in models:
-        name = Path(argument).name
+    names = [Path(argument).name for argument in models]
+    for argument, short in zip(models, names, strict=True):
+        name = short if names.count(short) == 1 else argument
         loaded = _load(argument, config, given)
         if isinstance(loaded, Factorization):
             records = factorization_records(loaded)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from htfcli.experiments.network_plots import plot_locality, plot_training
 from htfcli.files.records import Records, load_records
-from tests.commands.test_train_cnn import NET, NETWORKS_MODULE, QUICK, REG
+from tests.commands.test_train_cnn import NETWORKS_MODULE, QUICK, REG
 
 FEW = ("--pairs", 4, "--samples", 8, "--table", 4)
 
@@ -48,6 +48,13 @@ def test_runs_are_measured_on_their_own_images(htf, runs):
     assert [r["model"] for r in fields] == runs
     assert sum(fields[0]["profile"]) == pytest.approx(1)
     assert htf("measure-locality", *runs, *FEW).out == done.out
+
+
+def test_models_of_one_name_keep_their_folders(htf, runs, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "plain").rename(tmp_path / "other" / "reg")
+    records = htf("measure-locality", "reg", "other/reg", *FEW, "--distance", 4).records
+    assert list(dict.fromkeys(r["model"] for r in records)) == ["reg", "other/reg"]
 
 
 def test_patches_and_distances_of_ones_choice(htf, runs):
@@ -139,16 +146,6 @@ def test_bad_usage(htf, runs, args, code, message):
     done = htf("measure-locality", *args.split())
     assert (done.code, done.error) == (code, message)
     assert done.out == ""
-
-
-def test_networks_trained_on_a_pipe_need_images(shell):
-    options = " ".join(map(str, NET))
-    done = shell(
-        "htf generate is-same-class --source digits --height 8 --width 24 --train 40 --test 20 -o - | "
-        f"htf train-cnn - {options} --epochs 1 -o r -q > /dev/null && htf measure-locality r"
-    )
-    assert done.code == 2
-    assert done.err.splitlines()[-1] == "Error: r was trained on images from a pipe. Name them with --data."
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------

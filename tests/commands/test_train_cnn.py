@@ -118,15 +118,15 @@ def test_perfect_train_accuracy_stops(htf, tmp_path):
 
 
 def test_data_from_a_file_and_a_pipe(htf, shell):
+    pairs = "is-same-class --source digits --distance 4 --height 8 --width 24 --train 60 --test 40"
     options = " ".join(map(str, NET))
-    shell(
-        "htf generate is-same-class --source digits --distance 4 --height 8 --width 24 --train 60 --test 40 -o p.safetensors"
-    )
-    done = shell(f"htf train-cnn p.safetensors {options} -o a -q")
+    htf("generate", *pairs.split(), "-o", "p.safetensors")
+    done = htf("train-cnn", "p.safetensors", *NET, "-o", "a", "-q")
     assert done.code == 0, done.err
-    piped = shell(f"cat p.safetensors | htf train-cnn - {options} -o b -q")
+    piped = shell(f"htf generate {pairs} -q -o - | htf train-cnn - {options} -o b -q && htf measure-locality b")
+    assert (piped.code, piped.error) == (2, "b was trained on images from a pipe. Name them with --data.")
     assert without_speed(piped.records) == without_speed(done.records)
-    onward = shell(f"htf train-cnn p.safetensors {options} -o - | htf inspect - | jq -r .kind")
+    onward = shell(f"htf train-cnn --task {pairs} {options} --epochs 1 -q -o - | htf inspect - | jq -r .kind")
     assert onward.out == "cnn\n"
 
 
@@ -262,6 +262,14 @@ def test_a_learning_rate_that_diverges(htf):
     assert done.error.endswith("Lower --lr (now 1e+30).")
 
 
+def test_a_last_step_that_breaks_the_weights_is_not_saved(htf, tmp_path):
+    """One step an epoch: its loss is sound, the weights after it are not."""
+    done = htf("train-cnn", *QUICK, "--batch-size", 90, "--lr", 1e20, "--weight-decay", 1e30, "-o", "r", "-q")
+    assert done.code == 1
+    assert done.error.startswith("training diverged in epoch 1 (got weights that are not finite, task loss ")
+    assert not (tmp_path / "r/checkpoint.safetensors").exists()
+
+
 def test_out_of_memory_says_what_to_lower(htf, monkeypatch):
     def exhausted(self, rows):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
@@ -307,6 +315,27 @@ def test_two_processes_do_what_one_does(htf, shell, tmp_path, options):
         assert mine == pytest.approx(wanted, rel=1e-9)
     assert same_weights(shell.folder / "two", tmp_path / "one", 1e-12)
     assert "2 processes" in done.stderr
+
+
+def test_processes_that_are_stopped_save_one_state(shell):
+    """SIGTERM to torchrun reaches all of them at different moments; they agree on a step, and none breaks the others."""
+    args = [*map(str, (*QUICK, *REG, "--epochs", 100000))]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "htfcli"]
+    process = subprocess.Popen([*command, "train-cnn", *args, "-o", "r"], cwd=shell.folder, env=shell.environment,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
+    records = shell.folder / "r" / "records.jsonl"
+    for _ in range(600):
+        time.sleep(0.1)
+        if records.exists() and records.stat().st_size:
+            break
+    process.send_signal(signal.SIGTERM)
+    said = [line for line in process.communicate(timeout=90)[1].decode().splitlines() if line.startswith("Error")]
+    assert len(said) == 1, said
+    assert said[0].startswith("Error: interrupted in epoch ")
+    assert said[0].endswith("; the state is saved, continue with: htf train-cnn --resume -o r.")
+    counters = read(shell.folder / "r/checkpoint.safetensors").tensors()["counters"]
+    done = shell(f"htf train-cnn --resume -o r --epochs {int(counters[0]) + 1} -q")
+    assert done.code == 0, done.err
 
 
 # --- bad usage --------------------------------------------------------------------------------------------------------

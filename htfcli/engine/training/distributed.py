@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -17,6 +17,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from htfcli.errors import Interrupted
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,28 @@ def workers() -> Iterator[Workers]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     dist.init_process_group(backend)
+    team = Workers(dist.get_rank(), dist.get_world_size())
     try:
-        yield Workers(dist.get_rank(), dist.get_world_size())
+        yield team
+        _leave(team)
+    except Interrupted:
+        _leave(team)
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def _leave(team: Workers) -> None:
+    """Wait until every process is through with its last message: one that ends early breaks those of the others."""
+    token = torch.zeros(1)
+    if team.first:
+        for act in (dist.recv, dist.send):
+            for rank in range(1, team.count):
+                act(token, rank)
+        return
+    dist.send(token, 0)
+    with suppress(RuntimeError):  # the first process has gone, which says the same
+        dist.recv(token, 0)
 
 
 class _Sum(torch.autograd.Function):

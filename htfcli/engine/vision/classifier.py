@@ -27,7 +27,7 @@ from htfcli.errors import ConfigError, DataError, RunError
 Record = dict[str, Any]
 
 DEFAULT_PATCH = 2  # side of random patches, as published
-_CHECK_EVERY = 50  # steps between looks at the loss, each of which waits for the device
+_CHECK_EVERY = 50  # steps between looks at loss and weights, each of which waits for the device
 _EVALUATED = 512  # images at a time, without gradients
 _SUMS = ("seen", "loss", "correct", "penalized", "penalty")  # what an epoch adds up over samples
 
@@ -122,7 +122,7 @@ class Training:
         Args:
             should_stop: called with epoch and step before every step; True interrupts.
         Raises:
-            RunError: if the loss is NaN or infinite.
+            RunError: if the loss or a weight is NaN or infinite.
         """
         c = self.config
         while self.epoch < c.epochs and self._perfect < c.patience:
@@ -130,13 +130,13 @@ class Training:
             batches = self._batches()
             while self.step < self.steps:
                 if self.workers.any(should_stop(self.epoch, self.step)):
-                    self._check_loss()
+                    self._check()
                     self.stop_reason = "interrupted"
                     return
                 self._learn(batches[self.step])
                 self.step += 1
                 if self.step % _CHECK_EVERY == 0 or self.step == self.steps:
-                    self._check_loss()
+                    self._check()
             seconds = time.monotonic() - started
             speed = sum(len(batch) for batch in batches[first:]) / seconds
             yield self._close_epoch(speed)
@@ -215,13 +215,16 @@ class Training:
     def _labels(self, images: ImageSet, rows: Tensor) -> Tensor:
         return images.labels[rows.to(images.labels.device)].to(self.device)
 
-    def _check_loss(self) -> None:
+    def _check(self) -> None:
+        """Raise RunError if the epoch's loss so far or a weight is NaN or infinite."""
         loss = float(self._sums[_SUMS.index("loss")])
-        # Every process has to know, or the others would wait for it
-        if self.workers.any(not math.isfinite(loss)):
+        sound = math.isfinite(loss) and all(bool(p.isfinite().all()) for p in self.model.parameters())
+        if self.workers.any(not sound):  # every process has to know, or the others would wait for it
             raise RunError(
                 f"training diverged in epoch {self.epoch + 1}",
-                got=f"task loss {loss:.3g}",
+                got=f"weights that are not finite, task loss {loss:.3g}"
+                if math.isfinite(loss)
+                else f"task loss {loss}",
                 next_step=f"Lower --lr (now {self.config.lr:g}).",
             )
 

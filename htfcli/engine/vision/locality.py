@@ -41,7 +41,8 @@ class LocalityMeter:
 
     Args:
         model: (b, c, h, w) -> (b, classes), (b, 1) or (b,). images: what it is measured on.
-        pairs: pairs of patches a distance. samples: images a pair. table: rows and columns of a cross table.
+        pairs: pairs of patches a distance. samples: images a pair. table: rows and columns of a cross table, at most as
+            many as samples.
         seed: of patches and samples: the same for every network measured.
     """
 
@@ -49,7 +50,8 @@ class LocalityMeter:
         self, model: nn.Module, images: ImageSet, *, pairs: int = 16, samples: int = 32, table: int = 8, seed: int = 0
     ) -> None:
         self.model, self.images = model.train(False), images
-        self.pairs, self.samples, self.table = pairs, min(samples, len(images)), min(table, len(images))
+        self.pairs, self.samples = pairs, min(samples, len(images))
+        self.table = min(table, self.samples)
         self.seed = seed
         parameter = next(model.parameters(), torch.zeros(()))
         self.device, self.dtype = parameter.device, parameter.dtype
