@@ -33,7 +33,8 @@ _DYNAMICS = {
 _MATRICIZATIONS = {
     "command": "fit",
     "generate": {**_OBSERVED, "order": 4, "dim": 8},
-    "base": {**_FIT, "width": 512, "init_std": 1e-2, "matricization": [[0, 2]]},
+    # one thread: a second one gains little here, and where another process wants its core it costs ten times the time
+    "base": {**_FIT, "width": 512, "init_std": 1e-2, "matricization": [[0, 2]], "threads": 1},
 }
 
 # Two digits on a canvas 8 high, a network whose receptive field of 47 sees both up to 24 columns apart

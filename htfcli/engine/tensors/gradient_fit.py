@@ -126,10 +126,9 @@ class GradientFit:
         self.stop_reason = ""
         self._train = observations.train
         self._batch = min(config.batch_size or len(self._train), len(self._train))
-        last_batch = len(self._train) % self._batch or self._batch
-        if last_batch < self._workers.count:
-            got = f"{last_batch} for {self._workers.count} processes"
-            raise ConfigError("fewer observations than processes in an iteration", got=got)
+        if len(self._train) < self._workers.count:
+            got = f"{len(self._train)} for {self._workers.count} processes"
+            raise ConfigError("fewer observations than processes", got=got)
         self._calm = 0  # records in a row with the train loss under the tolerance
         self._limit = 0.0  # the loss at which the run has exploded; set by the first record
         parameters = model.parameters
@@ -140,7 +139,8 @@ class GradientFit:
         full = self._batch == len(self._train)
         self._loss = loss
         part = self._train if self._workers.count == 1 else self._part(torch.arange(len(self._train)))
-        self._whole = SampleLoss(model, part, loss, self._gradient if full else None, self._workers)
+        gradient = self._gradient if full else None
+        self._whole = SampleLoss(model, part, loss, gradient, self._workers, len(self._train))
         if full:
             self._part_gradient = captured(self._whole.forward_backward, parameters.device)
             self._advance = self._captured_step()
@@ -229,7 +229,11 @@ class GradientFit:
             self._permutation = torch.randperm(len(self._train), generator=generator)
             self._epoch = epoch
         rows = self._permutation[part * self._batch : (part + 1) * self._batch]
-        SampleLoss(self.model, self._part(rows), self._loss, self._gradient, self._workers).forward_backward()
+        sample = self._part(rows)
+        if len(sample):
+            SampleLoss(self.model, sample, self._loss, self._gradient, total=len(rows)).forward_backward()
+        else:  # the last batch of an epoch may be smaller than the number of processes
+            self._gradient.zero_()
 
     def _check_loss(self, loss: float) -> None:
         if not self._limit:

@@ -30,7 +30,7 @@ class SampleLoss:
     Args:
         model: the factorization. sample: what it is compared with, or this process's part of it. loss: which loss.
         gradient: (p,) where to write the loss's gradient with respect to the parameters, or None.
-        workers: the processes that hold the other parts, with which loss and error are of the whole sample.
+        workers: the processes that hold the other parts; loss and error are of the whole sample, of `total` entries.
     """
 
     def __init__(
@@ -40,15 +40,16 @@ class SampleLoss:
         loss: Loss,
         gradient: Tensor | None = None,
         workers: Workers | None = None,
+        total: int | None = None,
     ) -> None:
         self._workers = workers or Workers()
+        self._share = len(sample) / (total or len(sample))
         views = None if gradient is None else model.views(gradient)
         self._evaluation = Evaluation(model.tree, model.node_weights, model.dims, sample, views)
         values = sample.value.to(model.parameters)
         order = self._evaluation.order
         self._value = values if order is None else values.index_select(0, order)
-        self._norm = self._over_parts(torch.linalg.vector_norm(self._value))
-        self._share = len(sample) / float(self._workers.sum(torch.tensor(len(sample))))
+        self._norm: Tensor | None = None  # computed when needed: all processes take part
         self._loss = loss
         self._residual = torch.empty_like(self._value)
         self._upstream = torch.empty_like(self._value)
@@ -71,6 +72,8 @@ class SampleLoss:
 
     def error(self) -> float:
         """Norm of the residual over the norm of the observed values; NaN if those are all zero."""
+        if self._norm is None:
+            self._norm = self._over_parts(torch.linalg.vector_norm(self._value))
         return float(self._over_parts(torch.linalg.vector_norm(self._residual)) / self._norm)
 
     def _over_parts(self, norm: Tensor) -> Tensor:
