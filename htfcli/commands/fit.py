@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from htfcli.config.tensors import FitConfig
-from htfcli.options import ForceOption, FormatOption, QuietOption, with_config
+from htfcli.options import ForceOption, FormatOption, QuietOption, TrackOption, with_config
 
 if TYPE_CHECKING:
     from htfcli.engine.tensors.factorization import Factorization
@@ -39,6 +40,7 @@ def fit(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")] = False,
+    track: TrackOption = None,
     force: ForceOption = False,
     format: FormatOption = None,
     quiet: QuietOption = False,
@@ -53,6 +55,7 @@ def fit(
     from htfcli.engine.training.distributed import workers
     from htfcli.errors import HtfError
     from htfcli.experiments.fit_run import FitRun
+    from htfcli.experiments.tracking import tracking
     from htfcli.files.artefacts import save_factorization
     from htfcli.files.container import refuse_terminal
 
@@ -61,12 +64,12 @@ def fit(
         refuse_terminal()
     first = True
     try:
-        with workers() as team:
+        with workers() as team, tracking(track if team.first else None, output, "iteration") as send:
             first = team.first
             silent = quiet or not first
             run = FitRun(config, data, output, resume=resume, force=force, workers=team)
             note(run.describe(), silent)
-            model = _run(run, format, output, silent)
+            model = _run(run, format, output, send, silent)
             if output == "-" and first:
                 save_factorization("-", model, run.settings.model_dump(mode="json"))
             note(run.ending() + ("" if output == "-" else f"; saved {output}"), silent)
@@ -76,7 +79,7 @@ def fit(
         raise SystemExit(error.exit_code) from None  # the first process says it for all
 
 
-def _run(run: FitRun, format: Any, output: str, quiet: bool) -> Factorization:
+def _run(run: FitRun, format: Any, output: str, send: Callable[[dict[str, Any]], None], quiet: bool) -> Factorization:
     """Train with progress on stderr and records on stdout."""
     from htfcli.console import RecordWriter, StopSignals, progress
 
@@ -88,6 +91,7 @@ def _run(run: FitRun, format: Any, output: str, quiet: bool) -> Factorization:
 
         def on_record(record: dict[str, Any]) -> None:
             latest.update(record)
+            send(record)
             if output != "-":
                 writer.write(record)
 

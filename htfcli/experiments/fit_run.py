@@ -13,7 +13,7 @@ from htfcli.config.tensors import DEFAULT_TOLERANCE, FitConfig
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.gradient_fit import GradientFit, build_model, prepare
 from htfcli.engine.tensors.ranks import FactoredSpectra
-from htfcli.engine.tensors.recording import Record
+from htfcli.engine.tensors.recording import Record, derivative_error
 from htfcli.engine.training.device import choose_device, describe_device
 from htfcli.engine.training.distributed import Workers
 from htfcli.errors import ConfigError, Interrupted, RunError
@@ -137,6 +137,7 @@ class FitRun:
     ) -> Factorization:
         saved_at = time.monotonic()
         record: Record = {}
+        previous: Record = {}
         try:
             for record in self.fit.run(should_stop):
                 if self.folder is not None:
@@ -146,6 +147,8 @@ class FitRun:
                         saved_at = time.monotonic()
                 if self.workers.first:
                     on_record(record)
+                if self.fit.stop_reason == "":
+                    previous = record
         except RunError as error:
             raise RunError(str(error).rstrip(".") + self._keep(self.fit.good_state)) from None
         except BrokenPipeError:  # whoever read the records has gone
@@ -155,6 +158,7 @@ class FitRun:
             raise Interrupted(f"interrupted at iteration {self.fit.iteration}{self._keep(self.fit.state())}")
         model = self.fit.result(self.scale)
         self.summary = self._summarize(model, record, time.monotonic() - started, first)
+        self.summary["derivative_error"] = derivative_error(previous)
         return model
 
     def _keep(self, state: dict[str, torch.Tensor] | None) -> str:

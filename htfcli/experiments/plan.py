@@ -91,10 +91,11 @@ def _combinations(plan: PlanConfig) -> Iterator[tuple[dict[str, Any], list[str]]
 
 
 def _naming(lists: dict[str, list[Any]]) -> list[str]:
-    """Of keys that vary together, the first that tells all rows apart; all of them if none does."""
-    for key, values in lists.items():
-        if len({_safe(value) for value in values}) == len(values):
-            return [key]
+    """Of keys that vary together, the first ones, as many as it takes to tell all rows apart."""
+    rows = list(zip(*([_safe(value) for value in values] for values in lists.values()), strict=True))
+    for count in range(1, len(lists)):
+        if len({row[:count] for row in rows}) == len(rows):
+            return list(lists)[:count]
     return list(lists)
 
 

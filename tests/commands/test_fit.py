@@ -325,3 +325,21 @@ def test_processes_that_have_nothing_to_do(shell):
     assert done.code == 1  # torchrun's
     said = [line for line in done.err.splitlines() if line.startswith("Error: ")]
     assert said == ["Error: fewer observations than processes (got 1 for 2 processes)."]
+
+
+def test_tensorboard_gets_the_records(htf, data, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    done = htf("fit", data, *QUICK, "--track", "tensorboard", "-o", "tracked")
+    assert done.code == 0, done.err
+    resumed = htf("fit", "--resume", "--iterations", 80, "--track", "tensorboard", "-o", "tracked")
+    assert resumed.code == 0, resumed.err
+    events = accumulator.EventAccumulator(str(tmp_path / "tracked/tensorboard"))
+    events.Reload()
+    records = [json.loads(line) for line in (tmp_path / "tracked/records.jsonl").read_text().splitlines()]
+    losses = [(event.step, event.value) for event in events.Scalars("train_loss")]
+    assert [step for step, _ in losses] == [record["iteration"] for record in records]
+    assert [value for _, value in losses] == pytest.approx([record["train_loss"] for record in records])
+    assert "nodes/{0,1}/effective_rank" in events.Tags()["scalars"]
+    assert htf("fit", data, "--track", "tensorboard", "-o", "-").error == (
+        "--track writes into the run folder (got -o -, allowed -o FOLDER)."
+    )

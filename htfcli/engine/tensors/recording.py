@@ -24,6 +24,21 @@ Record = dict[str, Any]
 _DENSE_TARGET = 2**22  # entries up to which the reconstruction error is computed on the tensors themselves
 
 
+def derivative_error(record: Record) -> float | None:
+    """How far the measured derivatives of component norms are from the predicted ones, relative to these; None where
+    a record has none.
+    """
+    pairs = [
+        (measured, predicted)
+        for place in record.get("nodes", [])
+        for measured, predicted in zip(
+            place.get("measured_derivative", []), place.get("predicted_derivative", []), strict=False
+        )
+    ]
+    size = math.hypot(*(predicted for _, predicted in pairs))
+    return math.hypot(*(m - p for m, p in pairs)) / size if size else None
+
+
 class SampleLoss:
     """Loss and relative error of a factorization at a sample, as its weights change in place.
 
