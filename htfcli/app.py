@@ -32,7 +32,7 @@ COMMANDS = {
     "sweep": ("htfcli.commands.sweep", "Do a grid of runs with seeds, and summarise them."),
     "reproduce": (
         "htfcli.commands.reproduce",
-        "Do a published experiment again: its runs, its figure, its numbers beside ours.",
+        "Do a published experiment again: runs, figure, numbers beside ours.",
     ),
     "report": ("htfcli.commands.report", "Make one HTML page of runs and sweeps, to look at and share."),
     "inspect": ("htfcli.commands.inspect", "Say what is in a file."),

@@ -50,7 +50,7 @@ def reproduce(
     format: FormatOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Do a published experiment again: its runs, its figure, its numbers beside ours.
+    """Do a published experiment again: runs, figure, numbers beside ours.
 
     Writes NAME.pdf, NAME.png, NAME.md (the table) and NAME.yaml (the plan, for htf sweep); the runs go into the folder
     NAME. Stopped, the same command goes on where it was.

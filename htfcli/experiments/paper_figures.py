@@ -116,7 +116,7 @@ def compare_matricizations(rows: Sequence[Row], sweep: Path) -> list[Comparison]
     for panel in MATRICIZATIONS:
         runs = runs_of(rows, sweep, panel.model)
         counts = [len(rises([c for _, c in panel.of(run)], [r["iteration"] for r in run.records])) for run in runs]
-        published = "all" if panel.node == "{0,2}" else "about 5"
+        published = "" if panel.node == "{0,2}" else "about 5"
         name = f"of the top {_TOP} {_YLABEL[panel.key]}s, those that leave zero"
         found.append(Comparison(panel.title, name, published, _listed(counts), len(runs)))
         if panel.key == _SINGULAR:

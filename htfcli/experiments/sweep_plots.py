@@ -106,6 +106,10 @@ def plot_sweep(
         axes.set_ylabel(y.replace("_", " "))
         if log_x:
             axes.set_xscale("log")
+            values = sorted({point.x for of in curves.values() for point in of})
+            if len(values) <= 10:  # the values that were run, not powers of ten
+                axes.set_xticks(values, [f"{value:g}" for value in values])
+                axes.minorticks_off()
         if log_y:
             axes.set_yscale("log")
         if len(curves) > 1 or "" not in curves:
