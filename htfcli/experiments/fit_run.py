@@ -136,8 +136,7 @@ class FitRun:
         self, on_record: Callable[[Record], None], should_stop: Callable[[int], bool], started: float, first: int
     ) -> Factorization:
         saved_at = time.monotonic()
-        record: Record = {}
-        previous: Record = {}
+        record, previous = Record(), Record()
         try:
             for record in self.fit.run(should_stop):
                 if self.folder is not None:
@@ -147,8 +146,8 @@ class FitRun:
                         saved_at = time.monotonic()
                 if self.workers.first:
                     on_record(record)
-                if self.fit.stop_reason == "":
-                    previous = record
+                if not self.fit.stop_reason:
+                    previous = record  # with measured derivatives: no step follows the last record
         except RunError as error:
             raise RunError(str(error).rstrip(".") + self._keep(self.fit.good_state)) from None
         except BrokenPipeError:  # whoever read the records has gone
