@@ -123,9 +123,11 @@ class Job:
     @property
     def changed(self) -> bool:
         """Whether the run folder is there and was made with other settings or data."""
-        if not self.folder.exists():
-            return False
-        return not self.settings_file.exists() or self.settings_file.read_text(encoding="utf-8") != self.text
+        return self.folder.exists() and not self._settings_written
+
+    @property
+    def _settings_written(self) -> bool:
+        return self.settings_file.exists() and self.settings_file.read_text(encoding="utf-8") == self.text
 
     def discard(self) -> None:
         """Remove what is there of the run.
@@ -141,7 +143,7 @@ class Job:
 
     def write_settings(self) -> None:
         """Write the settings file, before which the run cannot start; and that of its data."""
-        if not self.settings_file.exists():
+        if not self._settings_written:
             write_text(self.settings_file, self.text)
         if self.run.target is not None and self.data is not None and not self.data.with_suffix(".yaml").exists():
             values = self.run.target.model_dump(mode="json", exclude_unset=True)

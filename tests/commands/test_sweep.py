@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from htfcli.experiments.plan import read_plan
 from htfcli.experiments.summaries import column, load_summary
+from htfcli.experiments.sweep import Sweep
 from htfcli.experiments.sweep_plots import labels, plot_sweep, points
 
 FIT = {"width": 2, "iterations": 30, "record_every": 10}
@@ -133,6 +135,15 @@ def test_a_sweep(htf, write, tmp_path):
 
     figure = htf("plot", "out", "--x", "init_std", "--y", "test_error", "-o", "out.png")
     assert (figure.code, figure.err) == (0, "wrote out.png\n")
+
+
+def test_settings_of_a_run_that_never_began_do_not_stay(htf, write, tmp_path):
+    first, second = (Sweep(read_plan(write(base={**FIT, "lr": lr})), "out") for lr in (0.01, 0.02))
+    for sweep in (first, second):
+        (tmp_path / "out/jobs").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out/data").mkdir(exist_ok=True)
+        sweep.jobs[0].write_settings()
+    assert yaml.safe_load((tmp_path / "out/jobs/seed=0.yaml").read_text())["lr"] == 0.02
 
 
 def test_completions(htf, write, tmp_path):
