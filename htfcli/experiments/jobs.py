@@ -202,7 +202,7 @@ def _process(arguments: list[str], log: Path, environment: Mapping[str, str], st
             stdout=subprocess.DEVNULL,
             stderr=said,
             start_new_session=True,
-            env={**os.environ, **environment, LEASH: "1"},
+            env={**os.environ, **environment, LEASH: "1", "PYTHONPATH": _this_code()},
         )
     told_at = None
     try:
@@ -222,6 +222,12 @@ def _process(arguments: list[str], log: Path, environment: Mapping[str, str], st
     if told_at is not None:
         return Outcome("interrupted")
     return Outcome("failed", _last_words(log, code), hopeless=code == 2)
+
+
+def _this_code() -> str:
+    """A module path on which a process finds the code that this one runs, and not another installed one."""
+    paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+    return os.pathsep.join(path for path in paths if path)
 
 
 def _last_words(log: Path, code: int) -> str:

@@ -95,8 +95,8 @@ def plot_sweep(
         ConfigError: on an unknown name, or if runs that would be averaged differ in more than the seed.
         DataError: if no run has a number y.
     """
-    refuse_mixtures(rows, x, groups)
     curves = points(rows, x, y, labels(rows, groups))
+    refuse_mixtures(rows, x, groups)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.4, 3.2), layout="constrained", dpi=200)
         FigureCanvasAgg(figure)
