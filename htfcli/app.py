@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from htfcli._version import __version__
 from htfcli.console import terminate
+from htfcli.engine.processes import follow_leash
 from htfcli.errors import ConfigError, HtfError, did_you_mean
 
 COMMANDS = {
@@ -28,6 +29,12 @@ COMMANDS = {
         "How the dependence a network models falls with distance.",
     ),
     "plot": ("htfcli.commands.plot", "Draw the records of fits, completions, trainings and locality."),
+    "sweep": ("htfcli.commands.sweep", "Do a grid of runs with seeds, and summarise them."),
+    "reproduce": (
+        "htfcli.commands.reproduce",
+        "Do a published experiment again: runs, figure, numbers beside ours.",
+    ),
+    "report": ("htfcli.commands.report", "Make one HTML page of runs and sweeps, to look at and share."),
     "inspect": ("htfcli.commands.inspect", "Say what is in a file."),
 }
 
@@ -87,6 +94,7 @@ def htf(
 def main(args: list[str] | None = None) -> int:
     """Run a command line; returns the exit code: 0 done, 1 bad data or a failed run, 2 usage, 130 interrupted."""
     signal.signal(signal.SIGTERM, terminate)
+    follow_leash()
     try:
         result = typer.main.get_command(app).main(args=args, prog_name="htf", standalone_mode=False)
         sys.stdout.flush()

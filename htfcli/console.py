@@ -10,13 +10,13 @@ import csv
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Literal
 
 from htfcli.errors import Interrupted
-from htfcli.files.records import to_json
+from htfcli.files.records import flatten, to_json
 
 Format = Literal["table", "jsonl", "csv"]
 Row = dict[str, Any]
@@ -79,19 +79,6 @@ class RecordWriter:
             if self._keep(number, len(self._rows)):
                 table.add_row(*(cell(value) for value in row.values()))
         Console().print(table)
-
-
-def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested record to (dotted key, plain value); an item of a list is known by its `node` where it has one."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from flatten(item, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(value, list):
-        for number, item in enumerate(value):
-            key = item["node"] if isinstance(item, Mapping) and "node" in item else number
-            yield from flatten(item, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, value
 
 
 def cell(value: Any) -> str:

@@ -18,6 +18,10 @@ FormatOption = Annotated[
     ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")]
+TrackOption = Annotated[
+    Optional[Literal["tensorboard"]],
+    typer.Option("--track", help="Write the records for TensorBoard too, into the run folder."),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 _METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT", list[int]: "N,N,..."}

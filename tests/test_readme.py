@@ -16,6 +16,7 @@ from htfcli.commands import generate
 from htfcli.engine.tensors.mode_tree import TREES, ModeTree
 from htfcli.engine.vision.images import SOURCES
 from htfcli.experiments.completion_plots import PANELS
+from htfcli.experiments.paper import NAMES
 from htfcli.experiments.plots import QUANTITIES
 from htfcli.files.readers import READERS
 from htfcli.files.tables import TABLES
@@ -28,7 +29,7 @@ CONFIGS = sorted((ROOT / "sample_configs").glob("*.yaml"))
 def test_every_command_tree_quantity_and_format_is_there():
     for name in (*COMMANDS, *(f"generate {command.name}" for command in generate.app.registered_commands)):
         assert f"### htf {name}" in README
-    for name in (*TREES, *QUANTITIES, *PANELS, *READERS, *TABLES, *SOURCES):
+    for name in (*TREES, *NAMES, *QUANTITIES, *PANELS, *READERS, *TABLES, *SOURCES):
         assert f"`{name}" in README, name
 
 
@@ -79,6 +80,9 @@ def test_sample_configurations_run(htf, tmp_path, path):
     """Each by the command in its first line, with few iterations or images."""
     command = shlex.split(path.read_text().splitlines()[0].removeprefix("# "))
     args = [str(path) if a.startswith("sample_configs/") else a for a in command[1:]]
+    if args[0] == "sweep":
+        run_plan(htf, tmp_path, path)
+        return
     if args[0] == "complete":
         run_complete_configuration(htf, tmp_path, args)
         return
@@ -115,5 +119,18 @@ def run_complete_configuration(htf, tmp_path, args):
     assert done.records[0]["predicted"] > 0
 
 
+def run_plan(htf, tmp_path, path):
+    """All its runs are planned; one of them is done, with few iterations."""
+    assert len(htf("sweep", path, "--dry-run").records) >= 12
+    plan = yaml.safe_load(path.read_text())
+    for part in ("grid", "zip"):
+        plan[part] = {key: values[:1] for key, values in plan.get(part, {}).items()}
+    plan |= {"base": {**plan["base"], "iterations": 10, "record_every": 5}, "seeds": 1}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
+    done = htf("sweep", "plan.yaml")
+    assert done.code == 0, done.err
+    assert [record["status"] for record in done.records] == ["finished"]
+
+
 def test_there_are_sample_configurations():
-    assert len(CONFIGS) >= 15
+    assert len(CONFIGS) >= 20

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from htfcli.config.tensors import FitConfig
-from htfcli.options import ForceOption, FormatOption, QuietOption, with_config
+from htfcli.options import ForceOption, FormatOption, QuietOption, TrackOption, with_config
+
+if TYPE_CHECKING:
+    from htfcli.engine.tensors.factorization import Factorization
+    from htfcli.experiments.fit_run import FitRun
 
 app = typer.Typer(rich_markup_mode=None)
 
 EXAMPLES = """\b
 Examples:
   htf fit data.safetensors --width 512 --init-std 0.01 -o runs/dynamics
-  htf fit il2.npy --test-fraction 0.1 -o - | htf measure-rank -"""
+  htf fit il2.npy --test-fraction 0.1 -o - | htf measure-rank -
+  torchrun --nproc-per-node 4 -m htfcli fit large.tns.gz --width 16 -o runs/large"""
 
 _TABLE_ROWS = 12
 
@@ -34,6 +40,7 @@ def fit(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")] = False,
+    track: TrackOption = None,
     force: ForceOption = False,
     format: FormatOption = None,
     quiet: QuietOption = False,
@@ -41,18 +48,41 @@ def fit(
     """Fit a factorization by gradient descent from a small start.
 
     Records how its local components, singular values and losses go. Values of data files are divided by their rms for
-    the fit, and the result is scaled back (--scale).
+    the fit, and the result is scaled back (--scale). Under torchrun all processes share each iteration, with the
+    result of one.
     """
-    from htfcli.console import RecordWriter, StopSignals, note, progress
+    from htfcli.console import note
+    from htfcli.engine.training.distributed import workers
+    from htfcli.errors import HtfError
     from htfcli.experiments.fit_run import FitRun
+    from htfcli.experiments.tracking import tracking
     from htfcli.files.artefacts import save_factorization
     from htfcli.files.container import refuse_terminal
 
     output = output or f"runs/{'fit' if data in (None, '-') else Path(str(data)).name.split('.')[0]}"
     if output == "-":
         refuse_terminal()
-    run = FitRun(config, data, output, resume=resume, force=force)
-    note(run.describe(), quiet)
+    first = True
+    try:
+        with workers() as team, tracking(track if team.first else None, output, "iteration") as send:
+            first = team.first
+            silent = quiet or not first
+            run = FitRun(config, data, output, resume=resume, force=force, workers=team)
+            note(run.describe(), silent)
+            model = _run(run, format, output, send, silent)
+            if output == "-" and first:
+                save_factorization("-", model, run.settings.model_dump(mode="json"))
+            note(run.ending() + ("" if output == "-" else f"; saved {output}"), silent)
+    except HtfError as error:
+        if first:
+            raise
+        raise SystemExit(error.exit_code) from None  # the first process says it for all
+
+
+def _run(run: FitRun, format: Any, output: str, send: Callable[[dict[str, Any]], None], quiet: bool) -> Factorization:
+    """Train with progress on stderr and records on stdout."""
+    from htfcli.console import RecordWriter, StopSignals, progress
+
     writer = RecordWriter(
         format, table_row, lambda number, count: number % -(-count // _TABLE_ROWS) == 0 or number == count - 1
     )
@@ -61,6 +91,7 @@ def fit(
 
         def on_record(record: dict[str, Any]) -> None:
             latest.update(record)
+            send(record)
             if output != "-":
                 writer.write(record)
 
@@ -70,12 +101,9 @@ def fit(
             return stop.received
 
         try:
-            model = run.run(on_record, should_stop)
+            return run.run(on_record, should_stop)
         finally:
             writer.close()
-    if output == "-":
-        save_factorization("-", model, run.settings.model_dump(mode="json"))
-    note(run.ending() + ("" if output == "-" else f"; saved {output}"), quiet)
 
 
 def table_row(record: dict[str, Any]) -> dict[str, Any]:

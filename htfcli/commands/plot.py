@@ -23,6 +23,7 @@ EXAMPLES = """\b
 Examples:
   htf plot runs/dynamics -o dynamics.png
   htf plot completed.csv.run -o why.png
+  htf plot runs/init_scale --x init_std --y effective_rank --log-x -o ranks.pdf
   htf fit data.safetensors -o runs/a | htf plot - --what norms --what loss --log-y -o a.pdf"""
 
 
@@ -30,7 +31,7 @@ Examples:
 def plot(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="Run folders or record files, drawn side by side; - for stdin."),
+        typer.Argument(metavar="RUN...", help="Run folders or record files, drawn side by side; - for stdin; a sweep."),
     ],
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FILE", help=".png, .svg or .pdf; - for PNG on stdout.")
@@ -54,6 +55,12 @@ def plot(
     ] = None,
     log_x: Annotated[bool, typer.Option("--log-x", help="Logarithmic iterations.")] = False,
     log_y: Annotated[bool, typer.Option("--log-y", help="Logarithmic values.")] = False,
+    x: Annotated[Optional[str], typer.Option("--x", metavar="SETTING", help="Of a sweep: what varies.")] = None,
+    y: Annotated[Optional[str], typer.Option("--y", metavar="NUMBER", help="Of a sweep: a final number.")] = None,
+    group: Annotated[
+        Optional[list[str]],
+        typer.Option("--group", metavar="SETTING", help="Of a sweep: one curve for each value (repeatable)."),
+    ] = None,
     force: ForceOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -63,12 +70,15 @@ def plot(
     a grid of panels, several are one column each. Unless --node says otherwise the largest nodes are shown.
     Of completions: held-out error by width, the mode tree with its ranks, held-out entries predicted, slices.
     Of trainings: accuracies and losses by epoch. Of locality: every measure by distance. One colour a network.
+    Of a sweep, with --x and --y: columns of its summary.csv, mean and standard error over seeds.
     """
     from htfcli.config.base import parse_mode_sets
     from htfcli.console import note
     from htfcli.errors import ConfigError
     from htfcli.experiments.figures import Wishes, draw
     from htfcli.experiments.plots import kind_of, render
+    from htfcli.experiments.summaries import load_summary
+    from htfcli.experiments.sweep_plots import plot_sweep
     from htfcli.files.container import refuse_existing, write_bytes
     from htfcli.files.records import load_records
 
@@ -77,8 +87,13 @@ def plot(
         raise ConfigError("not sets of modes", got=" ".join(node or []), allowed="e.g. 0,2")
     kind = kind_of(output)
     refuse_existing(output, force)
-    loaded = [load_records(argument) for argument in runs]
-    figure = draw(loaded, Wishes(what, tuple(nodes), top, log_x, log_y))
+    if x is None and y is None and not group:
+        figure = draw([load_records(argument) for argument in runs], Wishes(what, tuple(nodes), top, log_x, log_y))
+    elif x is None or y is None or what or nodes or top is not None:
+        raise ConfigError("a sweep is drawn with --x and --y", allowed="beside them --group, --log-x, --log-y")
+    else:
+        rows = [row for argument in runs for row in load_summary(argument)]
+        figure = plot_sweep(rows, x, y, group or (), log_x=log_x, log_y=log_y)
     write_bytes(output, render(figure, kind))
     if output != "-":
         note(f"wrote {output}", quiet)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from htfcli.config.vision import TrainCnnConfig
-from htfcli.options import ForceOption, FormatOption, QuietOption, with_config
+from htfcli.options import ForceOption, FormatOption, QuietOption, TrackOption, with_config
 
 if TYPE_CHECKING:
     from htfcli.experiments.cnn_run import CnnRun
@@ -37,6 +38,7 @@ def train_cnn(
         typer.Option("--output", "-o", metavar="FOLDER", help="Run folder (runs/TASK), or - for the model on stdout."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")] = False,
+    track: TrackOption = None,
     force: ForceOption = False,
     format: FormatOption = None,
     quiet: QuietOption = False,
@@ -50,6 +52,7 @@ def train_cnn(
     from htfcli.engine.training.distributed import workers
     from htfcli.errors import HtfError
     from htfcli.experiments.cnn_run import CnnRun
+    from htfcli.experiments.tracking import tracking
     from htfcli.files.container import refuse_terminal
 
     output = output or f"runs/{config.task or ('cnn' if data in (None, '-') else Path(str(data)).name.split('.')[0])}"
@@ -57,7 +60,7 @@ def train_cnn(
         refuse_terminal()
     first = True
     try:
-        with workers() as team:
+        with workers() as team, tracking(track if team.first else None, output, "epoch") as send:
             first = team.first
             silent = quiet or not first
             with progress("generate", None, silent) as show:
@@ -71,7 +74,7 @@ def train_cnn(
                     on_progress=lambda count: show(count, "images"),
                 )
             note(run.describe(), silent)
-            _run(run, format, output, silent)
+            _run(run, format, output, send, silent)
             if output == "-" and first:
                 run.save("-")
     except HtfError as error:
@@ -80,7 +83,7 @@ def train_cnn(
         raise SystemExit(error.exit_code) from None  # the first process says it for all
 
 
-def _run(run: CnnRun, format: Any, output: str, quiet: bool) -> None:
+def _run(run: CnnRun, format: Any, output: str, send: Callable[[dict[str, Any]], None], quiet: bool) -> None:
     """Train with progress on stderr and records on stdout, and say how it ended."""
     from htfcli.console import RecordWriter, StopSignals, note, progress
 
@@ -90,6 +93,7 @@ def _run(run: CnnRun, format: Any, output: str, quiet: bool) -> None:
 
         def on_record(record: dict[str, Any]) -> None:
             latest.update(record)
+            send(record)
             if output != "-":
                 writer.write(record)
 

@@ -6,6 +6,7 @@ The command line, `--set key=value`, YAML files and the Python API fill the same
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -102,11 +103,7 @@ class Config(BaseModel):
             ConfigError: naming every problem found.
         """
         values: dict[str, Any] = {} if path is None else read_yaml_mapping(path)
-        for assignment in assignments or []:
-            key, equals, text = assignment.partition("=")
-            if not equals:
-                raise ConfigError("--set wants key=value", got=repr(assignment), allowed="e.g. --set lr=0.01")
-            values[key.strip().replace("-", "_")] = parse_yaml(text, f"--set {key.strip()}")
+        values.update(parse_assignments(assignments or []))
         values.update(flags)
         return cls.checked(values)
 
@@ -140,6 +137,17 @@ class Config(BaseModel):
     def changed(self, *names: str) -> list[str]:
         """Those of the fields `names` that differ from their default."""
         return [n.replace("_", "-") for n in names if getattr(self, n) != type(self).model_fields[n].get_default()]
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """`["lr=0.01"]` to `{"lr": 0.01}`."""
+    values = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError("--set wants key=value", got=repr(assignment), allowed="e.g. --set lr=0.01")
+        values[key.strip().replace("-", "_")] = parse_yaml(text, f"--set {key.strip()}")
+    return values
 
 
 def parse_yaml(text: str, what: str) -> Any:

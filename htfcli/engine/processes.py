@@ -14,6 +14,7 @@ from multiprocessing import get_context, parent_process
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+LEASH = "HTF_LEASH"  # environment variable of processes that must not outlive the one at the other end of their stdin
 
 
 def usable_cores() -> int:
@@ -55,5 +56,21 @@ def _follow_parent() -> None:
     def wait() -> None:
         parent.join()
         os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def follow_leash() -> None:
+    """With `LEASH` set, end as by SIGTERM, which saves the state, once the other end of stdin is closed.
+
+    A parent that is killed closes it too.
+    """
+    if os.environ.pop(LEASH, "") != "1":
+        return
+
+    def wait() -> None:
+        while os.read(0, 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -173,7 +173,7 @@ def _tree(run: _Run) -> Drawer | None:
         names = [f"mode {name}" if name.isdigit() else name for name in run.summary["modes"]]
         ranks = run.summary["hierarchical_rank"]
         effective: Record = run.summary.get("effective_rank") or ranks
-        x, y = _places(tree)
+        x, y = node_places(tree)
         for node, parent in enumerate(tree.parent[:-1]):
             axes.plot([x[node], x[parent]], [y[node], y[parent]], color="0.7", linewidth=1.2, zorder=1)
         inner = range(tree.root)
@@ -208,7 +208,7 @@ def _tree(run: _Run) -> Drawer | None:
     return draw
 
 
-def _places(tree: ModeTree) -> tuple[list[float], list[float]]:
+def node_places(tree: ModeTree) -> tuple[list[float], list[float]]:
     """Where nodes are drawn: leaves side by side in the order of the tree, parents above the middle of children."""
     x = [math.nan] * len(tree.children)
     y = list(map(float, tree.height))

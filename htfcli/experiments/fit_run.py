@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,14 +13,16 @@ from htfcli.config.tensors import DEFAULT_TOLERANCE, FitConfig
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.gradient_fit import SOLVERS, build_model, prepare
 from htfcli.engine.tensors.ranks import FactoredSpectra
-from htfcli.engine.tensors.recording import Record
+from htfcli.engine.tensors.recording import Record, derivative_error
 from htfcli.engine.training.device import choose_device, describe_device
+from htfcli.engine.training.distributed import Workers
 from htfcli.errors import ConfigError, Interrupted, RunError
 from htfcli.experiments.resuming import absolute, merged
+from htfcli.files import container
 from htfcli.files.artefacts import save_factorization
 from htfcli.files.container import Artefact
 from htfcli.files.inputs import fingerprint, load_observations
-from htfcli.files.run_folder import RunFolder, versions
+from htfcli.files.run_folder import CHECKPOINT, RunFolder, versions
 
 MAY_CHANGE = {"iterations", "seconds", "until_loss", "patience", "lr", "checkpoint_every", "threads", "device"}
 
@@ -30,27 +33,38 @@ class FitRun:
     Args:
         config: settings. On resuming, those of the checkpoint hold and only `MAY_CHANGE` may be given differently.
         data: input of any kind. output: run folder, or `-` to keep nothing but the result.
-        resume, force: see `RunFolder`.
+        resume, force: see `RunFolder`. workers: the processes that share the work; only the first one writes.
 
     Attributes:
         settings: what is in force. fit: the training run. summary: final numbers, once `run` has ended.
     """
 
     def __init__(
-        self, config: FitConfig, data: str | None, output: str, *, resume: bool = False, force: bool = False
+        self,
+        config: FitConfig,
+        data: str | None,
+        output: str,
+        *,
+        resume: bool = False,
+        force: bool = False,
+        workers: Workers | None = None,
     ) -> None:
+        self.workers = workers or Workers()
         if resume and (output == "-" or force):
             given = "-o -" if output == "-" else "--force"
             raise ConfigError("--resume continues a run folder as it is", got=given, allowed="-o FOLDER alone")
+        if data == "-" and self.workers.count > 1:
+            raise ConfigError("several processes cannot read one stdin", next_step="Name a file.")
         self.summary: dict[str, Any] = {}
-        self.folder = RunFolder(output, resume=True) if resume else None
+        self.folder = RunFolder(output, resume=True) if resume and self.workers.first else None
         try:
-            self._prepare(config, data, None if self.folder is None else self.folder.checkpoint())
+            saved = container.read(Path(output) / CHECKPOINT).expect("checkpoint") if resume else None
+            self._prepare(config, data, saved)
         except BaseException:
             if self.folder is not None:
                 self.folder.close()
             raise
-        if not resume and output != "-":
+        if not resume and output != "-" and self.workers.first:
             self.folder = RunFolder(output, force=force)
 
     def _prepare(self, config: FitConfig, data: str | None, saved: Artefact | None) -> None:
@@ -67,7 +81,7 @@ class FitRun:
         self.observations, self.scale = prepare(observations, self.settings)
         self.device = choose_device(self.settings.device, self.settings.threads)
         model = build_model(self.settings, observations.dims, self.device)
-        self.fit = SOLVERS[self.settings.solver](model, self.observations, self.settings)
+        self.fit = SOLVERS[self.settings.solver](model, self.observations, self.settings, self.workers)
         if saved is not None:
             self.fit.load_state(saved.tensors())
 
@@ -78,6 +92,7 @@ class FitRun:
             f"{model.kind} of {' x '.join(map(str, model.dims[:8]))}{' x ...' if model.order > 8 else ''}, "
             f"{len(model.parameters):,} parameters; {len(self.observations.train):,} observations, "
             f"{0 if test is None else len(test):,} held out; {self.settings.dtype} on {describe_device(self.device)}"
+            f"{f', {self.workers.count} processes' if self.workers.count > 1 else ''}"
         )
 
     def ending(self) -> str:
@@ -122,7 +137,7 @@ class FitRun:
         self, on_record: Callable[[Record], None], should_stop: Callable[[int], bool], started: float, first: int
     ) -> Factorization:
         saved_at = time.monotonic()
-        record: Record = {}
+        record, previous = Record(), Record()
         try:
             for record in self.fit.run(should_stop):
                 if self.folder is not None:
@@ -130,7 +145,10 @@ class FitRun:
                     if time.monotonic() - saved_at >= self.settings.checkpoint_every:
                         self._checkpoint(self.fit.state())
                         saved_at = time.monotonic()
-                on_record(record)
+                if self.workers.first:
+                    on_record(record)
+                if not self.fit.stop_reason:
+                    previous = record  # with measured derivatives: no step follows the last record
         except RunError as error:
             raise RunError(str(error).rstrip(".") + self._keep(self.fit.good_state)) from None
         except BrokenPipeError:  # whoever read the records has gone
@@ -140,6 +158,7 @@ class FitRun:
             raise Interrupted(f"interrupted at iteration {self.fit.iteration}{self._keep(self.fit.state())}")
         model = self.fit.result(self.scale)
         self.summary = self._summarize(model, record, time.monotonic() - started, first)
+        self.summary["derivative_error"] = derivative_error(previous)
         return model
 
     def _keep(self, state: dict[str, torch.Tensor] | None) -> str:
@@ -172,5 +191,6 @@ class FitRun:
             "seconds": round(seconds, 3),
             "iterations_per_second": round(steps / seconds, 1) if steps else None,
             "device": describe_device(self.device),
+            "processes": self.workers.count,
             "versions": versions(),
         }

@@ -106,7 +106,7 @@ def plot_runs(
         FigureCanvasAgg(figure)
         for number, (panel, run) in enumerate(cells):
             axes = figure.add_subplot(rows, columns, number + 1)
-            _draw(
+            draw_panel(
                 axes, panel, panel.curves(run)[:top], [r["iteration"] for r in run.records], log_x, log_y or panel.log
             )
             axes.set_title(panel.title if len(runs) == 1 else f"{run.name}\n{panel.title}")
@@ -115,7 +115,7 @@ def plot_runs(
     return figure
 
 
-def _draw(axes: Axes, panel: Panel, curves: Curves, iterations: list[int], log_x: bool, log_y: bool) -> None:
+def draw_panel(axes: Axes, panel: Panel, curves: Curves, iterations: list[int], log_x: bool, log_y: bool) -> None:
     colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, max(len(curves), 1)))
     for rank, (label, values) in enumerate(curves):
         points = [math.nan if v is None else v for v in values]
@@ -137,14 +137,14 @@ def _draw(axes: Axes, panel: Panel, curves: Curves, iterations: list[int], log_x
 
 def _norms(runs: Sequence[Records], nodes: Sequence[Sequence[int]]) -> list[Panel]:
     return [
-        Panel(f"local components at {title}", "component norm", _ranked(label, "component_norms"), ranked=True)
+        Panel(f"local components at {title}", "component norm", ranked_curves(label, "component_norms"), ranked=True)
         for label, title in _chosen(runs, "component_norms", nodes)
     ]
 
 
 def _singular_values(runs: Sequence[Records], nodes: Sequence[Sequence[int]]) -> list[Panel]:
     return [
-        Panel(f"matricization {title}", "singular value", _ranked(label, "singular_values"), ranked=True)
+        Panel(f"matricization {title}", "singular value", ranked_curves(label, "singular_values"), ranked=True)
         for label, title in _chosen(runs, "singular_values", nodes)
     ]
 
@@ -219,7 +219,7 @@ def _series(run: Records, label: str, key: str) -> list[Any]:
     return [next((p.get(key) for p in _places(r) if p["node"] == label), None) for r in run.records]
 
 
-def _ranked(label: str, key: str) -> Callable[[Records], Curves]:
+def ranked_curves(label: str, key: str) -> Callable[[Records], Curves]:
     """The largest, the second largest, ... of a list recorded at a place."""
 
     def curves(run: Records) -> Curves:

@@ -30,6 +30,19 @@ def finite(value: Any) -> Any:
     return [finite(item) for item in value] if isinstance(value, list) else value
 
 
+def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested record to (dotted key, plain value); an item of a list is known by its `node` where it has one."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            key = item["node"] if isinstance(item, Mapping) and "node" in item else number
+            yield from flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
+
+
 KINDS = {  # records that are drawn
     "iteration": "records of a fit",
     "complete": "records of a completion",

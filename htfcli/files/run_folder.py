@@ -31,6 +31,7 @@ from htfcli.files.records import finite, read_lines, to_json
 
 CHECKPOINT = "checkpoint.safetensors"
 FILES = ("config.yaml", "records.jsonl", CHECKPOINT, "model.safetensors", "summary.json")
+_LOCK = ".lock"
 
 
 class RunFolder:
@@ -65,7 +66,7 @@ class RunFolder:
             raise DataError(f"cannot write the run folder {path}: {error.strerror or error}") from None
 
     def _acquire(self) -> IO[str]:
-        lock = open(self.path / ".lock", "w")  # stays when the lock is released: another process may be waiting for it
+        lock = open(self.path / _LOCK, "w")  # stays when the lock is released: another process may be waiting for it
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -90,7 +91,7 @@ class RunFolder:
     def discard(self) -> None:
         """Remove what this run wrote, and the folder if there is nothing else in it."""
         self._clear(FILES)
-        (self.path / ".lock").unlink(missing_ok=True)
+        (self.path / _LOCK).unlink(missing_ok=True)
         with suppress(OSError):
             self.path.rmdir()
 
@@ -150,6 +151,18 @@ class RunFolder:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         container.write_text(self.path / "summary.json", json.dumps(finite(summary), indent=2, allow_nan=False) + "\n")
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process is at the run in this folder."""
+    try:
+        with open(folder / _LOCK) as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def versions() -> dict[str, str]:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
 import yaml
+from safetensors.torch import load_file
 
 from htfcli.files.container import read
 
@@ -346,3 +348,69 @@ def test_a_file_of_another_kind(htf, data):
     htf("fit", data, *QUICK, "-o", "r")
     done = htf("fit", "r", "-o", "s")
     assert (done.code, done.error) == (1, "r holds something else (got factorization, allowed observations).")
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("data", "options"),
+    [
+        ("--order 4 --dim 5 --rank 2 --observed 257", ""),
+        ("--order 3 --dim 5 --rank 2 --task sensing --observed 61", "--batch-size 20 --optimizer adam --lr 0.003 --loss huber"),
+    ],
+)  # fmt: skip
+def test_two_processes_are_as_one(shell, data, options):
+    """Uneven parts of the observations, whole or in batches: records, weights and a resumed run to 1e-10."""
+    options += " --width 6 --init-std 0.2 --dtype float64 --record-every 20 --matricization 0,2"
+    team = "-m torch.distributed.run --standalone --nproc-per-node 2 -m htfcli"
+    done = shell(
+        f"htf generate tensor {data} -o data.safetensors > /dev/null && "
+        f"htf fit data.safetensors {options} --iterations 200 -q -o one > /dev/null && "
+        f"{sys.executable} {team} fit data.safetensors {options} --iterations 120 -o two && "
+        f"{sys.executable} {team} fit --resume --iterations 200 -o two > /dev/null"
+    )
+    assert done.code == 0, done.err
+    assert ", 2 processes" in done.err
+    assert len(done.records) == 7  # the first process talks
+    one, two = (
+        [json.loads(line) for line in (shell.folder / name / "records.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    )
+    assert len(one) == len(two) == 11
+    for mine, wanted in zip(two, one, strict=True):
+        for key in ("train_loss", "train_error", "test_error", "reconstruction_error"):
+            assert mine[key] == pytest.approx(wanted[key], rel=1e-10)
+    first, second = (load_file(shell.folder / name / "model.safetensors") for name in ("one", "two"))
+    assert first.keys() == second.keys()
+    for name, weight in first.items():
+        assert float((weight - second[name]).norm() / weight.norm()) < 1e-10
+
+
+def test_processes_that_have_nothing_to_do(shell):
+    done = shell(
+        "htf generate tensor --dim 3 --rank 1 --observed 1 -o data.safetensors > /dev/null && "
+        f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2 -m htfcli fit data.safetensors -o two"
+    )
+    assert done.code == 1  # torchrun's
+    said = [line for line in done.err.splitlines() if line.startswith("Error: ")]
+    assert said == ["Error: fewer observations than processes (got 1 for 2 processes)."]
+
+
+def test_tensorboard_gets_the_records(htf, data, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    done = htf("fit", data, *QUICK, "--track", "tensorboard", "-o", "tracked")
+    assert done.code == 0, done.err
+    resumed = htf("fit", "--resume", "--iterations", 80, "--track", "tensorboard", "-o", "tracked")
+    assert resumed.code == 0, resumed.err
+    events = accumulator.EventAccumulator(str(tmp_path / "tracked/tensorboard"))
+    events.Reload()
+    records = [json.loads(line) for line in (tmp_path / "tracked/records.jsonl").read_text().splitlines()]
+    losses = [(event.step, event.value) for event in events.Scalars("train_loss")]
+    assert [step for step, _ in losses] == [record["iteration"] for record in records]
+    assert [value for _, value in losses] == pytest.approx([record["train_loss"] for record in records])
+    assert "nodes/{0,1}/effective_rank" in events.Tags()["scalars"]
+    assert htf("fit", data, "--track", "tensorboard", "-o", "-").error == (
+        "--track writes into the run folder (got -o -, allowed -o FOLDER)."
+    )

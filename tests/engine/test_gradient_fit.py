@@ -203,7 +203,7 @@ def test_an_epoch_of_mini_batches_sees_every_observation_once():
     run = start(make_observations(SMALL), batch_size=48)
     seen = []
     for run.iteration in range(3):
-        run._descend_on_batch()
+        run._descend()
         seen.append(run._permutation[48 * run.iteration : 48 * (run.iteration + 1)])
     assert sorted(torch.cat(seen).tolist()) == list(range(128))
 

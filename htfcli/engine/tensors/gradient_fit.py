@@ -18,11 +18,12 @@ from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.tensors.losses import LOSSES
 from htfcli.engine.tensors.matrix import MatrixFactorization
 from htfcli.engine.tensors.mode_tree import tree_of
-from htfcli.engine.tensors.observations import Observations, rescale, split
+from htfcli.engine.tensors.observations import Observations, Sample, rescale, split
 from htfcli.engine.tensors.optimizers import make_optimizer
 from htfcli.engine.tensors.recording import Record, Recorder, SampleLoss
 from htfcli.engine.tensors.second_order_fit import SecondOrderFit
 from htfcli.engine.training.device import captured, choose_device
+from htfcli.engine.training.distributed import Workers
 from htfcli.errors import ConfigError, DataError, RunError
 
 DEFAULT_WIDTH = 32
@@ -108,17 +109,29 @@ class GradientFit:
 
     Args:
         model: trained in place. observations: what it is fitted to. config: how.
+        workers: the processes that share every iteration, each with its part of the observations; all take part in
+        all calls, and all have the same model, data and configuration.
 
     Attributes:
         iteration: steps taken so far. stop_reason: why `run` ended: iterations, loss, seconds or interrupted.
     """
 
-    def __init__(self, model: Factorization, observations: Observations, config: FitConfig) -> None:
+    def __init__(
+        self,
+        model: Factorization,
+        observations: Observations,
+        config: FitConfig,
+        workers: Workers | None = None,
+    ) -> None:
         self.model, self.config = model, config
+        self._workers = workers or Workers()
         self.iteration = 0
         self.stop_reason = ""
         self._train = observations.train
         self._batch = min(config.batch_size or len(self._train), len(self._train))
+        if len(self._train) < self._workers.count:
+            got = f"{len(self._train)} for {self._workers.count} processes"
+            raise ConfigError("fewer observations than processes", got=got)
         self._calm = 0  # records in a row with the train loss under the tolerance
         self._limit = 0.0  # the loss at which the run has exploded; set by the first record
         parameters = model.parameters
@@ -128,12 +141,14 @@ class GradientFit:
         self._recorder = Recorder(model, observations, config, loss, self._gradient)
         full = self._batch == len(self._train)
         self._loss = loss
-        self._whole = SampleLoss(model, self._train, loss, self._gradient if full else None)
+        part = self._train if self._workers.count == 1 else self._part(torch.arange(len(self._train)))
+        gradient = self._gradient if full else None
+        self._whole = SampleLoss(model, part, loss, gradient, self._workers, len(self._train))
         if full:
-            self._descend = captured(self._whole.forward_backward, parameters.device)
+            self._part_gradient = captured(self._whole.forward_backward, parameters.device)
             self._advance = self._captured_step()
         else:
-            self._descend, self._advance = self._descend_on_batch, self._optimizer.step
+            self._part_gradient, self._advance = self._batch_gradient, self._optimizer.step
         self._epoch, self._permutation = -1, torch.empty(0, dtype=torch.int64)
         self._good: dict[str, Tensor] | None = None
 
@@ -150,10 +165,10 @@ class GradientFit:
         started = time.monotonic()
         config = self.config
         while True:
-            if should_stop(self.iteration):
+            if self._workers.any(should_stop(self.iteration)):
                 self.stop_reason = "interrupted"
                 return
-            out_of_time = config.seconds is not None and time.monotonic() - started >= config.seconds
+            out_of_time = config.seconds is not None and self._workers.any(time.monotonic() - started >= config.seconds)
             last = self.iteration >= config.iterations or out_of_time
             due = self.iteration % config.record_every == 0
             self._descend()
@@ -198,7 +213,16 @@ class GradientFit:
                 tensor.zero_()
         return step
 
-    def _descend_on_batch(self) -> None:
+    def _descend(self) -> None:
+        """The gradient at the current weights, summed over processes."""
+        self._part_gradient()
+        self._workers.sum(self._gradient)
+
+    def _part(self, rows: Tensor) -> Sample:
+        """This process's part of some observations."""
+        return self._train.select(self._workers.shard(rows))
+
+    def _batch_gradient(self) -> None:
         """Gradient on this iteration's batch: the next part of a permutation that seed and epoch determine."""
         per_epoch = math.ceil(len(self._train) / self._batch)
         epoch, part = divmod(self.iteration, per_epoch)
@@ -208,7 +232,11 @@ class GradientFit:
             self._permutation = torch.randperm(len(self._train), generator=generator)
             self._epoch = epoch
         rows = self._permutation[part * self._batch : (part + 1) * self._batch]
-        SampleLoss(self.model, self._train.select(rows), self._loss, self._gradient).forward_backward()
+        sample = self._part(rows)
+        if len(sample):
+            SampleLoss(self.model, sample, self._loss, self._gradient, total=len(rows)).forward_backward()
+        else:  # the last batch of an epoch may be smaller than the number of processes
+            self._gradient.zero_()
 
     def _check_loss(self, loss: float) -> None:
         if not self._limit:

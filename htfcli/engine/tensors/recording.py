@@ -18,26 +18,53 @@ from htfcli.engine.tensors.losses import Loss
 from htfcli.engine.tensors.matricization import Spectrum, checked_modes, times_exp
 from htfcli.engine.tensors.observations import Observations, Sample
 from htfcli.engine.tensors.ranks import FactoredSpectra, spectra_at
+from htfcli.engine.training.distributed import Workers
 
 Record = dict[str, Any]
 _DENSE_TARGET = 2**22  # entries up to which the reconstruction error is computed on the tensors themselves
+
+
+def derivative_error(record: Record) -> float | None:
+    """How far the measured derivatives of component norms are from the predicted ones, relative to these; None where
+    a record has none.
+    """
+    pairs = [
+        (measured, predicted)
+        for place in record.get("nodes", [])
+        for measured, predicted in zip(
+            place.get("measured_derivative", []), place.get("predicted_derivative", []), strict=False
+        )
+    ]
+    size = math.hypot(*(predicted for _, predicted in pairs))
+    return math.hypot(*(m - p for m, p in pairs)) / size if size else None
 
 
 class SampleLoss:
     """Loss and relative error of a factorization at a sample, as its weights change in place.
 
     Args:
-        model: the factorization. sample: what it is compared with. loss: which loss.
+        model: the factorization. sample: what it is compared with, or this process's part of it. loss: which loss.
         gradient: (p,) where to write the loss's gradient with respect to the parameters, or None.
+        workers: the processes that hold the other parts; loss and error are of the whole sample, of `total` entries.
     """
 
-    def __init__(self, model: Factorization, sample: Sample, loss: Loss, gradient: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        model: Factorization,
+        sample: Sample,
+        loss: Loss,
+        gradient: Tensor | None = None,
+        workers: Workers | None = None,
+        total: int | None = None,
+    ) -> None:
+        self._workers = workers or Workers()
+        self._share = len(sample) / (total or len(sample))
         views = None if gradient is None else model.views(gradient)
         self._evaluation = Evaluation(model.tree, model.node_weights, model.dims, sample, views)
         values = sample.value.to(model.parameters)
         order = self._evaluation.order
         self._value = values if order is None else values.index_select(0, order)
-        self._norm = torch.linalg.vector_norm(self._value)
+        self._norm: Tensor | None = None  # computed when needed: all processes take part
         self._loss = loss
         self._residual = torch.empty_like(self._value)
         self._upstream = torch.empty_like(self._value)
@@ -47,18 +74,26 @@ class SampleLoss:
         torch.sub(self._evaluation.forward(), self._value, out=self._residual)
 
     def forward_backward(self) -> None:
-        """Values and gradient at the current weights; no wait for the device."""
+        """Values and this part's gradient at the current weights; no wait for the device or for other processes."""
         self.forward()
         self._loss.gradient(self._residual, out=self._upstream)
+        if self._share != 1:
+            self._upstream.mul_(self._share)
         self._evaluation.backward(self._upstream)
 
     def loss(self) -> float:
         """Mean loss at the last forward pass."""
-        return float(self._loss.mean(self._residual))
+        return float(self._workers.sum(self._loss.mean(self._residual) * self._share))
 
     def error(self) -> float:
         """Norm of the residual over the norm of the observed values; NaN if those are all zero."""
-        return float(torch.linalg.vector_norm(self._residual) / self._norm)
+        if self._norm is None:
+            self._norm = self._over_parts(torch.linalg.vector_norm(self._value))
+        return float(self._over_parts(torch.linalg.vector_norm(self._residual)) / self._norm)
+
+    def _over_parts(self, norm: Tensor) -> Tensor:
+        """The norm of a vector from those of its parts."""
+        return norm if self._workers.count == 1 else self._workers.sum(norm.square()).sqrt()
 
 
 @dataclass

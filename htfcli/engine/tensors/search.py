@@ -37,10 +37,10 @@ _MOST_PARAMETERS = 0.6  # over the number of training data
 _FINISH_STEPS = 48
 _ROUNDS = 4
 _EXACT_TRAIN = 1e-12  # train error that is as small as it gets
-_SLOW = 3e-3
+_SLOW = 1e-3
 _SATURATED = 0.99  # a smaller ridge that leaves the train error above this times the last one changes nothing
-_MORE = 8  # further rounds at the last ridge
-_STILL_FALLING = 0.8  # while they bring the train error under this times the last one
+_MORE = 12  # further rounds at the last ridge
+_STILL_FALLING = 0.93  # while they bring the train error under this times the last one
 _LADDER = (1, 2, 3, 5, 7, 10, 14, 20, 28, 40, 56, 80)
 _IN_RACE = 1.3  # a tree with a start stays while its held-out error is under this times the best of the rung
 _CLOSE = 1.05  # the same where the best fits: what is left is a matter of noise
@@ -280,7 +280,7 @@ class _Path:
     def _fit(self, ridge: float) -> Trial:
         self.solver.set_ridge(penalty(ridge, self.solver.model, self._n))
         before = self.solver.iterations
-        self.solver.run(_STEPS, slow=_SLOW, patience=3)
+        self.solver.run(_STEPS, slow=_SLOW)
         self.work += (self.solver.iterations - before) * self.solver.work
         trial = self._trial(ridge)
         if trial.held_out_error < self.best.held_out_error:

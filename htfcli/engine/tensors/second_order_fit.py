@@ -15,6 +15,7 @@ from htfcli.engine.tensors.losses import LOSSES
 from htfcli.engine.tensors.observations import Entries, Observations
 from htfcli.engine.tensors.recording import Record, Recorder, SampleLoss
 from htfcli.engine.tensors.second_order import LevenbergMarquardt
+from htfcli.engine.training.distributed import Workers
 from htfcli.errors import ConfigError, DataError, RunError
 
 _CALM = 1e-6  # share of the objective under which a step gains next to nothing
@@ -39,7 +40,14 @@ class SecondOrderFit:
         ConfigError: if measurements are observed. RunError: if the loss of the first weights is not finite.
     """
 
-    def __init__(self, model: Factorization, observations: Observations, config: FitConfig) -> None:
+    def __init__(
+        self, model: Factorization, observations: Observations, config: FitConfig, workers: Workers | None = None
+    ) -> None:
+        if workers is not None and workers.count > 1:
+            got = f"{workers.count} processes"
+            raise ConfigError(
+                "solver second-order runs in one process", got=got, next_step="Start it without torchrun."
+            )
         if not isinstance(observations.train, Entries):
             raise ConfigError(
                 "solver second-order is for observed entries",

@@ -1,0 +1,41 @@
+"""`htf report`: one HTML page of runs and sweeps."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from htfcli.options import ForceOption, QuietOption
+
+app = typer.Typer(rich_markup_mode=None)
+
+EXAMPLES = """\b
+Examples:
+  htf report runs/dynamics -o report.html
+  htf fit data.safetensors -o runs/a | htf report - -o - > a.html"""
+
+
+@app.command(epilog=EXAMPLES)
+def report(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Run folders, folders of sweeps, files of records; - for stdin."),
+    ],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="HTML file, or - for stdout.")],
+    force: ForceOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Make one HTML page of runs and sweeps, to look at and share.
+
+    Interactive curves, the mode tree coloured by effective rank with a slider over iterations, configuration and
+    tables; the page needs no network. Of a sweep, the runs of the first seed are shown one by one, up to eight.
+    """
+    from htfcli.console import note
+    from htfcli.experiments.report import build_report
+    from htfcli.files.container import refuse_existing, write_bytes
+
+    refuse_existing(output, force)
+    write_bytes(output, build_report(runs).encode())
+    if output != "-":
+        note(f"wrote {output}", quiet)

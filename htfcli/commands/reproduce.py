@@ -1,0 +1,73 @@
+"""`htf reproduce`: the published experiments."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Optional
+
+import typer
+
+from htfcli.options import FormatOption, QuietOption
+
+app = typer.Typer(rich_markup_mode=None)
+
+EXPERIMENTS = ("dynamics", "matricizations", "is-same-class", "pathfinder", "baselines")  # of experiments.paper
+
+EXAMPLES = """\b
+Examples:
+  htf reproduce dynamics -o out/
+  htf reproduce is-same-class --format jsonl | jq -c '{case, quantity, published, ours}'"""
+
+
+@app.command(epilog=EXAMPLES)
+def reproduce(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help=f"{', '.join(EXPERIMENTS)}.", autocompletion=lambda: list(EXPERIMENTS)),
+    ],
+    scale: Annotated[
+        Literal["mini", "paper"], typer.Option("--scale", help="mini: minutes on a laptop; paper: as published.")
+    ] = "mini",
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FOLDER", help="Where figure, table, plan and runs go.")
+    ] = "out",
+    workers: Annotated[
+        Optional[int],
+        typer.Option("--workers", metavar="N", min=1, help="Runs at a time.  [default: one a GPU, or one a core]"),
+    ] = None,
+    threads: Annotated[
+        Optional[int], typer.Option("--threads", metavar="N", min=1, help="Cores of a run.  [default: an equal share]")
+    ] = None,
+    assignments: Annotated[
+        Optional[list[str]],
+        typer.Option("--set", metavar="KEY=VALUE", help="One setting of all runs, unlike the published (repeatable)."),
+    ] = None,
+    retries: Annotated[
+        int, typer.Option("--retries", metavar="N", min=0, help="How often a failed run is tried again.")
+    ] = 1,
+    force: Annotated[
+        bool, typer.Option("--force", help="Do runs anew that the folder holds with other settings.")
+    ] = False,
+    format: FormatOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Do a published experiment again: runs, figure, numbers beside ours.
+
+    Writes NAME.pdf, NAME.png, NAME.md (the table) and NAME.yaml (the plan, for htf sweep); the runs go into the folder
+    NAME. Stopped, the same command goes on where it was.
+    """
+    from dataclasses import asdict
+
+    from htfcli.commands.sweep_progress import run_with_progress
+    from htfcli.console import RecordWriter, note
+    from htfcli.experiments.pools import LocalPool, default_workers
+    from htfcli.experiments.reproduce import Reproduction
+
+    job = Reproduction(name, scale, output, changes=assignments or (), force=force)
+    workers = min(workers or default_workers(), len(job.sweep.jobs))
+    with LocalPool(workers, threads) as pool:
+        rows = run_with_progress(job.sweep, pool, retries, lambda row: None, quiet)
+    writer = RecordWriter(format, lambda record: {k: v for k, v in record.items() if k != "kind"})
+    for row in job.present(rows):
+        writer.write({"kind": "comparison", **asdict(row)})
+    writer.close()
+    note(f"wrote {output.rstrip('/')}/{name}.pdf, .png, .md and .yaml", quiet)

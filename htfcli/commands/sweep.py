@@ -1,0 +1,92 @@
+"""`htf sweep`: a grid of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from htfcli.options import FormatOption, QuietOption
+
+if TYPE_CHECKING:
+    from htfcli.experiments.plan import PlannedRun
+
+app = typer.Typer(rich_markup_mode=None)
+
+EXAMPLES = """\b
+Examples:
+  htf sweep sample_configs/init_scale.yaml --workers 2 -o runs/init_scale
+  htf sweep plan.yaml --dry-run --format jsonl | jq -r .run"""
+
+
+@app.command(epilog=EXAMPLES)
+def sweep(
+    plan: Annotated[str, typer.Argument(metavar="PLAN", help="YAML file of a plan, or the folder of a sweep.")],
+    output: Annotated[
+        Optional[str],
+        typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the sweep (runs/NAME of PLAN)."),
+    ] = None,
+    workers: Annotated[
+        Optional[int], typer.Option("--workers", metavar="N", min=1, help="Processes at a time (1).")
+    ] = None,
+    threads: Annotated[
+        Optional[int],
+        typer.Option("--threads", metavar="N", min=1, help="Cores of a run.  [default: an equal share]"),
+    ] = None,
+    retries: Annotated[
+        int, typer.Option("--retries", metavar="N", min=0, help="How often a failed run is tried again.")
+    ] = 1,
+    dask: Annotated[
+        Optional[str],
+        typer.Option("--dask", metavar="ADDRESS", help="Send the runs to this Dask scheduler, as tcp://host:8786."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which runs there would be, and stop.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Do runs anew that the folder holds with other settings.")
+    ] = False,
+    format: FormatOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Do a grid of runs with seeds, and summarise them.
+
+    A sweep can be stopped, or killed, and started again at any moment: finished runs are kept, others resumed from
+    their checkpoint. Failed runs are tried again and reported, and it ends with 1 if any failed.
+    """
+    from htfcli.errors import ConfigError
+    from htfcli.experiments.plan import planned_runs, read_plan
+
+    if dask is not None and workers is not None:
+        raise ConfigError("--workers is for this machine; a Dask cluster has its own", got=f"--dask {dask}")
+    loaded = read_plan(plan)
+    if dry_run:
+        _list(planned_runs(loaded), format)
+        return
+    from htfcli.commands.sweep_progress import run_with_progress, table_row
+    from htfcli.console import RecordWriter
+    from htfcli.experiments.dask_pool import DaskPool
+    from htfcli.experiments.pools import LocalPool
+    from htfcli.experiments.sweep import Sweep
+
+    output = output or (plan if Path(plan).is_dir() else f"runs/{Path(plan).stem}")
+    job = Sweep(loaded, output, force=force)
+    writer = RecordWriter(format, table_row)
+    try:
+        with LocalPool(workers or 1, threads) if dask is None else DaskPool(dask, threads) as pool:
+            run_with_progress(job, pool, retries, writer.write, quiet)
+    finally:
+        writer.close()
+
+
+def _list(runs: Sequence[PlannedRun], format: Any) -> None:
+    """The runs of a plan on stdout."""
+    from htfcli.console import RecordWriter
+
+    writer = RecordWriter(format, lambda record: {"run": record["run"], **record["varied"]})
+    for run in runs:
+        data = None if run.target is None else run.target.model_dump(mode="json", exclude_unset=True)
+        settings = run.settings.model_dump(mode="json", exclude_unset=True)
+        record = {"kind": "planned run", "run": run.name, "varied": run.varied, "settings": settings, "generate": data}
+        writer.write(record)
+    writer.close()

@@ -1,0 +1,108 @@
+"""What a person sees of a sweep: a table that follows its runs on a terminal, a line a run elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from htfcli.console import StopSignals, cell, note
+from htfcli.experiments.pools import Pool
+from htfcli.experiments.summaries import FINAL_SHOWN, Row
+from htfcli.experiments.sweep import Progress, Sweep
+
+_MOST_LINES = 20  # of the live table: what runs or failed first, then the latest ends
+_TAIL = 1 << 16  # bytes at the end of a file of records in which the last one is looked for
+_ORDER = ("running", "failed", "interrupted", "finished", "waiting")
+
+
+def run_with_progress(sweep: Sweep, pool: Pool, retries: int, on_row: Callable[[Row], None], quiet: bool) -> list[Row]:
+    """Do a sweep with its progress on stderr; its rows go to `on_row` as runs end, and are returned."""
+    note(sweep.describe(), quiet)
+    live = sys.stderr.isatty() and not quiet
+
+    def on_end(progress: Progress) -> None:
+        on_row(progress.row)
+        if not live and not progress.kept:
+            after = f"{progress.status} after {progress.seconds:.1f} s"
+            left = time_left(sweep.progress, time.monotonic() - started)
+            note(f"{progress.job.run.name}: {after}" + (f": {progress.error}" if progress.error else left), quiet)
+
+    started = time.monotonic()
+    with StopSignals() as stop, _live(live) as show:
+        sweep.run(pool, retries, show, on_end, lambda: stop.received)
+    note(f"all runs finished; summary in {os.path.relpath(sweep.path)}/summary.csv", quiet)
+    return [progress.row for progress in sweep.progress]
+
+
+def table_row(row: Row) -> Row:
+    """Of a run: what varied, and its first final numbers."""
+    final = row["final"] or {}
+    shown = {name.replace("_", " "): final.get(name) for name in FINAL_SHOWN[row["command"]]}
+    return {**row["varied"], "status": row["status"], **shown}
+
+
+@contextmanager
+def _live(wanted: bool) -> Iterator[Callable[[Sequence[Progress]], None]]:
+    if not wanted:
+        yield lambda progress: None
+        return
+    with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+        started, shown = time.monotonic(), 0.0
+
+        def show(progress: Sequence[Progress]) -> None:
+            nonlocal shown
+            if time.monotonic() - shown > 0.5:
+                shown = time.monotonic()
+                live.update(_view(progress, shown - started), refresh=True)
+
+        yield show
+
+
+def _view(progress: Sequence[Progress], elapsed: float) -> Group:
+    """The table, and a line that counts and says how long it may still take."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for title in ("run", "status", "try", "seconds", "now"):
+        table.add_column(title, justify="right" if title in ("try", "seconds") else "left", no_wrap=title != "now")
+    ordered = sorted(progress, key=lambda p: (_ORDER.index(p.status), p.kept, -(p.started or 0)))
+    for p in ordered[:_MOST_LINES]:
+        running = p.status == "running" and p.started is not None
+        seconds = time.monotonic() - p.started if running and p.started is not None else p.seconds
+        now = p.error or (latest(p.job.folder) if running else "")
+        table.add_row(p.job.run.name, p.status, str(p.tries or ""), f"{seconds:.0f}" if seconds else "", now)
+    counts = Counter(p.status for p in progress)
+    line = ", ".join(f"{counts[status]} {status}" for status in _ORDER if counts[status])
+    return Group(table, Text(line + time_left(progress, elapsed)))
+
+
+def time_left(progress: Sequence[Progress], elapsed: float) -> str:
+    """How long the rest takes at the pace so far, as the end of a sentence; nothing before the first run has ended."""
+    done = sum(p.status in ("finished", "failed") and not p.kept for p in progress)
+    rest = sum(p.status in ("running", "waiting") for p in progress)
+    if not done or not rest:
+        return ""
+    seconds = round(elapsed / done * rest)
+    return f"; about {seconds // 60}:{seconds % 60:02} left"
+
+
+def latest(folder: Path) -> str:
+    """Where a run is by its last whole record."""
+    try:
+        with open(folder / "records.jsonl", "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            record = json.loads(file.read().splitlines()[-2])
+    except (OSError, ValueError, IndexError):
+        return ""
+    shown = ("iteration", "epoch", "stage", "width", "train_loss", "task_loss", "test_accuracy", "held_out_error")
+    return ", ".join(f"{key.replace('_', ' ')} {cell(record[key])}" for key in shown if record.get(key) is not None)

@@ -1,0 +1,147 @@
+"""The published experiments: their settings as plans of `htf sweep`, and their numbers.
+
+Source: Razin, Maman and Cohen (ICML 2022), figures of the dynamics and of the two classification tasks. Accuracies are
+means read off its plots, to a point.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from htfcli.config.plan import PlanConfig
+from htfcli.errors import ConfigError
+
+# Of most random targets the fifth singular value is below 2 % of the first, and cannot be seen in a figure. Of seeds 0
+# to 11, this one has the largest: 7 %.
+FIGURE_SEED = 9
+
+_FIT = {"until_loss": 5e-5, "patience": 100, "record_every": 25}
+_OBSERVED = {"rank": 5, "observed": 2048, "norm": 64}
+_DYNAMICS = {
+    "command": "fit",
+    "generate": _OBSERVED,
+    "base": _FIT,
+    "zip": {  # the slowest first, so that two workers end together
+        "model": ["htf", "matrix", "cp"],
+        "width": [512, None, 256],
+        "depth": [None, 3, None],
+        "init_std": [1e-2, 1e-3, 1e-3],
+        "generate.target": ["htf", "matrix", "cp"],
+        "generate.dims": [[8, 8, 8, 8], [64, 64], [16, 16, 16]],
+    },
+}
+_MATRICIZATIONS = {
+    "command": "fit",
+    "generate": {**_OBSERVED, "order": 4, "dim": 8},
+    # one thread: a second one gains little here, and where another process wants its core it costs ten times the time
+    "base": {**_FIT, "width": 512, "init_std": 1e-2, "matricization": [[0, 2]], "threads": 1},
+}
+
+# Two digits on a canvas 8 high, a network whose receptive field of 47 sees both up to 24 columns apart
+_DIGITS = {
+    **{"task": "is-same-class", "source": "digits", "test_images": 500, "height": 8, "width": 48},
+    **{"train": 1500, "test": 1000, "model": "resnet-mini", "optimizer": "adam", "lr": 0.004},
+    **{"epochs": 40, "patience": 5},
+}
+_PAIRS = {"task": "is-same-class", "source": "cifar10", "download": True, "model": "resnet18"}
+_SMALL_PATHS = {
+    **{"task": "pathfinder", "size": 32, "train": 2000, "test": 1000, "model": "resnet-mini"},
+    **{"optimizer": "adam", "lr": 0.004, "epochs": 30, "patience": 5},
+}
+_PATHS = {"task": "pathfinder", "model": "resnet18"}
+
+
+def _regularized(*coefficients: float) -> dict[str, list[Any]]:
+    """Without the regularizer, then with each coefficient."""
+    return {"reg": ["none", *("non-local" for _ in coefficients)], "reg_coeff": [None, *coefficients]}
+
+
+def _rivals(coefficient: float, decays: list[float], dropouts: list[float]) -> dict[str, list[Any]]:
+    """Nothing, the regularizer, then weight decays and dropouts."""
+    rivals = len(decays) + len(dropouts)
+    return {
+        "reg": ["none", "non-local", *["none"] * rivals],
+        "reg_coeff": [None, coefficient, *[None] * rivals],
+        "weight_decay": [None, None, *decays, *[None] * len(dropouts)],
+        "dropout": [None, None, *[None] * len(decays), *dropouts],
+    }
+
+
+_PLANS: dict[str, dict[str, dict[str, Any]]] = {
+    "dynamics": {
+        "mini": {**_DYNAMICS, "seeds": [FIGURE_SEED]},
+        "paper": {**_DYNAMICS, "seeds": [FIGURE_SEED, 0, 1]},
+    },
+    "matricizations": {
+        "mini": {**_MATRICIZATIONS, "seeds": [FIGURE_SEED]},
+        "paper": {**_MATRICIZATIONS, "seeds": [FIGURE_SEED, 0, 1]},
+    },
+    "is-same-class": {
+        "mini": {"base": _DIGITS, "grid": {"distance": [0, 24]}, "zip": _regularized(0.3), "seeds": 3},
+        "paper": {
+            "base": _PAIRS,
+            "grid": {"distance": [0, 40, 80, 120, 160]},
+            "zip": _regularized(0.1, 1.0),
+            "seeds": 5,
+        },
+    },
+    "pathfinder": {
+        "mini": {"base": _SMALL_PATHS, "grid": {"path_length": [3, 5]}, "zip": _regularized(0.3), "seeds": 2},
+        "paper": {
+            "base": _PATHS,
+            "grid": {"path_length": [3, 5, 7, 9]},
+            "zip": _regularized(3.0, 9.0),
+            "seeds": 5,
+        },
+    },
+    "baselines": {
+        "mini": {
+            "base": {**_DIGITS, "distance": 24},
+            "zip": _rivals(0.3, [1e-4, 1e-3], [0.2, 0.4]),
+            "seeds": 3,
+        },
+        "paper": {
+            "base": _PAIRS,
+            "grid": {"distance": [0, 40, 80, 120, 160]},
+            "zip": _rivals(1.0, [1e-4, 1e-3, 1e-2], [0.25, 0.5, 0.75]),
+            "seeds": 5,
+        },
+    },
+}
+NAMES = tuple(_PLANS)
+
+PUBLISHED_DYNAMICS: dict[str, dict[str, str]] = {  # by model; where the paper says nothing, nothing
+    "values that leave zero": dict.fromkeys(("matrix", "cp", "htf"), "about 5"),
+    "one after another": dict.fromkeys(("matrix", "cp", "htf"), "yes"),
+    "they leave zero at iterations": {"htf": "the first near 10,000"},
+    "iterations": {"htf": "30,000 to 40,000"},
+}
+# By experiment, then curve, then distance or path length: test accuracy in percent
+PUBLISHED_ACCURACY: dict[str, dict[str, dict[int, float]]] = {
+    "is-same-class": {
+        "no regularizer": {0: 61.2, 40: 59.9, 80: 55.8, 120: 50.0, 160: 50.4},
+        "coefficient 0.1": {0: 61.2, 40: 60.4, 80: 58.4, 120: 52.3, 160: 49.9},
+        "coefficient 1": {0: 61.2, 40: 61.2, 80: 60.5, 120: 58.8, 160: 58.4},
+    },
+    "pathfinder": {
+        "no regularizer": {3: 98.3, 5: 96.0, 7: 68.7, 9: 50.0},
+        "coefficient 3": {3: 98.3, 5: 96.6, 7: 90.0, 9: 63.5},
+        "coefficient 9": {3: 98.3, 5: 96.8, 7: 91.5, 9: 85.5},
+    },
+}
+PUBLISHED_ACCURACY["baselines"] = {
+    name: PUBLISHED_ACCURACY["is-same-class"][name] for name in ("no regularizer", "coefficient 1")
+}
+
+
+def published_plan(name: str, scale: str) -> PlanConfig:
+    """The plan of an experiment.
+
+    Args:
+        name: one of `NAMES`. scale: `mini`, for minutes on a laptop, or `paper`, the published setting.
+    Raises:
+        ConfigError: if it is not one of them.
+    """
+    if name not in _PLANS:
+        raise ConfigError("no such published experiment", got=name, allowed=", ".join(NAMES))
+    return PlanConfig.checked({"command": "train-cnn", **_PLANS[name][scale]})

@@ -1,0 +1,139 @@
+"""Figures of sweeps: a final number against a setting, mean and standard error over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from htfcli.errors import ConfigError, DataError
+from htfcli.experiments.plots import STYLE
+from htfcli.experiments.summaries import Row, column
+
+MARKERS = "osD^vP*X"
+
+
+@dataclass(frozen=True)
+class Point:
+    """Runs that differ in their seed only.
+
+    Args:
+        x: their setting. mean: of their final numbers. error: standard error of the mean, NaN for one run.
+        count: how many they are.
+    """
+
+    x: Any
+    mean: float
+    error: float
+    count: int
+
+
+def points(rows: Sequence[Row], x: str, y: str, label: Callable[[Row], str]) -> dict[str, list[Point]]:
+    """Means over runs, by curve, in the order of x.
+
+    Args:
+        rows: of finished runs or not; those without a number y are left out. x, y: names of columns.
+        label: row -> the curve it belongs to.
+    Raises:
+        ConfigError: on an unknown name. DataError: if no run has a number y.
+    """
+    cells: dict[tuple[str, Any], list[float]] = {}
+    for row, at, value in zip(rows, column(rows, x), column(rows, y), strict=True):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            cells.setdefault((label(row), at), []).append(float(value))
+    if not cells:
+        raise DataError(f"no run has a number {y}", next_step="Have they finished? See summary.csv.")
+    numeric = all(isinstance(at, int | float) for _, at in cells)
+    found: dict[str, list[Point]] = {}
+    for (text, at), values in cells.items():
+        error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+        found.setdefault(text, []).append(Point(at if numeric else _shown(at), fmean(values), error, len(values)))
+    return {text: sorted(of, key=lambda p: p.x) if numeric else of for text, of in found.items()}
+
+
+def labels(rows: Sequence[Row], groups: Sequence[str]) -> Callable[[Row], str]:
+    """Names of curves by the settings `groups`."""
+    columns = [column(rows, name) for name in groups]
+    texts = {
+        row["run"]: ", ".join(f"{n.replace('_', ' ')} {_shown(v[k])}" for n, v in zip(groups, columns, strict=True))
+        for k, row in enumerate(rows)
+    }
+    return lambda row: texts[row["run"]]
+
+
+def _shown(value: Any) -> str:
+    return "default" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def refuse_mixtures(rows: Sequence[Row], x: str, groups: Sequence[str]) -> None:
+    """Raise ConfigError if runs that would be averaged differ in more than their seed."""
+    alike: dict[tuple[Any, ...], Row] = {}
+    for row, *at in zip(rows, *(column(rows, name) for name in (x, *groups)), strict=True):
+        first = alike.setdefault(tuple(map(repr, at)), row["varied"])
+        different = sorted(key for key, value in row["varied"].items() if key != "seed" and value != first.get(key))
+        if different:
+            raise ConfigError(
+                "runs at one point of the picture differ in more than their seed",
+                got=", ".join(different),
+                next_step=f"Tell them apart with --group {different[0]}.",
+            )
+
+
+def plot_sweep(
+    rows: Sequence[Row], x: str, y: str, groups: Sequence[str] = (), *, log_x: bool = False, log_y: bool = False
+) -> Figure:
+    """Draw `points`, one curve for each combination of the settings `groups`.
+
+    Raises:
+        ConfigError: on an unknown name, or if runs that would be averaged differ in more than the seed.
+        DataError: if no run has a number y.
+    """
+    curves = points(rows, x, y, labels(rows, groups))
+    refuse_mixtures(rows, x, groups)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.4, 3.2), layout="constrained", dpi=200)
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        draw_points(axes, curves)
+        axes.set_xlabel(x.replace("_", " "))
+        axes.set_ylabel(y.replace("_", " "))
+        if log_x:
+            axes.set_xscale("log")
+            values = sorted({point.x for of in curves.values() for point in of})
+            if len(values) <= 10:  # the values that were run, not powers of ten
+                axes.set_xticks(values, [f"{value:g}" for value in values])
+                axes.minorticks_off()
+        if log_y:
+            axes.set_yscale("log")
+        if len(curves) > 1 or "" not in curves:
+            axes.legend()
+        counts = sorted({point.count for of in curves.values() for point in of})
+        if counts[-1] > 1:
+            seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+            axes.set_title(f"mean and standard error, {seeds} seeds")
+    return figure
+
+
+def draw_points(axes: Axes, curves: dict[str, list[Point]]) -> None:
+    """Curves with their errors, told apart by colour and marker."""
+    colors = matplotlib.colormaps["viridis"]
+    for number, (text, of) in enumerate(curves.items()):
+        color = colors(0.85 * number / max(1, len(curves) - 1))
+        errors = [0 if math.isnan(point.error) else point.error for point in of]
+        axes.errorbar(
+            [point.x for point in of],
+            [point.mean for point in of],
+            yerr=errors,
+            label=text or None,
+            color=color,
+            marker=MARKERS[number % len(MARKERS)],
+            markersize=4,
+            capsize=2.5,
+        )

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import re
+import shutil
+
+import pytest
+import yaml
+
+from htfcli.experiments.report_figures import thinned, tree_of_records
+from htfcli.files.records import load_records
+
+
+@pytest.fixture
+def run(htf):
+    assert htf("generate", "tensor", "--dim", 4, "--rank", 2, "-o", "data.safetensors").code == 0
+    done = htf("fit", "data.safetensors", "--width", 4, "--iterations", 300, "--record-every", 10, "-o", "fit")
+    assert done.code == 0
+    return "fit"
+
+
+@pytest.fixture
+def sweep(htf, tmp_path):
+    plan = {
+        "generate": {"order": 3, "dim": 4, "rank": 1},
+        "base": {"width": 2, "iterations": 20, "record_every": 10, "optimizer": "sgd"},
+        "grid": {"lr": [0.01, 1e9]},
+    }
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
+    assert htf("sweep", "plan.yaml", "-o", "sweep", "--retries", 0).code == 1
+    return "sweep"
+
+
+def test_a_page_of_a_run(htf, run, tmp_path):
+    done = htf("report", run, "-o", "report.html")
+    assert (done.code, done.out, done.err) == (0, "", "wrote report.html\n")
+    page = (tmp_path / "report.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert "31 records, the last one of iteration 300" in page
+    assert re.search(r"<td>record_every</td><td>10</td>", page)
+    assert re.search(r"<td>reconstruction_error</td><td>[\d.]+</td>", page)
+    assert htf("report", run, "-o", "report.html").error.startswith("report.html exists.")
+
+
+def test_nothing_is_loaded_from_elsewhere(htf, run, tmp_path):
+    htf("report", run, "-o", "report.html")
+    page = re.sub(r"<script>.*?</script>", "", (tmp_path / "report.html").read_text(), count=1, flags=re.S)
+    assert not re.search(r"""(src|href)\s*=\s*["']?http""", page)
+
+
+def test_a_page_of_a_sweep(htf, sweep, tmp_path):
+    assert htf("report", sweep, "-o", "report.html").code == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "htf fit: 2 runs, 1 finished" in page
+    assert re.search(r'<tr class="failed">.*failed: training diverged', page)
+    assert "lr=0.01_seed=0" in page
+    assert "mean and standard error" in page
+
+
+def test_a_page_of_records_on_stdin(shell):
+    done = shell(
+        "htf generate tensor --dim 3 --rank 1 -o d.safetensors > /dev/null && "
+        "htf fit d.safetensors -q --iterations 20 --record-every 10 -o a | htf report - -o - | head -c 15"
+    )
+    assert done.out == "<!doctype html>"
+
+
+def test_what_cannot_be_reported(htf, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert htf("report", "empty", "-o", "x.html").error.startswith("empty has no records.")
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_the_tree_of_records_is_that_of_the_model(htf):
+    tree = "[[[0, 1], 4], [2, 3]]"
+    htf("generate", "tensor", "--dims", "2,2,2,2,2", "--rank", 1, "-o", "d.safetensors")
+    assert htf("fit", "d.safetensors", "--tree", tree, "--width", 2, "--iterations", 1, "-o", "a").code == 0
+    assert tree_of_records(load_records("a").records[0]).to_nested() == yaml.safe_load(tree)
+
+
+def test_thinning_keeps_the_ends():
+    records = [{"iteration": k} for k in range(1000)]
+    fewer = thinned(records, 10)
+    assert (len(fewer), fewer[0], fewer[-1]) == (10, records[0], records[-1])
+    assert thinned(records[:4], 10) == records[:4]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (shutil.which("chromium") and shutil.which("chromedriver")), reason="needs chromium and chromedriver"
+)
+def test_in_a_browser(htf, run, tmp_path):
+    """It opens without errors, its slider moves the tree, and it prints."""
+    from selenium import webdriver
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
+
+    htf("report", run, "-o", "report.html")
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--window-size=1200,900",
+        "--disable-dev-shm-usage",
+    ):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    try:
+        browser.get((tmp_path / "report.html").as_uri())
+        tree = "document.getElementById('figure-0-0')"
+
+        def nodes():
+            return browser.execute_script(f"return [{tree}.data[2].marker.color, {tree}.data[2].text]")
+
+        last = load_records(run).records[-1]
+        before, texts = nodes()
+        expected = {place["node"]: place.get("effective_rank") for place in last["nodes"]}
+        assert before[:4] == pytest.approx([expected[f"{{{mode}}}"] for mode in range(4)])
+        assert before[4] == before[5] == pytest.approx(expected["{0,1}"])
+        assert texts[0] == f"{{1}}: {before[0]:.1f}"
+        grip = browser.find_element(By.CSS_SELECTOR, "#figure-0-0 .slider-grip-rect")
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", grip)
+        ActionChains(browser).drag_and_drop_by_offset(grip, -600, 0).perform()
+        moved, texts = nodes()
+        assert moved != before
+        step = browser.execute_script(f"return {tree}._fullLayout.sliders[0].active")
+        assert step < 20
+        record = load_records(run).records[step]
+        assert moved[0] == pytest.approx(next(p["effective_rank"] for p in record["nodes"] if p["node"] == "{0}"))
+        assert len(browser.find_elements(By.CSS_SELECTOR, ".main-svg")) > 6
+        assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+        assert len(browser.print_page()) > 50_000
+    finally:
+        browser.quit()
