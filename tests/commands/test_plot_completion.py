@@ -11,7 +11,7 @@ from PIL import Image
 
 from htfcli.commands.plot import COMPLETION_NAMES
 from htfcli.engine.tensors.mode_tree import ModeTree
-from htfcli.experiments.completion_plots import PANELS, _places, plot_completions
+from htfcli.experiments.completion_plots import PANELS, node_places, plot_completions
 from htfcli.experiments.figures import FIGURES
 from htfcli.files.records import KINDS, load_records
 from tests.numbering import complete, number
@@ -69,7 +69,7 @@ def test_slices_are_what_was_observed_and_what_is_predicted(htf, runs):
 
 
 def test_the_tree_is_drawn_over_its_leaves():
-    x, y = _places(ModeTree.from_nested([[0, 2], [3, 1]]))
+    x, y = node_places(ModeTree.from_nested([[0, 2], [3, 1]]))
     assert x == [0, 3, 1, 2, 0.5, 2.5, 1.5]
     assert y == [0, 0, 0, 0, 1, 1, 2]
 

@@ -40,6 +40,7 @@ _MOST_HELD_OUT = 50_000  # more do not make the error better known
 _LARGE = 2_000_000  # observations from which float32 is used, and the model of the search is fitted to them once
 _FEWEST = 8  # observations under which nothing can be held out: the mean is all that can be said
 _CENTRE_GAIN = 0.95  # held-out error over that without centring, under which centring is worth its parameters
+_FINE = 0.1  # held-out error under which centring is not tried
 _SHOWN = 2000  # held-out entries kept for a scatter plot
 _REFIT_STEPS = 40
 _LEAST = 1e-12  # over the rms of the data: what centring leaves is taken for no smaller
@@ -204,13 +205,13 @@ class _Completing:
     def _searched(self, part: tuple[Entries, Entries]) -> tuple[str, list[Trial]]:
         """What to subtract, and the trials of the search on what is left.
 
-        Centring is tried with the tree and width found without it, unless nothing is left to gain.
+        Centring is tried with the tree and width found without it, unless that is fine already.
         """
         trees = candidate_trees(self._config.tree, len(self._dims), self._config.arity)
         first = "none" if self._config.centre == "auto" else self._config.centre
         race = self._race(part, first, trees, self._config.width)
         best = race.run(self._more_trees)
-        if self._config.centre != "auto" or best.held_out_error < EXACT:
+        if self._config.centre != "auto" or best.held_out_error < _FINE:
             return first, race.trials
         found, lowest = (first, race.trials), _CENTRE_GAIN * best.held_out_error
         for centre in ("mean", "modes"):

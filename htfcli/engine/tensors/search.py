@@ -39,7 +39,7 @@ _ROUNDS = 4
 _EXACT_TRAIN = 1e-12  # train error that is as small as it gets
 _SLOW = 1e-3
 _SATURATED = 0.99  # a smaller ridge that leaves the train error above this times the last one changes nothing
-_MORE = 12  # further rounds at the last ridge
+_MORE = 12  # further rounds at the last ridge, at most
 _STILL_FALLING = 0.93  # while they bring the train error under this times the last one
 _LADDER = (1, 2, 3, 5, 7, 10, 14, 20, 28, 40, 56, 80)
 _IN_RACE = 1.3  # a tree with a start stays while its held-out error is under this times the best of the rung
@@ -265,7 +265,7 @@ class _Path:
     """Fits of one model at one ridge after another."""
 
     def __init__(self, model: Factorization, split: Split, first: float, budget: float) -> None:
-        self.work, self._budget = 0.0, budget
+        self.work, self._budget, self._settled = 0.0, budget, False
         self._split, self._n = split, len(split.train.value)
         self._norm = math.sqrt(float(split.train.value.square().sum())) or 1.0
         self._ridges = [first] + [r for r in RIDGES if r < 0.9 * first]
@@ -281,7 +281,9 @@ class _Path:
         self.solver.set_ridge(penalty(ridge, self.solver.model, self._n))
         before = self.solver.iterations
         self.solver.run(_STEPS, slow=_SLOW)
-        self.work += (self.solver.iterations - before) * self.solver.work
+        steps = self.solver.iterations - before
+        self._settled = steps < _STEPS  # it stopped by itself: further steps at this ridge would gain nothing
+        self.work += steps * self.solver.work
         trial = self._trial(ridge)
         if trial.held_out_error < self.best.held_out_error:
             self.best = replace(trial, model=trial.model.to())
@@ -303,7 +305,8 @@ class _Path:
                 if self.exact is not None:
                     return
             falling = _SATURATED if number < len(self._ridges) - 1 else _STILL_FALLING
-            if trial.train_error > falling * before or error > 3.0 * max(1.0, self.best.held_out_error):
+            done = self._settled and trial.train_error > falling * before
+            if done or error > 3.0 * max(1.0, self.best.held_out_error):
                 return
             rising = 0 if trial.train_error < 0.5 * before else rising + (error > self.best.held_out_error)
             if rising == 2 or self.work > self._budget:
