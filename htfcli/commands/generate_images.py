@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
@@ -100,8 +99,6 @@ def _refuse(output: str | None, preview: str | None, force: bool) -> str:
         kind_of(preview)
     for path in filter(None, (preview, output)):
         refuse_existing(path, force)
-        if not (folder := Path(path).parent).is_dir():
-            raise ConfigError(f"there is no folder {folder} to write {path} to")
     return output
 
 

@@ -1,10 +1,9 @@
 """How accurate `complete` is and what it takes: synthetic targets of known rank, and two real tensors of tensorly's.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/complete_accuracy.py A B C --seeds 0-9
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.complete_accuracy A B C --seeds 0-9
 
 Relative Frobenius error over the unobserved entries; tree, widths and everything else are found by the search. CPU
-seconds of the whole call on one thread. With --peers, tensorly, teneva and pyttb are measured beside it where they are
-installed, each told the true rank.
+seconds of the whole call on one thread.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from timing import machine, table
 from torch import Tensor
 
 from htfcli.config.completion import CompleteConfig
@@ -26,6 +24,7 @@ from htfcli.engine.tensors.cp import CPFactorization
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.tensors.observations import Entries, sample_entries, unravel
+from tests.benchmarks.timing import machine, table
 
 
 @dataclass

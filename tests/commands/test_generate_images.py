@@ -168,7 +168,7 @@ def test_nothing_to_resume(htf, tmp_path):
         ("pathfinder -o x --path-length 90 --size 64 --train 1 --test 1", 1, "there is no room for two paths of 90 dashes on a canvas of 128 x 128. Shorten them by --path-length, or enlarge --size or --draw-size."),
         ("pathfinder -o x --disc-radius 5", 2, "disc-radius: discs would touch other dashes (got 5.0, allowed less than margin + thickness / 2 = 4.0)."),
         ("pathfinder -o - --resume", 2, "there is no interrupted run to resume for -o -. Start it without --resume."),
-        ("pathfinder -o none/x", 2, "there is no folder none to write none/x to."),
+        ("pathfinder -o none/x", 1, "cannot write none/x: No such file or directory."),
     ],
 )  # fmt: skip
 def test_errors(htf, args, code, message):

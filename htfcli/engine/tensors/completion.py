@@ -40,7 +40,7 @@ _MOST_HELD_OUT = 50_000  # more do not make the error better known
 _LARGE = 2_000_000  # observations from which float32 is used, and the model of the search is fitted to them once
 _FEWEST = 8  # observations under which nothing can be held out: the mean is all that can be said
 _CENTRE_GAIN = 0.95  # held-out error over that without centring, under which centring is worth its parameters
-_FINE = 0.1  # held-out error under which centring is not tried
+_CENTRE_WORK = 0.1  # of a search's, for each way of centring
 _SHOWN = 2000  # held-out entries kept for a scatter plot
 _REFIT_STEPS = 40
 _LEAST = 1e-12  # over the rms of the data: what centring leaves is taken for no smaller
@@ -89,7 +89,8 @@ class Completion:
     def spread(self, index: Tensor) -> Tensor:
         """Standard deviation of the ensemble's predictions, (n,) float64, in units of the data."""
         predictions = torch.stack([member.values(index) for member in self.ensemble])
-        size = float(predictions.abs().max()) or 1.0 if predictions.numel() else 1.0  # squares would overflow
+        largest = float(predictions.abs().max()) if predictions.numel() else 0.0
+        size = 2.0 ** math.frexp(largest)[1] if largest < 2.0**1022 else 2.0**1022  # squares would overflow
         return (predictions / size).std(0, correction=0).mul_(size)
 
 
@@ -205,23 +206,32 @@ class _Completing:
     def _searched(self, part: tuple[Entries, Entries]) -> tuple[str, list[Trial]]:
         """What to subtract, and the trials of the search on what is left.
 
-        Centring is tried with the tree and width found without it, unless that is fine already.
+        Centring is tried with the tree and width found without it, unless that is exact.
         """
         trees = candidate_trees(self._config.tree, len(self._dims), self._config.arity)
         first = "none" if self._config.centre == "auto" else self._config.centre
         race = self._race(part, first, trees, self._config.width)
         best = race.run(self._more_trees)
-        if self._config.centre != "auto" or best.held_out_error < _FINE:
+        if self._config.centre != "auto" or best.held_out_error < EXACT:
             return first, race.trials
         found, lowest = (first, race.trials), _CENTRE_GAIN * best.held_out_error
         for centre in ("mean", "modes"):
-            race = self._race(part, centre, {best.tree: race.trees[best.tree]}, self._config.width or best.width)
+            tree = {best.tree: race.trees[best.tree]}
+            race = self._race(part, centre, tree, self._config.width or best.width, _CENTRE_WORK)
             error = race.run(lambda trial: {}).held_out_error
             if error < lowest:
                 found, lowest = (centre, race.trials), error
         return found
 
-    def _race(self, part: tuple[Entries, Entries], centre: str, trees: dict[str, ModeTree], widths: Any) -> Race:
+    def _race(
+        self,
+        part: tuple[Entries, Entries],
+        centre: str,
+        trees: dict[str, ModeTree],
+        widths: Any,
+        share: float = 1.0,
+    ) -> Race:
+        """A search in a share of the work that the number of observations allows."""
         return Race(
             self._split(part, centre),
             self._dims,
@@ -231,7 +241,7 @@ class _Completing:
             lambda trial: self._report(trial, "search" if centre == "none" else f"search, centre {centre}"),
             self._should_stop,
             widths,
-            WORK * max(1.0, len(self._entries) / 1e6),
+            share * WORK * max(1.0, len(self._entries) / 1e6),
         )
 
     def _more_trees(self, best: Trial) -> dict[str, ModeTree]:
