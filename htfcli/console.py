@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Literal
 
-from htfcli.errors import Interrupted
 from htfcli.files.records import flatten, to_json
 
 Format = Literal["table", "jsonl", "csv"]
@@ -150,5 +149,5 @@ class StopSignals:
 
 
 def terminate(number: int, frame: FrameType | None) -> None:
-    """Handler of SIGTERM outside `StopSignals`: end as Ctrl-C does."""
-    raise Interrupted("stopped by SIGTERM")
+    """Handler of SIGTERM outside `StopSignals`: end as Ctrl-C does, which no library's `except Exception` swallows."""
+    raise KeyboardInterrupt
