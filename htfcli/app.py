@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from htfcli._version import __version__
-from htfcli.console import terminate
+from htfcli.console import terminate, terminated
 from htfcli.engine.processes import follow_leash
 from htfcli.errors import ConfigError, HtfError, did_you_mean
 
@@ -107,6 +107,8 @@ def main(args: list[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted.", 130)
     except Exception as error:
+        if terminated:
+            return _fail("interrupted.", 130)
         if os.environ.get("HTF_DEBUG") == "1":
             traceback.print_exc()
         return _fail(*_explain(error, sys.argv[1:] if args is None else args))

@@ -148,6 +148,10 @@ class StopSignals:
         self.received = True
 
 
+terminated: list[int] = []  # signals that `terminate` was called for
+
+
 def terminate(number: int, frame: FrameType | None) -> None:
-    """Handler of SIGTERM outside `StopSignals`: end as Ctrl-C does, which no library's `except Exception` swallows."""
+    """Handler of SIGTERM outside `StopSignals`: end as Ctrl-C does, also where an import swallows the exception."""
+    terminated.append(number)
     raise KeyboardInterrupt
