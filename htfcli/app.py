@@ -93,6 +93,7 @@ def htf(
 
 def main(args: list[str] | None = None) -> int:
     """Run a command line; returns the exit code: 0 done, 1 bad data or a failed run, 2 usage, 130 interrupted."""
+    terminated.clear()  # of an earlier call in this process
     signal.signal(signal.SIGTERM, terminate)
     follow_leash()
     try:
