@@ -35,7 +35,7 @@ LAYERS = (
     "htfcli.engine.tensors.gradient_fit",
     "htfcli.engine.tensors.second_order_fit",
     "htfcli.engine.tensors.recording htfcli.engine.tensors.target",
-    "htfcli.engine.tensors.alternating",
+    "htfcli.engine.tensors.alternating htfcli.engine.tensors.reduction",
     "htfcli.engine.tensors.starts htfcli.engine.tensors.second_order",
     "htfcli.engine.tensors.distance htfcli.engine.tensors.dynamics",
     "htfcli.engine.tensors.ranks",

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+
+import torch
 
 from htfcli.engine.tensors.alternating import make_solver
 from htfcli.engine.tensors.factorization import Factorization
-from htfcli.engine.tensors.search import Split, Trial, penalty
+from htfcli.engine.tensors.reduction import reduced
+from htfcli.engine.tensors.search import ROWS, Split, Trial, penalty
 
 FINALISTS = 3
 _NEAR = 1.1  # a finalist's held-out error is under this times the best
+_CUTS = (0.3, 0.6, 1.2, 2.5)  # singular values cut off, over the largest and the held-out error
 _RATIOS = (0.316, 1.0, 3.16)  # ridges tried, over the one of the search
+_ROWS = 2 * ROWS  # training entries for each parameter that finalists are judged by
 _STEPS = 6
 _FOLLOW_STEPS = 20
 _EXACT = 1e-28  # mean squared residual that is as small as it gets
@@ -54,14 +59,37 @@ def choose(trials: list[Trial], splits: list[Split], on_trial: Callable[[Trial],
         trials: of the search. splits: all of them, the search's own first. on_trial: told of every finalist.
     Returns: the one of fewest parameters among those whose mean error is within one standard error of the lowest.
     """
-    choices = []
-    for trial in finalists(trials):
-        choice = _judge(trial, splits)
-        choices.append(choice)
+    choices: list[Choice] = []
+
+    def judge(trial: Trial) -> Choice:
+        choices.append(choice := _judge(trial, splits))
         on_trial(replace(trial, ridge=choice.ridge, held_out_error=choice.error))
+        return choice
+
+    for trial in finalists(trials):
+        judge(trial)
+    best = min(choices, key=lambda c: c.error)
+    for narrower in _narrower(best):
+        choice = judge(narrower)
+        if choice.error > best.error + _standard_error(choice, best):
+            break
     best = min(choices, key=lambda c: c.error)
     good = [c for c in choices if c.error <= best.error + _standard_error(c, best)]
-    return min(good, key=lambda c: (len(c.trial.model.parameters), c.error))
+    chosen = min(good, key=lambda c: (len(c.trial.model.parameters), c.error))
+    if all(len(split.train) <= _ROWS * len(chosen.trial.model.parameters) for split in splits):
+        return chosen
+    return follow(replace(chosen.trial, model=chosen.models[0]), chosen.ridge, splits)
+
+
+def _narrower(choice: Choice) -> Iterator[Trial]:
+    """The same model with fewer and fewer components: what noise has made of the data needs not all of them."""
+    trial, model, generator = choice.trial, choice.models[0], torch.Generator().manual_seed(0)
+    for share in _CUTS:
+        cut = reduced(model.to(device="cpu"), share * choice.error, generator)
+        if cut is None or len(cut.parameters) >= len(model.parameters):
+            continue
+        model = cut.to(device=model.parameters.device)
+        yield replace(trial, start="reduced", width=max(model.widths.values()), model=model)
 
 
 def follow(trial: Trial, ridge: float, splits: list[Split]) -> Choice:
@@ -99,8 +127,9 @@ def _judge(trial: Trial, splits: list[Split]) -> Choice:
     ridges = [trial.ridge * ratio for ratio in _RATIOS] if trial.ridge else [0.0]
     errors: list[list[float]] = [[] for _ in ridges]
     models: list[list[Factorization]] = [[] for _ in ridges]
-    for number, split in enumerate(splits):
-        model, n = trial.model.to(), len(split.train)
+    for number, whole in enumerate(splits):
+        split = whole.part(_ROWS * len(trial.model.parameters))
+        model, n = trial.model.to(), len(whole.train)
         solver = make_solver(model, split.train, penalty(ridges[0], model, n), split.loss)
         solver.run(_FRESH_STEPS if number else _STEPS)
         for at, ridge in enumerate(ridges):

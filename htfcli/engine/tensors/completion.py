@@ -40,6 +40,7 @@ _MOST_HELD_OUT = 50_000  # more do not make the error better known
 _LARGE = 2_000_000  # observations from which float32 is used, and the model of the search is fitted to them once
 _FEWEST = 8  # observations under which nothing can be held out: the mean is all that can be said
 _CENTRE_GAIN = 0.95  # held-out error over that without centring, under which centring is worth its parameters
+_CENTRE_LEAVES = 0.98  # of what is held out; where it leaves more it is not worth a search
 _CENTRE_WORK = 0.1  # of a search's, for each way of centring
 _SHOWN = 2000  # held-out entries kept for a scatter plot
 _REFIT_STEPS = 40
@@ -206,7 +207,7 @@ class _Completing:
     def _searched(self, part: tuple[Entries, Entries]) -> tuple[str, list[Trial]]:
         """What to subtract, and the trials of the search on what is left.
 
-        Centring is tried with the tree and width found without it, unless that is exact.
+        Centring that leaves less to explain is tried with the tree and width found without it, unless that is exact.
         """
         trees = candidate_trees(self._config.tree, len(self._dims), self._config.arity)
         first = "none" if self._config.centre == "auto" else self._config.centre
@@ -216,6 +217,9 @@ class _Completing:
             return first, race.trials
         found, lowest = (first, race.trials), _CENTRE_GAIN * best.held_out_error
         for centre in ("mean", "modes"):
+            centred = self._split(part, centre)
+            if size_of(centred.held_out.value, centred.loss) > _CENTRE_LEAVES * centred.norm:
+                continue
             tree = {best.tree: race.trees[best.tree]}
             race = self._race(part, centre, tree, self._config.width or best.width, _CENTRE_WORK)
             error = race.run(lambda trial: {}).held_out_error

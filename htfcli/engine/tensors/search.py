@@ -9,7 +9,7 @@ just wide enough. Held-out entries choose.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -22,6 +22,7 @@ from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.tensors.mode_tree import ModeTree
 from htfcli.engine.tensors.observations import Entries
+from htfcli.engine.tensors.reduction import reduced
 from htfcli.engine.tensors.starts import STARTS, grown, needed_widths, pruned
 
 EXACT = 1e-7  # held-out relative error at which there is nothing left to search
@@ -29,24 +30,26 @@ RIDGES = (2e-4, 2e-5, 2e-6, 2e-7, 2e-8)  # see `penalty`; for values of root mea
 _LOW_RIDGE = 1e-5  # where a start around one, or one that has grown, begins: a stronger one makes components the same
 _UP = 3.16
 _NEARLY = 1e-2  # train error at which an exact solution is looked for
-WORK = (
-    1.5e10  # of a search: about 20 s of one core; counted, not timed, so that a seed gives the same result everywhere
-)
+WORK = 3e10  # of a search: about 30 s of one core; counted, not timed, so that a seed gives the same result everywhere
 _STEPS = 12  # at each ridge
 _MOST_PARAMETERS = 0.6  # over the number of training data
+ROWS = 12  # training entries for each parameter of a model: more change little, and cost
 _FINISH_STEPS = 48
-_ROUNDS = 4
+_ROUNDS = 6
+_CUT = 0.5  # singular values cut off on the way to an exact solution, over the train error
 _EXACT_TRAIN = 1e-12  # train error that is as small as it gets
 _SLOW = 1e-3
 _SATURATED = 0.99  # a smaller ridge that leaves the train error above this times the last one changes nothing
 _MORE = 6  # further rounds at the last ridge, at most
 _STILL_FALLING = 0.93  # while they bring the train error under this times the last one
-_LADDER = (1, 2, 3, 5, 7, 10, 14, 20, 28, 40, 56, 80)
-_IN_RACE = 1.3  # a tree with a start stays while its held-out error is under this times the best of the rung
-_CLOSE = 1.05  # the same where the best fits: what is left is a matter of noise
-_FITS = 0.3  # a held-out error that shows that something has been found; above it, the search goes on for longer
-_SIGNAL = 0.7  # a rung whose best is above this says nothing of trees and starts
-_AGAIN = 2  # times that the widest rungs are tried again
+_LADDER = (3, 5, 7, 10, 14, 20, 28, 40, 56, 80)
+_CLOSE = 1.05  # a tree grows on while its held-out error is under this times the best of the rung,
+_BEST_TREES = 2  # the best ones
+_FITS = 0.3  # a held-out error that shows that something has been found on a tree
+_MEAN_SHOWS = 0.1  # over the root mean square
+_SIGNAL = 0.7  # one above this says nothing
+_AGAIN = 3  # times that trees on which nothing was found are tried again,
+_LOW_RUNGS = 3  # at so many widths
 _GAIN = 0.99  # a rung that does not bring the error under this times the best so far is one in vain
 
 
@@ -98,6 +101,13 @@ class Split:
     @cached_property
     def norm(self) -> float:
         return size_of(self.observed, self.loss) or 1.0
+
+    def part(self, count: int) -> Split:
+        """Not more than `count` of the training entries, the same ones each time; all that is held out."""
+        if count >= len(self.train):
+            return self
+        rows = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(0))[:count]
+        return replace(self, train=self.train.select(rows.to(self.train.index.device)))
 
     def error(self, model: Factorization) -> float:
         """Error on what was held out, over its size; see `size_of`."""
@@ -151,60 +161,79 @@ class Race:
     def run(self, more_trees: Callable[[Trial], dict[str, ModeTree]]) -> Trial:
         """Climb the ladder until nothing is left to gain; `more_trees` proposes candidates after each rung.
 
-        Where that found nothing that fits, the widest rungs are tried again from other random starts.
+        Trees that nothing was found on are then tried again from other random starts, at the lower widths.
         """
         self._climb(list(self._ladder()), more_trees)
         for _ in range(_AGAIN if self.widths is None else 0):
-            if self._over() or self._first().held_out_error < _FITS:
+            unfitted = [tree for tree in self.trees if not self._fits(tree)]
+            if self._over() or not unfitted:
                 break
-            self._climb(list(self._ladder())[-3:], more_trees)
+            self._climb([w for w in self._ladder() if w > 1][:_LOW_RUNGS], lambda trial: {}, unfitted)
         return self._first()
 
-    def _climb(self, ladder: list[int], more_trees: Callable[[Trial], dict[str, ModeTree]]) -> None:
-        entrants = [(tree, start) for tree in self.trees for start in STARTS]
+    def _climb(
+        self,
+        ladder: list[int],
+        more_trees: Callable[[Trial], dict[str, ModeTree]],
+        again: Iterable[str] = (),
+    ) -> None:
+        entrants = [(tree, self._likely) for tree in again] or [(t, start) for t in self.trees for start in STARTS]
         in_vain = 0
         for width in ladder:
             before = self.best
             rung: list[Trial] = []
-            for tree, start in entrants:
+            for tree, start in entrants if width != 1 else entrants[: len(STARTS)]:  # rank one is the same on all trees
                 rung.append(self._try(tree, start, width))
                 if self._over():
                     return
             lowest = min(t.held_out_error for t in rung)
-            entrants = self._still_in(rung)
+            if width != 1:
+                entrants = self._still_in(rung)
+            elif lowest < _SIGNAL:
+                entrants.sort(key=lambda entrant: entrant[1] != self._first().start)
             for name, proposed in more_trees(self._first()).items():
                 if proposed not in self.trees.values():
                     self.trees[name] = proposed
                     entrants += [(name, start) for start in dict.fromkeys(s for _, s in entrants) if start in STARTS]
             gained = before is None or lowest < _GAIN * before.held_out_error
             in_vain = 0 if gained or self._first().held_out_error > 0.95 else in_vain + 1
-            if in_vain == (2 if self._first().held_out_error < _FITS else 3):
+            if in_vain == (1 if lowest < _FITS else 3):
                 return
 
     def _still_in(self, rung: list[Trial]) -> list[tuple[str, str]]:
-        """Trees and starts for the next rung, the best first: those near the best of this one, two at least.
+        """Trees and starts for the next rung, the best first.
 
-        What has found something may also grow.
+        Where something fits, the best of this rung grows, and is tried afresh; so are the trees on which nothing has
+        been found yet: what fails there costs little. Where nothing fits, everything goes on.
         """
         ranked = sorted(rung, key=lambda t: t.held_out_error)
-        lowest = ranked[0].held_out_error
-        if lowest < _SIGNAL:
-            limit = _CLOSE if lowest < _FITS else _IN_RACE
-            ranked = [t for place, t in enumerate(ranked) if place < 2 or t.held_out_error < limit * lowest]
-        entrants = [(t.tree, t.start) for t in ranked]
-        growing = [(t.tree, "grown") for t in ranked if t.held_out_error < 0.95]
-        return list(dict.fromkeys(entrants + growing))
+        fresh = [t for t in ranked if t.start == self._likely or (t.start in STARTS and t.held_out_error < _SIGNAL)]
+        limit = _SIGNAL
+        if ranked[0].held_out_error < _FITS:
+            fresh = [t for t in fresh if not self._fits(t.tree)] + fresh[:1]
+            limit = _CLOSE * ranked[0].held_out_error
+        growing = list(dict.fromkeys(t.tree for t in ranked if t.held_out_error <= limit))[:_BEST_TREES]
+        return list(dict.fromkeys([(t.tree, t.start) for t in fresh] + [(tree, "grown") for tree in growing]))
+
+    @cached_property
+    def _likely(self) -> str:
+        """The start for data like these: products of factors around one have a mean that shows."""
+        value = self.split.train.value
+        mean, rms = float(value.mean()), float(value.square().mean().sqrt())
+        return "around one" if abs(mean) > _MEAN_SHOWS * rms else "near zero"
+
+    def _fits(self, tree: str) -> bool:
+        return any(t.tree == tree and t.held_out_error < _FITS for t in self.trials)
 
     def _ladder(self) -> Iterator[int]:
-        """Widths from 1 up to `max_width`, or until there are more parameters than data; width 2 is always tried."""
+        """Widths from 1 to `max_width`, or until there are more parameters than data; one above 1 is always tried."""
         if self.widths is not None:
             yield 0
             return
-        for width in _LADDER:
-            smallest = min(self._parameters(tree, width) for tree in self.trees.values())
-            if width > self.max_width or (width > 2 and smallest > _MOST_PARAMETERS * len(self.split.train)):
-                return
-            yield width
+        yield 1
+        most = _MOST_PARAMETERS * len(self.split.train)
+        fitting = [w for w in _LADDER if min(self._parameters(t, w) for t in self.trees.values()) < most]
+        yield from [w for w in fitting if w <= self.max_width] or [2][: self.max_width - 1]
 
     def _parameters(self, tree: ModeTree, width: int) -> int:
         return len(self._blank(tree, width).parameters)
@@ -235,8 +264,10 @@ class Race:
         else:
             STARTS[start](model := blank, self.split.train.value, self.generator)
         first = RIDGES[0] if start == "near zero" else _LOW_RIDGE
-        trial, work = fit_path(model, self.split, first, self.budget - self.work)
-        trial = replace(trial, tree=tree, start=start, width=width or max(model.widths.values()))
+        part = self.split.part(ROWS * len(model.parameters))
+        trial, work = fit_path(model, part, first, self.budget - self.work)
+        ridge = trial.ridge * len(part.train) / len(self.split.train)  # noise asks for less the more data there are
+        trial = replace(trial, tree=tree, start=start, width=width or max(model.widths.values()), ridge=ridge)
         self.work += work
         self.trials.append(trial)
         self.on_trial(trial)
@@ -336,12 +367,12 @@ class _Path:
         model, error = trial.model, trial.train_error
         for _ in range(_ROUNDS):
             before = error
-            narrow = pruned(model, needed_widths(model, 10 * error))
-            reached = self._solved(narrow, trial.ridge)
+            narrow = reduced(model, _CUT * error, generator) or pruned(model, needed_widths(model, _CUT * error))
+            reached = self._solved(narrow)
             if reached > _EXACT_TRAIN:
                 widths = {v: min(w + 1, trial.model.widths[v]) for v, w in narrow.widths.items()}
                 narrow = grown(narrow, widths, generator, min(reached, 1.0) ** (1 / 3))
-                reached = self._solved(narrow, 0.0)
+                reached = self._solved(narrow)
             if reached < error:
                 model, error = narrow, reached
             if error <= _EXACT_TRAIN or error > 0.3 * before:
@@ -350,11 +381,9 @@ class _Path:
         if held_out_error < EXACT:
             self.exact = Trial("", "", 0, model, 0.0, error, held_out_error)
 
-    def _solved(self, model: Factorization, ridge: float) -> float:
-        """Solve from where a model is, in the end without a ridge; its train error."""
-        solver = make_solver(model, self._split.train, penalty(ridge, model, self._n), self._split.loss)
-        solver.run(_STEPS if ridge else 0, slow=1e-2, patience=2)
-        solver.set_ridge(0.0)
+    def _solved(self, model: Factorization) -> float:
+        """Solve from where a model is, without a ridge; its train error."""
+        solver = make_solver(model, self._split.train, 0.0, self._split.loss)
         solver.run(_FINISH_STEPS, tolerance=(1e-14 * self._norm) ** 2, slow=1e-2)
         self.work += solver.iterations * solver.work
         return math.sqrt(solver.loss) / self._norm

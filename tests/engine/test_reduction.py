@@ -1,0 +1,77 @@
+"""A factorization brought to its own ranks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from htfcli.engine.tensors.cp import CPFactorization
+from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
+from htfcli.engine.tensors.mode_tree import ModeTree
+from htfcli.engine.tensors.reduction import reduced
+from htfcli.engine.tensors.starts import grown
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def wide(tree: str, dims: tuple[int, ...], width: int, extra: int) -> HierarchicalTensorFactorization:
+    """A Gaussian model with `extra` more components at every node, which overlap the others and add nothing."""
+    nested = ModeTree.named(tree, len(dims))
+    model = HierarchicalTensorFactorization(dims, width, nested).init_gaussian(1.0, generator())
+    wider = grown(model, dict.fromkeys(nested.interior, width + extra), generator(), 0.0)
+    assert isinstance(wider, HierarchicalTensorFactorization)
+    root = wider.node_weights[nested.root]
+    assert root is not None
+    for weight in wider.node_weights:
+        assert weight is not None
+        if weight is not root and extra:
+            weight[:, -1] += weight[:, 0]  # a copy of the first component, at weight zero above
+    return wider
+
+
+@pytest.mark.parametrize("tree", ["balanced", "chain", "star"])
+@pytest.mark.parametrize(("dims", "width"), [((6, 7), 2), ((5, 6, 7), 2), ((6, 5, 4, 6), 3)])
+def test_the_widths_of_an_exact_model_are_found_and_its_tensor_stays(
+    tree: str, dims: tuple[int, ...], width: int
+) -> None:
+    model = wide(tree, dims, width, 2)
+    narrow = reduced(model, 1e-6, generator())
+    assert narrow is not None
+    assert set(narrow.widths.values()) == {width}
+    dense = model.dense()
+    assert (narrow.dense() - dense).norm() < 1e-4 * dense.norm()
+
+
+def test_what_is_cut_off_bounds_what_changes() -> None:
+    """Against the dense hierarchical SVD's bound: sqrt(2 N - 3) times what the cut leaves out at one node, at most."""
+    dims, tolerance = (6, 6, 6, 6), 0.05
+    model = HierarchicalTensorFactorization(dims, 3).init_gaussian(1.0, generator())
+    model.parameters.add_(0.01)
+    narrow = reduced(model, tolerance, generator())
+    assert narrow is not None
+    dense = model.dense()
+    change = float((narrow.dense() - dense).norm() / dense.norm())
+    assert change < 5 * tolerance
+
+
+def test_dims_and_widths_of_one() -> None:
+    model = HierarchicalTensorFactorization((1, 4, 3), 1).init_gaussian(1.0, generator())
+    narrow = reduced(model, 1e-9, generator())
+    assert narrow is not None
+    torch.testing.assert_close(narrow.dense(), model.dense())
+
+
+def test_no_wider_than_it_was() -> None:
+    """A core whose own rank is higher than the widths of the model keeps the width, at the cost of some error."""
+    model = HierarchicalTensorFactorization((4,) * 8, 2).init_gaussian(1.0, generator())
+    narrow = reduced(model, 1e-12, generator())
+    assert narrow is not None
+    assert max(narrow.widths.values()) <= 2
+
+
+def test_too_many_children_and_no_output_weights_are_not_for_it() -> None:
+    star = HierarchicalTensorFactorization((3,) * 12, 3, ModeTree.named("star", 12)).init_gaussian(1.0, generator())
+    assert reduced(star, 1e-6, generator()) is None
+    assert reduced(CPFactorization((3, 3, 3), 2).init_gaussian(1.0, generator()), 1e-6, generator()) is None
