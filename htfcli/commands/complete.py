@@ -9,7 +9,7 @@ import typer
 from htfcli.config.completion_run import CompletionRunConfig
 from htfcli.options import ForceOption, FormatOption, QuietOption, with_config
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 EXAMPLES = """\b
 Examples:

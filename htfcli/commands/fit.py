@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from htfcli.engine.tensors.factorization import Factorization
     from htfcli.experiments.fit_run import FitRun
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 EXAMPLES = """\b
 Examples:

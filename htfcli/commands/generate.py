@@ -15,7 +15,12 @@ from htfcli.commands.generate_images import (
 from htfcli.config.tensors import TargetConfig
 from htfcli.options import ForceOption, FormatOption, QuietOption, with_config
 
-app = typer.Typer(rich_markup_mode=None, help="Make learning problems with a known answer.", no_args_is_help=True)
+app = typer.Typer(
+    rich_markup_mode=None,
+    add_completion=False,
+    help="Make learning problems with a known answer.",
+    no_args_is_help=True,
+)
 
 
 @app.callback()

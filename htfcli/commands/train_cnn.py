@@ -14,7 +14,7 @@ from htfcli.options import ForceOption, FormatOption, QuietOption, TrackOption, 
 if TYPE_CHECKING:
     from htfcli.experiments.cnn_run import CnnRun
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 EXAMPLES = """\b
 Examples:

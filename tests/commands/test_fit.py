@@ -127,7 +127,7 @@ def test_second_order_finds_the_tensor(htf, data, tmp_path):
     assert [r["iteration"] for r in done.records] == list(range(len(done.records)))
     assert done.records[-1]["reconstruction_error"] < 1e-12
     first, last = done.err.splitlines()
-    assert first.endswith("128 observations, 128 held out; float64 on cpu (1 threads)")
+    assert first.endswith("128 observations, 128 held out; float64 on cpu (1 thread)")
     assert last.startswith(f"converged at iteration {len(done.records) - 1} after ")
     summary = json.loads((tmp_path / "r/summary.json").read_text())
     assert summary["stop_reason"] == "converged"

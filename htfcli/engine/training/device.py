@@ -38,7 +38,8 @@ def describe_device(device: torch.device) -> str:
     """For the record of a run: the name of the GPU, or the number of CPU threads."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"cpu ({torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    return f"cpu ({threads} thread{'s' if threads > 1 else ''})"
 
 
 def captured(function: Callable[[], None], device: torch.device, state: Sequence[Tensor] = ()) -> Callable[[], None]:
