@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import importlib
 import os
-import signal
 import sys
 import traceback
 from typing import Annotated, Any
@@ -14,9 +13,9 @@ import typer
 from typer.core import TyperGroup
 
 from htfcli._version import __version__
-from htfcli.console import terminate, terminated
 from htfcli.engine.processes import follow_leash
 from htfcli.errors import ConfigError, HtfError, did_you_mean
+from htfcli.leaving import INTERRUPTED, listen, terminated
 
 COMMANDS = {
     "generate": ("htfcli.commands.generate", "Make learning problems with a known answer."),
@@ -93,23 +92,22 @@ def htf(
 
 def main(args: list[str] | None = None) -> int:
     """Run a command line; returns the exit code: 0 done, 1 bad data or a failed run, 2 usage, 130 interrupted."""
-    terminated.clear()  # of an earlier call in this process
-    signal.signal(signal.SIGTERM, terminate)
+    listen()
     follow_leash()
     try:
         result = typer.main.get_command(app).main(args=args, prog_name="htf", standalone_mode=False)
         sys.stdout.flush()
-        if result == 130:  # what typer makes of a KeyboardInterrupt
+        if result == INTERRUPTED:  # what typer makes of a KeyboardInterrupt
             raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except BrokenPipeError:  # the reader of stdout has gone; what it saw may be cut off, so this is not success
         _silence_stdout()
         return 1
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted.", 130)
+        return _fail("interrupted.", INTERRUPTED)
     except Exception as error:
         if terminated:
-            return _fail("interrupted.", 130)
+            return _fail("interrupted.", INTERRUPTED)
         if os.environ.get("HTF_DEBUG") == "1":
             traceback.print_exc()
         return _fail(*_explain(error, sys.argv[1:] if args is None else args))
@@ -149,8 +147,3 @@ def _fail(message: str, code: int) -> int:
 def _silence_stdout() -> None:
     """Point stdout at nothing, or Python complains about the broken pipe once more as it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def run() -> None:
-    """Entry point of the `htf` script."""
-    sys.exit(main())

@@ -7,12 +7,10 @@ only when stderr is a terminal.
 from __future__ import annotations
 
 import csv
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any, Literal
 
 from htfcli.files.records import flatten, to_json
@@ -127,31 +125,3 @@ def progress(label: str, total: int | None, quiet: bool) -> Iterator[Callable[[i
                 bar.update(task, completed=done, detail=detail)
 
         yield update
-
-
-class StopSignals:
-    """Within the block, Ctrl-C and SIGTERM set `received` instead of ending the process; a second Ctrl-C ends it."""
-
-    received = False
-
-    def __enter__(self) -> StopSignals:
-        self._before = {s: signal.signal(s, self._receive) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = True
-
-
-terminated: list[int] = []  # signals that `terminate` was called for
-
-
-def terminate(number: int, frame: FrameType | None) -> None:
-    """Handler of SIGTERM outside `StopSignals`: end as Ctrl-C does, also where an import swallows the exception."""
-    terminated.append(number)
-    raise KeyboardInterrupt

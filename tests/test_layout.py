@@ -17,6 +17,7 @@ LAYERS = (
     "htfcli.commands",
     "htfcli.console",
     "htfcli.options",
+    "htfcli.leaving",
     "htfcli.experiments",
     "htfcli.files",
     "htfcli.engine.vision.classifier htfcli.engine.vision.locality",

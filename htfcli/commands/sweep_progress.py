@@ -17,10 +17,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from htfcli.console import StopSignals, cell, note
+from htfcli.console import cell, note
 from htfcli.experiments.pools import Pool
 from htfcli.experiments.summaries import FINAL_SHOWN, Row
 from htfcli.experiments.sweep import Progress, Sweep
+from htfcli.leaving import StopSignals
 
 _MOST_LINES = 20  # of the live table: what runs or failed first, then the latest ends
 _TAIL = 1 << 16  # bytes at the end of a file of records in which the last one is looked for

@@ -294,7 +294,7 @@ def test_a_table_from_stdin(htf, numbering, tmp_path, monkeypatch):
 @pytest.fixture
 def stop_after(monkeypatch):
     """Ctrl-C comes when it has been asked for so many times."""
-    from htfcli.console import StopSignals
+    from htfcli.leaving import StopSignals
 
     def after(patience):
         asked: list[int] = []

@@ -149,7 +149,7 @@ def test_second_order_resumes(htf, data, tmp_path):
 
 
 def test_second_order_interrupted(htf, data, tmp_path, monkeypatch):
-    from htfcli.console import StopSignals
+    from htfcli.leaving import StopSignals
 
     whole = htf("fit", data, *SECOND_ORDER, "-o", "whole")
     seen: list[int] = []
@@ -241,7 +241,7 @@ def test_divergence_keeps_the_last_good_checkpoint(htf, data, tmp_path):
 
 
 def test_a_table_even_if_interrupted(htf, data, monkeypatch):
-    from htfcli.console import StopSignals
+    from htfcli.leaving import StopSignals
 
     monkeypatch.setattr(StopSignals, "received", property(lambda self: len(seen.append(1) or seen) > 30))
     seen: list[int] = []
