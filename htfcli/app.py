@@ -16,6 +16,7 @@ from htfcli._version import __version__
 from htfcli.engine.processes import follow_leash
 from htfcli.errors import ConfigError, HtfError, did_you_mean
 from htfcli.leaving import INTERRUPTED, listen, terminated
+from htfcli.usage import usage_message
 
 COMMANDS = {
     "generate": ("htfcli.commands.generate", "Make learning problems with a known answer."),
@@ -120,10 +121,7 @@ def _explain(error: Exception, args: list[str]) -> tuple[str, int]:
     if isinstance(error, HtfError):
         return str(error), error.exit_code
     if isinstance(error, typer.TyperException):
-        context = getattr(error, "ctx", None)
-        command = f"htf {args[0]}" if args and args[0] in COMMANDS else "htf"
-        path = context.command_path if context else command
-        return f"{error.format_message().rstrip('.')}. See '{path} --help'.", error.exit_code
+        return usage_message(error, f"htf {args[0]}" if args and args[0] in COMMANDS else "htf"), error.exit_code
     if isinstance(error, MemoryError):
         return f"out of memory. {less}", 1
     if isinstance(error, OSError):

@@ -17,7 +17,7 @@ LAYERS = (
     "htfcli.commands",
     "htfcli.console",
     "htfcli.options",
-    "htfcli.leaving",
+    "htfcli.leaving htfcli.usage",
     "htfcli.experiments",
     "htfcli.files",
     "htfcli.engine.vision.classifier htfcli.engine.vision.locality",
@@ -49,7 +49,7 @@ LAYERS = (
     "htfcli.engine.tensors.mode_tree htfcli.engine.tensors.losses",
     "htfcli.engine.training",
     "htfcli.config",
-    "htfcli.errors htfcli._version",
+    "htfcli.errors htfcli._version htfcli.units",
 )
 
 

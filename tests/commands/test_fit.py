@@ -414,3 +414,11 @@ def test_tensorboard_gets_the_records(htf, data, tmp_path):
     assert htf("fit", data, "--track", "tensorboard", "-o", "-").error == (
         "--track writes into the run folder (got -o -, allowed -o FOLDER)."
     )
+
+
+def test_what_means_nothing_to_a_resumed_run_is_refused(htf):
+    htf("generate", "tensor", "--order", 3, "--dim", 4, "--rank", 2, "-o", "data.safetensors")
+    assert htf("fit", "data.safetensors", "--solver", "second-order", "--iterations", 3, "-o", "runs/a").code == 0
+    done = htf("fit", "--resume", "-o", "runs/a", "--lr", 0.5)
+    assert (done.code, done.error) == (2, "lr: only for solver gradient (got solver second-order).")
+    assert htf("fit", "--resume", "-o", "runs/a", "--iterations", 5).code == 0
