@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -94,6 +95,9 @@ def htf(
 def main(args: list[str] | None = None) -> int:
     """Run a command line; returns the exit code: 0 done, 1 bad data or a failed run, 2 usage, 130 interrupted."""
     listen()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that a terminal does not know is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     follow_leash()
     try:
         result = typer.main.get_command(app).main(args=args, prog_name="htf", standalone_mode=False)

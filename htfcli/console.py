@@ -67,15 +67,21 @@ class RecordWriter:
             return
         from rich.box import SIMPLE_HEAD
         from rich.console import Console
+        from rich.measure import Measurement
         from rich.table import Table
 
+        console = Console()
         table = Table(box=SIMPLE_HEAD, pad_edge=False, caption=self._caption)
         for column in self._rows[0]:
             table.add_column(column, justify="left" if isinstance(self._rows[0][column], str) else "right")
-        for number, row in enumerate(self._rows):
-            if self._keep(number, len(self._rows)):
-                table.add_row(*(cell(value) for value in row.values()))
-        Console().print(table)
+        rows = [row for number, row in enumerate(self._rows) if self._keep(number, len(self._rows))]
+        for row in rows:
+            table.add_row(*(cell(value) for value in row.values()))
+        if Measurement.get(console, console.options.update(max_width=1000), table).minimum <= console.width:
+            console.print(table)
+            return
+        for row in rows:  # too narrow to tell columns from each other: a line a value
+            console.print(*(f"{column}: {cell(value)}" for column, value in row.items()), "", sep="\n", markup=False)
 
 
 def cell(value: Any) -> str:
