@@ -259,7 +259,7 @@ class GradientFit:
         return state | {f"optimizer.{key}": value.clone() for key, value in self._optimizer.state.items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Continue from `state()` of a run with the same model, data and configuration.
+        """Continue from `state()` of a run with the same model, data and configuration: `parameters` (p,), and more.
 
         Raises:
             DataError: if the state belongs to another model.

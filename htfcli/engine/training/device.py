@@ -48,7 +48,8 @@ def captured(function: Callable[[], None], device: torch.device, state: Sequence
     Args:
         function: reads and writes tensors that stay where they are, and never waits for the device.
         device: where they are; on a CPU the function is returned as it is.
-        state: tensors that calling the function changes for good; put back after the warm-up that capturing needs.
+        state: tensors of any shape that calling the function changes for good; put back after the warm-up that
+            capturing needs.
     """
     if device.type != "cuda":
         return function
