@@ -40,6 +40,7 @@ LAYERS = (
     "htfcli.engine.tensors.starts htfcli.engine.tensors.second_order",
     "htfcli.engine.tensors.distance htfcli.engine.tensors.dynamics",
     "htfcli.engine.tensors.ranks",
+    "htfcli.engine.tensors.models",
     "htfcli.engine.tensors.hierarchical htfcli.engine.tensors.cp htfcli.engine.tensors.matrix",
     "htfcli.engine.tensors.sweeps",
     "htfcli.engine.tensors.factorization",
