@@ -13,6 +13,7 @@ from htfcli._version import __version__
 
 _HOME = {
     "CPFactorization": "htfcli.engine.tensors.cp",
+    "CompleteConfig": "htfcli.config.completion",
     "Entries": "htfcli.engine.tensors.observations",
     "FitConfig": "htfcli.config.tensors",
     "GroupRMSprop": "htfcli.engine.tensors.optimizers",
@@ -27,6 +28,7 @@ _HOME = {
     "RandomPatches": "htfcli.engine.vision.patches",
     "RegularizedModel": "htfcli.engine.vision.nonlocality",
     "TargetConfig": "htfcli.config.tensors",
+    "complete": "htfcli.engine.tensors.completion",
     "effective_rank": "htfcli.engine.tensors.matricization",
     "fit": "htfcli.engine.tensors.gradient_fit",
     "hierarchical_rank": "htfcli.engine.tensors.ranks",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
-import signal
 import sys
 import traceback
 from typing import Annotated, Any
@@ -14,9 +14,10 @@ import typer
 from typer.core import TyperGroup
 
 from htfcli._version import __version__
-from htfcli.console import terminate, terminated
 from htfcli.engine.processes import follow_leash
 from htfcli.errors import ConfigError, HtfError, did_you_mean
+from htfcli.leaving import INTERRUPTED, listen, terminated
+from htfcli.usage import usage_message
 
 COMMANDS = {
     "generate": ("htfcli.commands.generate", "Make learning problems with a known answer."),
@@ -93,23 +94,25 @@ def htf(
 
 def main(args: list[str] | None = None) -> int:
     """Run a command line; returns the exit code: 0 done, 1 bad data or a failed run, 2 usage, 130 interrupted."""
-    terminated.clear()  # of an earlier call in this process
-    signal.signal(signal.SIGTERM, terminate)
+    listen()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that a terminal does not know is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     follow_leash()
     try:
         result = typer.main.get_command(app).main(args=args, prog_name="htf", standalone_mode=False)
         sys.stdout.flush()
-        if result == 130:  # what typer makes of a KeyboardInterrupt
+        if result == INTERRUPTED:  # what typer makes of a KeyboardInterrupt
             raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except BrokenPipeError:  # the reader of stdout has gone; what it saw may be cut off, so this is not success
         _silence_stdout()
         return 1
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted.", 130)
+        return _fail("interrupted.", INTERRUPTED)
     except Exception as error:
         if terminated:
-            return _fail("interrupted.", 130)
+            return _fail("interrupted.", INTERRUPTED)
         if os.environ.get("HTF_DEBUG") == "1":
             traceback.print_exc()
         return _fail(*_explain(error, sys.argv[1:] if args is None else args))
@@ -122,10 +125,7 @@ def _explain(error: Exception, args: list[str]) -> tuple[str, int]:
     if isinstance(error, HtfError):
         return str(error), error.exit_code
     if isinstance(error, typer.TyperException):
-        context = getattr(error, "ctx", None)
-        command = f"htf {args[0]}" if args and args[0] in COMMANDS else "htf"
-        path = context.command_path if context else command
-        return f"{error.format_message().rstrip('.')}. See '{path} --help'.", error.exit_code
+        return usage_message(error, f"htf {args[0]}" if args and args[0] in COMMANDS else "htf"), error.exit_code
     if isinstance(error, MemoryError):
         return f"out of memory. {less}", 1
     if isinstance(error, OSError):
@@ -149,8 +149,3 @@ def _fail(message: str, code: int) -> int:
 def _silence_stdout() -> None:
     """Point stdout at nothing, or Python complains about the broken pipe once more as it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def run() -> None:
-    """Entry point of the `htf` script."""
-    sys.exit(main())

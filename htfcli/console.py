@@ -7,12 +7,10 @@ only when stderr is a terminal.
 from __future__ import annotations
 
 import csv
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any, Literal
 
 from htfcli.files.records import flatten, to_json
@@ -69,15 +67,21 @@ class RecordWriter:
             return
         from rich.box import SIMPLE_HEAD
         from rich.console import Console
+        from rich.measure import Measurement
         from rich.table import Table
 
+        console = Console()
         table = Table(box=SIMPLE_HEAD, pad_edge=False, caption=self._caption)
         for column in self._rows[0]:
             table.add_column(column, justify="left" if isinstance(self._rows[0][column], str) else "right")
-        for number, row in enumerate(self._rows):
-            if self._keep(number, len(self._rows)):
-                table.add_row(*(cell(value) for value in row.values()))
-        Console().print(table)
+        rows = [row for number, row in enumerate(self._rows) if self._keep(number, len(self._rows))]
+        for row in rows:
+            table.add_row(*(cell(value) for value in row.values()))
+        if Measurement.get(console, console.options.update(max_width=1000), table).minimum <= console.width:
+            console.print(table)
+            return
+        for row in rows:  # too narrow to tell columns from each other: a line a value
+            console.print(*(f"{column}: {cell(value)}" for column, value in row.items()), "", sep="\n", markup=False)
 
 
 def cell(value: Any) -> str:
@@ -127,31 +131,3 @@ def progress(label: str, total: int | None, quiet: bool) -> Iterator[Callable[[i
                 bar.update(task, completed=done, detail=detail)
 
         yield update
-
-
-class StopSignals:
-    """Within the block, Ctrl-C and SIGTERM set `received` instead of ending the process; a second Ctrl-C ends it."""
-
-    received = False
-
-    def __enter__(self) -> StopSignals:
-        self._before = {s: signal.signal(s, self._receive) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = True
-
-
-terminated: list[int] = []  # signals that `terminate` was called for
-
-
-def terminate(number: int, frame: FrameType | None) -> None:
-    """Handler of SIGTERM outside `StopSignals`: end as Ctrl-C does, also where an import swallows the exception."""
-    terminated.append(number)
-    raise KeyboardInterrupt

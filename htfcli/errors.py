@@ -7,6 +7,7 @@ The message is one line: what is wrong, both values, the next step. `main()` tur
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -29,8 +30,13 @@ class HtfError(Exception):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`Did you mean X? ` for the closest of the known names, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+    """`Did you mean X? ` for the closest of the known names, or nothing.
+
+    Close are those spelled alike, with a word in common (`lr-rate`, `lr`), or made of its initials (`learning-rate`).
+    """
+    known, words = list(known), re.findall(r"[^-_]+", name)
+    close = difflib.get_close_matches(name, known, n=1)
+    close += [k for k in known if k == "".join(word[0] for word in words) or set(re.findall(r"[^-_]+", k)) & set(words)]
     return f"Did you mean {close[0]}? " if close else ""
 
 

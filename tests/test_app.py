@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from htfcli import __version__
@@ -111,7 +112,7 @@ def test_public_names():
             "no such command (got measure, allowed generate, fit, complete, train-cnn, measure-rank, measure-locality, plot, sweep, reproduce, report, inspect). Did you mean measure-rank?",
         ),
         (["--bad"], "No such option: --bad. See 'htf --help'."),
-        (["fit", "--widht", "3"], "No such option: --widht (Possible options: --init, --width). See 'htf fit --help'."),
+        (["fit", "--widht", "3"], "No such option: --widht. Did you mean --width? See 'htf fit --help'."),
         (["fit", "a", "b"], "Got unexpected extra argument(s) (b). See 'htf fit --help'."),
         (["fit", "--lr"], "Option '--lr' requires an argument. See 'htf fit --help'."),
     ],
@@ -140,3 +141,57 @@ def test_errors_nobody_planned_for(htf, monkeypatch, error, code, message):
     monkeypatch.setattr("htfcli.files.description.describe_input", broken)
     done = htf("inspect", "x")
     assert (done.code, done.error) == (code, message)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["fit"], "no data to fit. Shortest useful call: htf fit data.npy (see htf fit --help)."),
+        (["complete"], "no data to complete. Shortest useful call: htf complete data.csv -o completed.csv (see htf complete --help)."),
+        (["train-cnn"], "no images to train on. Shortest useful call: htf train-cnn --task is-same-class (see htf train-cnn --help)."),
+        (["plot"], "Missing argument 'RUN...'. Shortest useful call: htf plot runs/dynamics -o dynamics.png. See 'htf plot --help'."),
+        (["plot", "x"], "Missing option '--output' / '-o'. Shortest useful call: htf plot runs/dynamics -o dynamics.png. See 'htf plot --help'."),
+        (["measure-rank"], "Missing argument 'THING'. Shortest useful call: htf measure-rank runs/dynamics --tolerance 1e-2. See 'htf measure-rank --help'."),
+        (["generate"], "no kind of problem to generate (got none, allowed tensor, is-same-class, pathfinder). Shortest useful call: htf generate tensor -o data.safetensors (see htf generate --help)."),
+    ],
+)  # fmt: skip
+def test_nothing_given_explains_the_shortest_useful_call(htf, args, message):
+    done = htf(*args)
+    assert (done.code, done.error, done.out) == (2, message, "")
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "generate"])
+def test_no_command_is_at_a_loss_without_arguments(htf, name):
+    done = htf(name)
+    assert done.code == 2
+    assert f"Shortest useful call: htf {name} " in done.error
+
+
+@pytest.mark.parametrize(
+    ("line", "guess"),
+    [
+        ("generate tensr", "tensor"), ("inspct", "inspect"), ("fit --optimiser adam", "--optimizer"),
+        ("fit x.npy --model hft", "htf"), ("fit x.npy --optimizer group_rmsprop", "group-rmsprop"),
+        ("fit x.npy --set lr_rate=0.1", "lr"), ("fit x.npy --set learning_rate=0.1", "lr"), ("fit x.npy --set widht=3", "width"),
+        ("fit full.npy --tree balancd", "balanced"), ("train-cnn --task pathfnder", "pathfinder"),
+        ("train-cnn --task pathfinder --model resnet81", "resnet18"), ("train-cnn --task pathfinder --reg nonlocal", "non-local"),
+        ("generate is-same-class --source digit -o x", "digits"), ("reproduce dynamic", "dynamics"),
+        ("measure-rank full.npy --tree half_", "half"),
+        ("sweep key.yaml", "seeds"), ("sweep base.yaml", "iterations"), ("sweep grid.yaml", "record-every"), ("sweep generate.yaml", "order"),
+        ("sweep command.yaml", "fit"),
+    ],
+)  # fmt: skip
+def test_did_you_mean(htf, tmp_path, line, guess):
+    np.save(tmp_path / "full.npy", np.ones((3, 3, 3)))
+    plans = {
+        "key": "sedes: 3\ngenerate: {order: 3}",
+        "base": "generate: {order: 3}\nbase: {itreations: 4}",
+        "grid": "generate: {order: 3}\ngrid: {recordevery: [4]}",
+        "generate": "generate: {ordr: 3}",
+        "command": "command: fitt\ngenerate: {order: 3}",
+    }
+    for name, text in plans.items():
+        (tmp_path / f"{name}.yaml").write_text(text + "\n")
+    done = htf(*line.split())
+    assert done.code == 2
+    assert f"Did you mean {guess}?" in done.error

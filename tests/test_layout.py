@@ -17,6 +17,7 @@ LAYERS = (
     "htfcli.commands",
     "htfcli.console",
     "htfcli.options",
+    "htfcli.leaving htfcli.usage",
     "htfcli.experiments",
     "htfcli.files",
     "htfcli.engine.vision.classifier htfcli.engine.vision.locality",
@@ -39,6 +40,7 @@ LAYERS = (
     "htfcli.engine.tensors.starts htfcli.engine.tensors.second_order",
     "htfcli.engine.tensors.distance htfcli.engine.tensors.dynamics",
     "htfcli.engine.tensors.ranks",
+    "htfcli.engine.tensors.models",
     "htfcli.engine.tensors.hierarchical htfcli.engine.tensors.cp htfcli.engine.tensors.matrix",
     "htfcli.engine.tensors.sweeps",
     "htfcli.engine.tensors.factorization",
@@ -48,7 +50,7 @@ LAYERS = (
     "htfcli.engine.tensors.mode_tree htfcli.engine.tensors.losses",
     "htfcli.engine.training",
     "htfcli.config",
-    "htfcli.errors htfcli._version",
+    "htfcli.errors htfcli._version htfcli.units",
 )
 
 

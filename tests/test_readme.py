@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 import yaml
 
-from htfcli.app import COMMANDS
-from htfcli.commands import generate
 from htfcli.engine.tensors.mode_tree import TREES, ModeTree
 from htfcli.engine.vision.images import SOURCES
 from htfcli.experiments.completion_plots import PANELS
@@ -20,6 +18,7 @@ from htfcli.experiments.paper import NAMES
 from htfcli.experiments.plots import QUANTITIES
 from htfcli.files.readers import READERS
 from htfcli.files.tables import TABLES
+from tests import option_tables
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -27,7 +26,7 @@ CONFIGS = sorted((ROOT / "sample_configs").glob("*.yaml"))
 
 
 def test_every_command_tree_quantity_and_format_is_there():
-    for name in (*COMMANDS, *(f"generate {command.name}" for command in generate.app.registered_commands)):
+    for name in option_tables.command_names():
         assert f"### htf {name}" in README
     for name in (*TREES, *NAMES, *QUANTITIES, *PANELS, *READERS, *TABLES, *SOURCES):
         assert f"`{name}" in README, name
@@ -41,8 +40,12 @@ def test_trees_are_what_the_table_says():
 
 
 def test_links_lead_somewhere():
-    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
+    for target in re.findall(r"\]\((?!http|#)([^)]+)\)", README):
         assert (ROOT / target).exists(), target
+    titles = re.findall(r"^#+ (.+)$", README, re.M)
+    anchors = {re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles}
+    for target in re.findall(r"\]\(#([^)]+)\)", README):
+        assert target in anchors, target
 
 
 def test_continuous_integration_calls_the_test_command():
@@ -50,29 +53,18 @@ def test_continuous_integration_calls_the_test_command():
     assert command in (ROOT / ".ci/run").read_text().splitlines()
 
 
-def test_the_python_examples_run(capsys):
-    tensors, networks = re.findall(r"```python\n(.*?)```", README, re.S)
-    exec(compile(tensors, "README.md", "exec"), {})
-    error, *_ = capsys.readouterr().out.splitlines()
-    assert float(error) < 0.5
-    exec(compile(networks, "README.md", "exec"), {})
-    assert re.fullmatch(r"R 0\.\d+\n", capsys.readouterr().out)
+def test_options_are_those_of_the_commands():
+    """All of them, said as `--help` does."""
+    stands, made = option_tables.written(README), option_tables.tables()
+    assert stands.keys() == made.keys()
+    for name, table in made.items():
+        assert stands[name] == table, f"{name}: python -m tests.option_tables writes the tables anew"
 
 
-def htf_lines():
-    """Every htf command line of the README, pipes split, once."""
-    lines = re.findall(r"^(?: {4}| {6}|\$ )(htf .*)$", README, re.M)
-    commands = [part.strip() for line in lines for part in line.replace(" &&", "").split("|")]
-    return sorted({c.split(">")[0].strip() for c in commands if c.startswith("htf ")})
-
-
-@pytest.mark.parametrize("line", htf_lines())
-def test_options_of_the_examples_exist(htf, line):
-    args = shlex.split(line)[1:]
-    name = args[:2] if args[0] == "generate" else args[:1]
-    help_text = htf(*name, "--help").out
-    for option in (a for a in args if a.startswith("-") and a != "-"):
-        assert re.search(rf"(^|\s){re.escape(option)}[\s,]", help_text), f"{option} of {line}"
+def test_docs_holds_only_what_the_readme_links():
+    linked = set(re.findall(r"\]\((docs/[^)]+)\)", README))
+    linked |= {f"docs/{name}" for name in re.findall(r"\]\(([^)/]+)\)", (ROOT / "docs/reproduced.md").read_text())}
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*") if path.is_file()} == linked
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -9,7 +9,7 @@ import typer
 from htfcli.config.completion_run import CompletionRunConfig
 from htfcli.options import ForceOption, FormatOption, QuietOption, with_config
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 EXAMPLES = """\b
 Examples:
@@ -49,13 +49,14 @@ def complete(
     Mode tree, widths and centring are found by how well held-out observations are predicted. The fit is kept in a run
     folder; htf complete FOLDER --predict uses it again.
     """
-    from htfcli.console import RecordWriter, StopSignals, note, progress
+    from htfcli.console import RecordWriter, note, progress
     from htfcli.experiments.complete_run import CompleteRun
     from htfcli.experiments.completion_summary import headline, rows
+    from htfcli.leaving import StopSignals
 
     job = CompleteRun(config, data, output, predict=predict, uncertainty=uncertainty, folder=run, force=force)
     note(job.describe(), quiet)
-    with StopSignals() as stop, progress("complete", None, quiet) as show:
+    with StopSignals(patience=0.5) as stop, progress("complete", None, quiet) as show:
         tried: list[dict[str, Any]] = []
 
         def on_step(step: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from htfcli.engine.tensors.factorization import Factorization
     from htfcli.experiments.fit_run import FitRun
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 EXAMPLES = """\b
 Examples:
@@ -81,7 +81,8 @@ def fit(
 
 def _run(run: FitRun, format: Any, output: str, send: Callable[[dict[str, Any]], None], quiet: bool) -> Factorization:
     """Train with progress on stderr and records on stdout."""
-    from htfcli.console import RecordWriter, StopSignals, progress
+    from htfcli.console import RecordWriter, progress
+    from htfcli.leaving import StopSignals
 
     writer = RecordWriter(
         format, table_row, lambda number, count: number % -(-count // _TABLE_ROWS) == 0 or number == count - 1

@@ -15,12 +15,21 @@ from htfcli.commands.generate_images import (
 from htfcli.config.tensors import TargetConfig
 from htfcli.options import ForceOption, FormatOption, QuietOption, with_config
 
-app = typer.Typer(rich_markup_mode=None, help="Make learning problems with a known answer.", no_args_is_help=True)
+app = typer.Typer(
+    rich_markup_mode=None,
+    add_completion=False,
+    help="Make learning problems with a known answer.",
+)
 
 
-@app.callback()
-def _group() -> None:
-    pass
+@app.callback(invoke_without_command=True)
+def _group(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        from htfcli.errors import ConfigError
+
+        kinds = ", ".join(str(command.name) for command in app.registered_commands)
+        advice = "Shortest useful call: htf generate tensor -o data.safetensors (see htf generate --help)."
+        raise ConfigError("no kind of problem to generate", got="none", allowed=kinds, next_step=advice)
 
 
 EXAMPLES = """\b

@@ -73,8 +73,9 @@ def pathfinder(
     which is twice as wide as the stored image: 300 and 150, as published. The number of workers changes nothing in the
     images. An interrupted run keeps what it has in FILE.part.
     """
-    from htfcli.console import StopSignals, progress
+    from htfcli.console import progress
     from htfcli.experiments.pathfinder_run import PathfinderRun
+    from htfcli.leaving import StopSignals
 
     output = _refuse(output, preview, force)
     run = PathfinderRun(config, output, resume=resume, force=force)

@@ -11,7 +11,7 @@ from htfcli.options import FormatOption
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 EXAMPLES = """\b
 Examples:

@@ -9,7 +9,7 @@ import typer
 from htfcli.config.vision import MeasureLocalityConfig
 from htfcli.options import FormatOption, QuietOption, with_config
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 EXAMPLES = """\b
 Examples:

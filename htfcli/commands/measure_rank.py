@@ -12,7 +12,7 @@ from htfcli.options import FormatOption, with_config
 if TYPE_CHECKING:
     from htfcli.engine.tensors.matricization import Spectrum
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 EXAMPLES = """\b
 Examples:

@@ -8,7 +8,7 @@ import typer
 
 from htfcli.options import ForceOption, QuietOption
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 QUANTITY_NAMES = (
     "norms",

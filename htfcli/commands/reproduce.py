@@ -8,7 +8,7 @@ import typer
 
 from htfcli.options import FormatOption, QuietOption
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 EXPERIMENTS = ("dynamics", "matricizations", "is-same-class", "pathfinder", "baselines")  # of experiments.paper
 

@@ -13,7 +13,7 @@ from htfcli.options import FormatOption, QuietOption
 if TYPE_CHECKING:
     from htfcli.experiments.plan import PlannedRun
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 EXAMPLES = """\b
 Examples:

@@ -17,10 +17,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from htfcli.console import StopSignals, cell, note
+from htfcli.console import cell, note
 from htfcli.experiments.pools import Pool
 from htfcli.experiments.summaries import FINAL_SHOWN, Row
 from htfcli.experiments.sweep import Progress, Sweep
+from htfcli.leaving import StopSignals
+from htfcli.units import duration
 
 _MOST_LINES = 20  # of the live table: what runs or failed first, then the latest ends
 _TAIL = 1 << 16  # bytes at the end of a file of records in which the last one is looked for
@@ -35,7 +37,7 @@ def run_with_progress(sweep: Sweep, pool: Pool, retries: int, on_row: Callable[[
     def on_end(progress: Progress) -> None:
         on_row(progress.row)
         if not live and not progress.kept:
-            after = f"{progress.status} after {progress.seconds:.1f} s"
+            after = f"{progress.status} after {duration(progress.seconds)}"
             left = time_left(sweep.progress, time.monotonic() - started)
             note(f"{progress.job.run.name}: {after}" + (f": {progress.error}" if progress.error else left), quiet)
 
@@ -73,14 +75,14 @@ def _live(wanted: bool) -> Iterator[Callable[[Sequence[Progress]], None]]:
 def _view(progress: Sequence[Progress], elapsed: float) -> Group:
     """The table, and a line that counts and says how long it may still take."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for title in ("run", "status", "try", "seconds", "now"):
-        table.add_column(title, justify="right" if title in ("try", "seconds") else "left", no_wrap=title != "now")
+    for title in ("run", "status", "try", "time", "now"):
+        table.add_column(title, justify="right" if title in ("try", "time") else "left", no_wrap=title != "now")
     ordered = sorted(progress, key=lambda p: (_ORDER.index(p.status), p.kept, -(p.started or 0)))
     for p in ordered[:_MOST_LINES]:
         running = p.status == "running" and p.started is not None
         seconds = time.monotonic() - p.started if running and p.started is not None else p.seconds
         now = p.error or (latest(p.job.folder) if running else "")
-        table.add_row(p.job.run.name, p.status, str(p.tries or ""), f"{seconds:.0f}" if seconds else "", now)
+        table.add_row(p.job.run.name, p.status, str(p.tries or ""), duration(round(seconds)) if seconds else "", now)
     counts = Counter(p.status for p in progress)
     line = ", ".join(f"{counts[status]} {status}" for status in _ORDER if counts[status])
     return Group(table, Text(line + time_left(progress, elapsed)))
@@ -92,8 +94,7 @@ def time_left(progress: Sequence[Progress], elapsed: float) -> str:
     rest = sum(p.status in ("running", "waiting") for p in progress)
     if not done or not rest:
         return ""
-    seconds = round(elapsed / done * rest)
-    return f"; about {seconds // 60}:{seconds % 60:02} left"
+    return f"; about {duration(round(elapsed / done * rest))} left"
 
 
 def latest(folder: Path) -> str:

@@ -14,7 +14,7 @@ from htfcli.options import ForceOption, FormatOption, QuietOption, TrackOption, 
 if TYPE_CHECKING:
     from htfcli.experiments.cnn_run import CnnRun
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 EXAMPLES = """\b
 Examples:
@@ -85,7 +85,8 @@ def train_cnn(
 
 def _run(run: CnnRun, format: Any, output: str, send: Callable[[dict[str, Any]], None], quiet: bool) -> None:
     """Train with progress on stderr and records on stdout, and say how it ended."""
-    from htfcli.console import RecordWriter, StopSignals, note, progress
+    from htfcli.console import RecordWriter, note, progress
+    from htfcli.leaving import StopSignals
 
     writer = RecordWriter(format, table_row)
     latest: dict[str, Any] = {}

@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationErr
 from pydantic_core import PydanticCustomError
 
 from htfcli.errors import ConfigError, did_you_mean
+from htfcli.units import size
 
-_MAX_CONFIG_BYTES = 1_000_000
+_MAX_CONFIG_BYTES = 2**20
 
 
 def _plain(value: object) -> object:
@@ -128,7 +129,9 @@ class Config(BaseModel):
             return message
         allowed = error.get("ctx", {}).get("allowed") if error["type"] == "not_allowed" else None
         got = f"{error['input']!r:.60}" + (f", allowed {allowed}" if allowed else "")
-        return f"{name}: {message[0].lower()}{message[1:]} (got {got})"
+        known = re.findall(r"'([^']*)'", message) if error["type"] == "literal_error" else []
+        guess = did_you_mean(str(error["input"]), known).strip()
+        return f"{name}: {message[0].lower()}{message[1:]} (got {got})" + (f" ({guess})" if guess else "")
 
     def to_yaml(self) -> str:
         """The resolved configuration as YAML that `--config` reads back."""
@@ -168,7 +171,11 @@ def read_yaml_mapping(path: str) -> dict[str, Any]:
     try:
         data = Path(path).read_bytes()
         if len(data) > _MAX_CONFIG_BYTES:
-            raise ConfigError(f"{path} is too large for a configuration", got=f"{len(data)} bytes", allowed="1 MB")
+            raise ConfigError(
+                f"{path} is too large for a configuration",
+                got=size(len(data)),
+                allowed=f"at most {size(_MAX_CONFIG_BYTES)}",
+            )
         text = data.decode()
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from htfcli.config.base import Config, Device, Dims, ModeSets, Seed, Tree, Widths
 from htfcli.errors import ConfigError
 
+DEFAULT_WIDTH = 32  # of the interior nodes of a model that is given none
 DEFAULT_TOLERANCE = 1e-3  # singular values above this times the largest count towards a rank
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from htfcli.config.base import Config, Device, Distances, Seed, Widths
 from htfcli.config.images import IsSameClassConfig, PathfinderConfig
+from htfcli.errors import did_you_mean
 
 NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet-mini")  # of engine.vision.resnet, not imported here
 USER_NETWORK = re.compile(r"[\w.]+:\w+")
@@ -108,8 +109,10 @@ class TrainCnnConfig(Config):
         if self.task is None and (wrong := self.changed("train", "test")):
             raise ValueError(f"{', '.join(wrong)}: only where --task generates images")
         if self.model not in NETWORKS and not USER_NETWORK.fullmatch(self.model):
+            guess = did_you_mean(self.model, NETWORKS).strip()
+            allowed = f"allowed {', '.join(NETWORKS)}, module:function"
             raise ValueError(
-                f"model: unknown network (got {self.model!r}, allowed {', '.join(NETWORKS)}, module:function)"
+                f"model: unknown network (got {self.model!r}, {allowed})" + (f". {guess}" if guess else "")
             )
         if self.dropout and self.model not in NETWORKS:
             raise ValueError(f"dropout: a network of yours has its own (got model {self.model})")

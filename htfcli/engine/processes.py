@@ -25,7 +25,7 @@ def usable_cores() -> int:
 def in_processes(
     workers: int, function: Callable[..., Result], calls: Sequence[tuple[Any, ...]]
 ) -> Iterator[tuple[int, Result]]:
-    """Number and result of each call function(*call) as it is done, in any order; calls not begun are dropped when the
+    """Number and result of each call function(*call) as it is done, in any order; calls not done are dropped when the
     iteration is closed.
 
     Args:
@@ -43,6 +43,10 @@ def in_processes(
         numbers = {pool.submit(function, *call): number for number, call in enumerate(calls)}
         for future in as_completed(list(numbers)):
             yield numbers.pop(future), future.result()
+    except BaseException:  # closed, or failed: what still runs is not wanted
+        for process in list(pool._processes.values()):
+            process.kill()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -21,6 +21,7 @@ from htfcli.files import container
 from htfcli.files.container import Artefact
 from htfcli.files.networks import build_network, outputs_of, save_network
 from htfcli.files.run_folder import CHECKPOINT, RunFolder, versions
+from htfcli.units import duration
 
 MAY_CHANGE = {"epochs", "patience", "lr", "accumulate", "threads", "device", "compile", "formulation"}
 
@@ -111,8 +112,8 @@ class CnnRun:
         """How it ended, in a line."""
         why = {"epochs": "all epochs done", "perfect": f"train accuracy 1 for {self.settings.patience} epochs"}
         return (
-            f"{why[self.training.stop_reason]} at epoch {self.training.epoch} after {self.summary['seconds']:.1f} s, "
-            f"test accuracy {self.summary['test_accuracy']:.4f}"
+            f"{why[self.training.stop_reason]} at epoch {self.training.epoch} "
+            f"after {duration(self.summary['seconds'])}, test accuracy {self.summary['test_accuracy']:.4f}"
         )
 
     def run(self, on_record: Callable[[Record], None], should_stop: Callable[[int, int], bool]) -> None:

@@ -177,13 +177,15 @@ class CompleteRun:
         started = time.monotonic()
         try:
             completion = complete(self.entries, data.dims, self.config, record, should_stop)
+            if should_stop():
+                raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            kept = "" if folder is None else f"; the search so far is in {folder.path}/records.jsonl"
+            raise Interrupted(f"interrupted, nothing is written{kept}") from None
         except HtfError:
             if folder is not None:
                 folder.discard()  # nothing is in it that the next try, with other settings, should be asked about
             raise
-        if should_stop():
-            kept = "" if folder is None else f"; the search so far is in {folder.path}/records.jsonl"
-            raise Interrupted(f"interrupted, nothing is written{kept}")
         summary = {
             "kind": "completion",
             "input": self._input,

@@ -13,6 +13,7 @@ from htfcli.engine.tensors.mode_tree import ModeTree, Nested
 from htfcli.engine.tensors.observations import Entries
 from htfcli.engine.tensors.ranks import FactoredSpectra
 from htfcli.files.axes import Axis
+from htfcli.units import duration
 
 Record = dict[str, Any]
 
@@ -95,7 +96,7 @@ def rows(summary: Record) -> list[Record]:
                 name = "{" + ", ".join(summary["modes"][mode] for mode in tree.modes[node]) + "}"
                 shown.append((f"rank of {name}", f"{ranks[label]} (effective rank {effective[label]:.3g})"))
     shown += [(key, str(summary[key]) if key in summary else None) for key in ("centre", "loss", "solver")]
-    shown += [("seconds", f"{summary['seconds']:.3g}")]
+    shown += [("time", duration(summary["seconds"]))]
     shown += [("warning", text) for text in summary["warnings"]]
     return [{"completion": what, "": value} for what, value in shown if value is not None]
 

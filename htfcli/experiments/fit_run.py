@@ -23,6 +23,7 @@ from htfcli.files.artefacts import save_factorization
 from htfcli.files.container import Artefact
 from htfcli.files.inputs import fingerprint, load_observations
 from htfcli.files.run_folder import CHECKPOINT, RunFolder, versions
+from htfcli.units import duration
 
 MAY_CHANGE = {"iterations", "seconds", "until_loss", "patience", "lr", "checkpoint_every", "threads", "device"}
 
@@ -106,7 +107,7 @@ class FitRun:
         }[self.fit.stop_reason]
         error = self.summary.get("test_error")
         held_out = "" if error is None else f", held-out relative error {error:.4g}"
-        return f"{why} at iteration {self.fit.iteration:,} after {self.summary['seconds']:.1f} s{held_out}"
+        return f"{why} at iteration {self.fit.iteration:,} after {duration(self.summary['seconds'])}{held_out}"
 
     def run(self, on_record: Callable[[Record], None], should_stop: Callable[[int], bool]) -> Factorization:
         """Train to the end and save everything.

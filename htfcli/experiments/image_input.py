@@ -5,16 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from htfcli.config.images import IsSameClassConfig
+from htfcli.config.base import Config
+from htfcli.config.images import IsSameClassConfig, PathfinderConfig
 from htfcli.config.vision import TrainCnnConfig
 from htfcli.engine.vision.image_set import ImageData
 from htfcli.engine.vision.is_same_class import make_is_same_class
 from htfcli.engine.vision.pathfinder import make_pathfinder
 from htfcli.errors import ConfigError
 from htfcli.files.image_files import load_image_data, load_image_folder
+
+TASKS: dict[type[Config], Callable[[Any, Callable[[int], None] | None], ImageData]] = {
+    IsSameClassConfig: lambda config, on_progress: make_is_same_class(config),
+    PathfinderConfig: lambda config, on_progress: make_pathfinder(config, on_progress=on_progress),
+}
 
 
 def image_data(
@@ -35,9 +42,7 @@ def image_data(
             "no images to train on",
             next_step="Shortest useful call: htf train-cnn --task is-same-class (see htf train-cnn --help).",
         )
-    if isinstance(generation, IsSameClassConfig):
-        return make_is_same_class(generation)
-    return make_pathfinder(generation, on_progress=on_progress)
+    return TASKS[type(generation)](generation, on_progress)
 
 
 def load_images(source: str, seed: int = 0, size: int | None = None) -> ImageData:

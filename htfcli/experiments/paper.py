@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from htfcli.config.plan import PlanConfig
-from htfcli.errors import ConfigError
+from htfcli.errors import ConfigError, did_you_mean
 
 # Of most random targets the fifth singular value is below 2 % of the first, and cannot be seen in a figure. Of seeds 0
 # to 11, this one has the largest: 7 %.
@@ -143,5 +143,6 @@ def published_plan(name: str, scale: str) -> PlanConfig:
         ConfigError: if it is not one of them.
     """
     if name not in _PLANS:
-        raise ConfigError("no such published experiment", got=name, allowed=", ".join(NAMES))
+        guess = did_you_mean(name, NAMES)
+        raise ConfigError("no such published experiment", got=name, allowed=", ".join(NAMES), next_step=guess)
     return PlanConfig.checked({"command": "train-cnn", **_PLANS[name][scale]})

@@ -15,7 +15,7 @@ def merged(config: C, saved: dict[str, Any], may_change: set[str]) -> C:
     """The saved settings, with what `config` was explicitly given.
 
     Raises:
-        ConfigError: if that changes what the run is.
+        ConfigError: if that changes what the run is, or is nothing to it: the learning rate of a second-order fit.
     """
     before = type(config).checked(saved)
     given = {name: getattr(config, name) for name in config.model_fields_set}
@@ -29,7 +29,7 @@ def merged(config: C, saved: dict[str, Any], may_change: set[str]) -> C:
             allowed=getattr(before, name),
             next_step="Leave it out.",
         )
-    return before.model_copy(update=given)
+    return type(config).checked({**saved, **given})  # what is given has to suit the rest of it
 
 
 def absolute(data: str | None) -> str | None:

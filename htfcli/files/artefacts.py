@@ -10,11 +10,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from torch import Tensor
 
-from htfcli.engine.tensors.cp import CPFactorization
 from htfcli.engine.tensors.factorization import Factorization, matrix_shapes
-from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
-from htfcli.engine.tensors.matrix import MatrixFactorization
 from htfcli.engine.tensors.mode_tree import ModeTree
+from htfcli.engine.tensors.models import MODELS
 from htfcli.engine.tensors.observations import (
     Entries,
     MatrixMeasurements,
@@ -27,10 +25,6 @@ from htfcli.engine.tensors.observations import (
 from htfcli.errors import ConfigError, DataError
 from htfcli.files import container
 from htfcli.files.container import Artefact
-
-FACTORIZATIONS: dict[str, type[Factorization]] = {
-    cls.kind: cls for cls in (HierarchicalTensorFactorization, CPFactorization, MatrixFactorization)
-}
 
 
 class _Description(BaseModel):
@@ -60,7 +54,7 @@ def rebuild(artefact: Artefact, description: object, weights: dict[str, Tensor])
     """A factorization from what `describe` said of it and its named weights, both from `artefact`."""
     try:
         told = _Description.model_validate(description)
-        cls = FACTORIZATIONS[told.kind]
+        cls = MODELS[told.kind]
         nested: list[Any] = list(range(len(told.dims)))
         for children in told.children:
             nested.append([nested[c] for c in children])

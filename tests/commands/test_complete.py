@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 import yaml
 
 from htfcli.experiments import complete_run
@@ -44,7 +43,7 @@ def test_a_table(htf, numbering, table, tmp_path):
     assert done.code == 0
     assert (tmp_path / "out.csv").read_text() == FILLED
     assert done.err.splitlines() == [
-        f"3 x 2 (cell, day); 3 observed, 1 to predict; on cpu ({torch.get_num_threads()} threads)",
+        "3 x 2 (cell, day); 3 observed, 1 to predict; on cpu (1 thread)",
         "Warning: the solver has its doubts",
         "Warning: cannot be predicted, as nothing there is observed: column cell, value 'NK'; a default is filled in",
     ]
@@ -295,7 +294,7 @@ def test_a_table_from_stdin(htf, numbering, tmp_path, monkeypatch):
 @pytest.fixture
 def stop_after(monkeypatch):
     """Ctrl-C comes when it has been asked for so many times."""
-    from htfcli.console import StopSignals
+    from htfcli.leaving import StopSignals
 
     def after(patience):
         asked: list[int] = []

@@ -127,7 +127,7 @@ def test_second_order_finds_the_tensor(htf, data, tmp_path):
     assert [r["iteration"] for r in done.records] == list(range(len(done.records)))
     assert done.records[-1]["reconstruction_error"] < 1e-12
     first, last = done.err.splitlines()
-    assert first.endswith("128 observations, 128 held out; float64 on cpu (1 threads)")
+    assert first.endswith("128 observations, 128 held out; float64 on cpu (1 thread)")
     assert last.startswith(f"converged at iteration {len(done.records) - 1} after ")
     summary = json.loads((tmp_path / "r/summary.json").read_text())
     assert summary["stop_reason"] == "converged"
@@ -149,7 +149,7 @@ def test_second_order_resumes(htf, data, tmp_path):
 
 
 def test_second_order_interrupted(htf, data, tmp_path, monkeypatch):
-    from htfcli.console import StopSignals
+    from htfcli.leaving import StopSignals
 
     whole = htf("fit", data, *SECOND_ORDER, "-o", "whole")
     seen: list[int] = []
@@ -241,7 +241,7 @@ def test_divergence_keeps_the_last_good_checkpoint(htf, data, tmp_path):
 
 
 def test_a_table_even_if_interrupted(htf, data, monkeypatch):
-    from htfcli.console import StopSignals
+    from htfcli.leaving import StopSignals
 
     monkeypatch.setattr(StopSignals, "received", property(lambda self: len(seen.append(1) or seen) > 30))
     seen: list[int] = []
@@ -414,3 +414,11 @@ def test_tensorboard_gets_the_records(htf, data, tmp_path):
     assert htf("fit", data, "--track", "tensorboard", "-o", "-").error == (
         "--track writes into the run folder (got -o -, allowed -o FOLDER)."
     )
+
+
+def test_what_means_nothing_to_a_resumed_run_is_refused(htf):
+    htf("generate", "tensor", "--order", 3, "--dim", 4, "--rank", 2, "-o", "data.safetensors")
+    assert htf("fit", "data.safetensors", "--solver", "second-order", "--iterations", 3, "-o", "runs/a").code == 0
+    done = htf("fit", "--resume", "-o", "runs/a", "--lr", 0.5)
+    assert (done.code, done.error) == (2, "lr: only for solver gradient (got solver second-order).")
+    assert htf("fit", "--resume", "-o", "runs/a", "--iterations", 5).code == 0

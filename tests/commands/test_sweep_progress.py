@@ -37,7 +37,7 @@ def test_the_table(sweep):
         "lr=0.2_seed=0 failed 2 training diverged",
         "lr=0.1_seed=0 finished 12",
         "lr=0.4_seed=0 waiting",
-        "1 running, 1 failed, 1 finished, 1 waiting; about 0:20 left",
+        "1 running, 1 failed, 1 finished, 1 waiting; about 20 s left",
     ]
 
 
@@ -45,7 +45,7 @@ def test_time_left(sweep):
     assert time_left(sweep.progress, 60.0) == ""
     sweep.progress[0].status, sweep.progress[0].kept = "finished", True  # took none of the time
     sweep.progress[1].status = "finished"
-    assert time_left(sweep.progress, 61.0) == "; about 2:02 left"
+    assert time_left(sweep.progress, 61.0) == "; about 2 min 2 s left"
 
 
 def test_the_latest_record_of_nothing(tmp_path):

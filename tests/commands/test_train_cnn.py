@@ -53,7 +53,7 @@ def test_run_folder(htf, tmp_path):
     first, last, *table = done.err.splitlines()
     assert first == (
         "resnet-mini, 1,301 parameters, receptive field 23; is-same-class, 90 train and 60 test images of 1 x 8 x 24; "
-        "regularizer non-local x 0.5; cpu (1 threads)"
+        "regularizer non-local x 0.5; cpu (1 thread)"
     )
     assert last.startswith("all epochs done at epoch 3 after ")
     folder = tmp_path / "runs" / "a"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from htfcli.config.tensors import DEFAULT_WIDTH, FitConfig
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.mode_tree import ModeTree
 
@@ -35,6 +36,12 @@ class CPFactorization(Factorization):
     ) -> None:
         tree = ModeTree.named("star", len(dims))
         super().__init__(dims, tree, {tree.root: width}, dtype=dtype, device=device)
+
+    @classmethod
+    def from_config(
+        cls, config: FitConfig, dims: Sequence[int], dtype: torch.dtype, device: torch.device | str
+    ) -> CPFactorization:
+        return cls(dims, config.width if isinstance(config.width, int) else DEFAULT_WIDTH, dtype=dtype, device=device)
 
     def named(self, vector: Tensor) -> dict[str, Tensor]:
         return {f"factor{n}": view for n, view in enumerate(self.views(vector)[: self.order]) if view is not None}

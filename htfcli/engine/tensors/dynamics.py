@@ -121,7 +121,7 @@ class MatrixComponents:
         return self._factorization.depth
 
     def norms(self, node: int, components: Tensor | None = None) -> Tensor:
-        """Singular values of the product, descending; or only those at the given positions, in float64."""
+        """Singular values of the product, (k,) descending; or only those at the given positions, in float64."""
         if components is None:
             return self._svd[1]
         values: Tensor = torch.linalg.svdvals(_product([layer.double() for layer in _layers(self._factorization)]))
@@ -132,6 +132,9 @@ class MatrixComponents:
 
         G comes from the gradient at layer0: with W = layer0 @ rest, v_k = rest^T layer0^T u_k / sigma_k and
         d phi / d layer0 = G rest^T, sigma_k u_k^T G v_k = u_k^T (d phi / d layer0) layer0^T u_k.
+
+        Args:
+            gradient: (p,) of the loss, laid out like `parameters`.
         """
         first, grad = self._factorization.weights["layer0"], self._factorization.named(gradient)["layer0"]
         u, norms = self._svd

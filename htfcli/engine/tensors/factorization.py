@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from htfcli.config.tensors import FitConfig
 from htfcli.engine.tensors.evaluation import Evaluation
 from htfcli.engine.tensors.mode_tree import ModeTree
 from htfcli.engine.tensors.observations import Entries, Sample
@@ -74,6 +75,13 @@ class Factorization:
     def _set_parameters(self, parameters: Tensor) -> None:
         self.parameters = parameters
         self.node_weights = self.views(parameters)
+
+    @classmethod
+    def from_config(
+        cls, config: FitConfig, dims: Sequence[int], dtype: torch.dtype, device: torch.device | str
+    ) -> Factorization:
+        """The factorization of a tensor (d_0, ..., d_{N-1}) that a configuration asks for, its weights zero."""
+        raise NotImplementedError
 
     # --- weights ----------------------------------------------------------------------------------------------------
 

@@ -11,13 +11,10 @@ import torch
 from torch import Tensor
 
 from htfcli.config.tensors import FitConfig
-from htfcli.engine.tensors.cp import CPFactorization
 from htfcli.engine.tensors.dynamics import init_balanced
 from htfcli.engine.tensors.factorization import Factorization
-from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.tensors.losses import LOSSES
-from htfcli.engine.tensors.matrix import MatrixFactorization
-from htfcli.engine.tensors.mode_tree import tree_of
+from htfcli.engine.tensors.models import MODELS
 from htfcli.engine.tensors.observations import Observations, Sample, rescale, split
 from htfcli.engine.tensors.optimizers import make_optimizer
 from htfcli.engine.tensors.recording import Record, Recorder, SampleLoss
@@ -26,7 +23,6 @@ from htfcli.engine.training.device import captured, choose_device
 from htfcli.engine.training.distributed import Workers
 from htfcli.errors import ConfigError, DataError, RunError
 
-DEFAULT_WIDTH = 32
 DEFAULT_START = {"gradient": 1e-4, "second-order": 1.0}  # rms of the entries at the start; fitted values' is about 1
 _OTHER = 0x5EC0D  # turns a seed into another one
 _EXPLODED = 1e6  # a loss this many times the first one (or 1) has exploded
@@ -39,17 +35,7 @@ def build_model(config: FitConfig, dims: tuple[int, ...], device: torch.device) 
         ConfigError: if tree or widths do not fit the dims.
     """
     dtype = torch.float32 if config.dtype == "float32" else torch.float64
-    model: Factorization
-    if config.model == "matrix":
-        assert not isinstance(config.width, dict)
-        model = MatrixFactorization(dims, config.depth, config.width, dtype=dtype, device=device)
-    elif config.model == "cp":
-        width = config.width if isinstance(config.width, int) else DEFAULT_WIDTH
-        model = CPFactorization(dims, width, dtype=dtype, device=device)
-    else:
-        tree = tree_of(config.tree, len(dims), config.arity)
-        widths = DEFAULT_WIDTH if config.width is None else config.width
-        model = HierarchicalTensorFactorization(dims, widths, tree, dtype=dtype, device=device)
+    model = MODELS[config.model].from_config(config, dims, dtype, device)
     # A target of the same seed and widths has the very weights that this seed draws: long steps would land on them.
     generator = torch.Generator().manual_seed(config.seed if config.solver == "gradient" else config.seed ^ _OTHER)
     std = model.gaussian_std(DEFAULT_START[config.solver]) if config.init_std is None else config.init_std
@@ -259,7 +245,7 @@ class GradientFit:
         return state | {f"optimizer.{key}": value.clone() for key, value in self._optimizer.state.items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Continue from `state()` of a run with the same model, data and configuration.
+        """Continue from `state()` of a run with the same model, data and configuration: `parameters` (p,), and more.
 
         Raises:
             DataError: if the state belongs to another model.

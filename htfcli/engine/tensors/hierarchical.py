@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from htfcli.config.tensors import DEFAULT_WIDTH, FitConfig
 from htfcli.engine.tensors.factorization import Factorization, widths_by_node
-from htfcli.engine.tensors.mode_tree import ModeTree
+from htfcli.engine.tensors.mode_tree import ModeTree, tree_of
 
 
 class HierarchicalTensorFactorization(Factorization):
@@ -45,3 +46,10 @@ class HierarchicalTensorFactorization(Factorization):
     ) -> None:
         tree = tree or ModeTree.named("balanced", len(dims))
         super().__init__(dims, tree, widths_by_node(tree, widths), dtype=dtype, device=device)
+
+    @classmethod
+    def from_config(
+        cls, config: FitConfig, dims: Sequence[int], dtype: torch.dtype, device: torch.device | str
+    ) -> HierarchicalTensorFactorization:
+        widths = DEFAULT_WIDTH if config.width is None else config.width
+        return cls(dims, widths, tree_of(config.tree, len(dims), config.arity), dtype=dtype, device=device)

@@ -57,6 +57,9 @@ class Spectrum:
 def effective_rank(singular_values: Tensor) -> float:
     """exp(-sum of p log p), p = singular values / their sum.
 
+    Args:
+        singular_values: (k,), non-negative, in any order and unit.
+    Returns: from 1 to k, without a unit; NaN where all are zero.
     Source: Roy and Vetterli (EUSIPCO 2007), used by Razin, Maman and Cohen (ICML 2022).
     """
     share = singular_values / singular_values.sum()

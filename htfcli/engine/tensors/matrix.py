@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from htfcli.config.tensors import FitConfig
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.mode_tree import ModeTree, Nested
 from htfcli.errors import ConfigError
@@ -57,6 +58,13 @@ class MatrixFactorization(Factorization):
             left = [left]
         tree = ModeTree.from_nested([left, 1])
         super().__init__(dims, tree, dict(zip(tree.interior, inner, strict=True)), dtype=dtype, device=device)
+
+    @classmethod
+    def from_config(
+        cls, config: FitConfig, dims: Sequence[int], dtype: torch.dtype, device: torch.device | str
+    ) -> MatrixFactorization:
+        assert not isinstance(config.width, dict)
+        return cls(dims, config.depth, config.width, dtype=dtype, device=device)
 
     @property
     def depth(self) -> int:

@@ -21,7 +21,7 @@ class Optimizer(Protocol):
         """Everything but the parameter that a step changes, by name."""
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Continue from a `state`."""
+        """Continue from a `state`: vectors (p,) and scalars."""
 
     @property
     def flow_time(self) -> float:
@@ -75,7 +75,7 @@ class GroupRMSprop:
 
 
 class TorchOptimizer:
-    """One of torch's optimizers, of one parameter vector."""
+    """One of torch's optimizers, of one parameter vector: the state has scalars and vectors (p,)."""
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self._optimizer = optimizer

@@ -116,7 +116,7 @@ class Split:
 
 
 def size_of(values: Tensor, loss: str = "l2") -> float:
-    """Euclidean norm, or for a robust loss the sum of absolute values."""
+    """Euclidean norm of residuals (n,), or for a robust loss the sum of their absolute values."""
     return float(torch.linalg.vector_norm(values, 2 if loss == "l2" else 1))
 
 

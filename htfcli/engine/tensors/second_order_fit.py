@@ -129,7 +129,7 @@ class SecondOrderFit:
         return {"parameters": self.model.parameters.clone(), "counters": counters, "damping": self._solver.damping}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Continue from `state()` of a run with the same model, data and configuration.
+        """Continue from `state()` of a run with the same model, data and configuration: `parameters` (p,), and more.
 
         Raises:
             DataError: if the state belongs to another model.

@@ -16,12 +16,12 @@ _SMALL = 0.3  # new components over the root mean square of the old ones
 
 
 def start_gaussian(model: Factorization, value: Tensor, generator: torch.Generator) -> None:
-    """Centred Gaussian weights that give entries of the data's root mean square."""
+    """Centred Gaussian weights that give entries of the root mean square of the data, `value` (n,)."""
     model.init_gaussian(model.gaussian_std(float(value.square().mean().sqrt()) or 1.0), generator)
 
 
 def start_around_one(model: Factorization, value: Tensor, generator: torch.Generator) -> None:
-    """Leaves 1 + noise, inner matrices identity + noise, the root such that entries are near the data's mean.
+    """Leaves 1 + noise, inner matrices identity + noise, the root such that entries are near the mean of `value` (n,).
 
     In high orders the product of centred factors is nearly always nearly zero, and no method gets anywhere from there;
     products of factors around one are not.

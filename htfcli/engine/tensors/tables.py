@@ -65,7 +65,7 @@ class Step(Protocol):
 
 
 class Observe(Protocol):
-    """Last step: from the root to the sample's values."""
+    """Last step: from the root to the sample's values (n,), and back from the gradient with respect to them."""
 
     def forward(self) -> Tensor: ...
 
@@ -73,7 +73,7 @@ class Observe(Protocol):
 
 
 class Mix:
-    """E = P @ W. Without `grad`, and for a P that is given, there is nothing to pass back."""
+    """E = P @ W, with W (R, R_parent) and `grad` alike. Without `grad`, or for a given P, nothing is passed back."""
 
     def __init__(self, product: Table, weight: Tensor, grad: Tensor | None) -> None:
         self.product, self.weight, self.grad = product, weight, grad
@@ -198,7 +198,7 @@ def merge(a: Table, b: Table) -> Aligned | Grid | Pairs:
 
 
 class RootRows:
-    """value[i] = P[i, :] @ w."""
+    """value[i] = P[i, :] @ w, with w (R, 1), ones where there is no weight."""
 
     def __init__(self, product: Table, weight: Tensor | None, grad: Tensor | None) -> None:
         self.product, self.grad = product, grad
@@ -234,7 +234,7 @@ class _Weighted:
 
 
 class RootGrid:
-    """value[i, j] = sum over r of w[r] E_a[i, r] E_b[j, r]: one matrix product for every pair of rows."""
+    """value[i, j] = sum over r of w[r] E_a[i, r] E_b[j, r], w (R, 1): one matrix product for every pair of rows."""
 
     def __init__(self, a: Table, b: Table, weight: Tensor | None, grad: Tensor | None) -> None:
         self.a, self.b = _Weighted(a, weight, grad), b
@@ -251,7 +251,7 @@ class RootGrid:
 
 
 class RootPairs:
-    """value[p] = <w * E_a[i_p, :], E_b[j_p, :]> for the observed pairs only.
+    """value[p] = <w * E_a[i_p, :], E_b[j_p, :]> for the observed pairs only, with w (R, 1).
 
     Pairs are sorted by i, so that memory is read in order; `order` says where each stands in the sample.
     """
@@ -291,7 +291,7 @@ class RootPairs:
 
 
 class Gather:
-    """Observed cells of the root's values; observed entries must differ for `backward`."""
+    """Observed cells (n,) of the root's values; observed entries must differ for `backward`."""
 
     def __init__(self, root: RootGrid | RootRows, cell: Tensor) -> None:
         self.cell = cell
@@ -306,7 +306,7 @@ class Gather:
 
 
 class Whole:
-    """Every value, its axes put in the order of the modes."""
+    """Every value, (d_0, ..., d_{N-1}): its axes put in the order of the modes."""
 
     def __init__(self, root: RootGrid | RootRows, shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
         self.root, self.shape, self.axes = root, shape, axes

@@ -33,6 +33,7 @@ def candidate_trees(tree: str | list[object], order: int, arity: int | None = No
 
 
 def text_of(tree: ModeTree) -> str:
+    """The nested lists of a tree, as its name."""
     return str(tree.to_nested())
 
 

@@ -76,4 +76,5 @@ def wildness(values: Callable[[Tensor], Tensor], entries: Entries, dims: Sequenc
 
 
 def is_wild(wildness: float) -> bool:
+    """Whether the `wildness` of a model is beyond that of a sound one."""
     return wildness > _OUTSIDE

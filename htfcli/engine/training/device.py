@@ -38,7 +38,8 @@ def describe_device(device: torch.device) -> str:
     """For the record of a run: the name of the GPU, or the number of CPU threads."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"cpu ({torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    return f"cpu ({threads} thread{'s' if threads > 1 else ''})"
 
 
 def captured(function: Callable[[], None], device: torch.device, state: Sequence[Tensor] = ()) -> Callable[[], None]:
@@ -47,7 +48,8 @@ def captured(function: Callable[[], None], device: torch.device, state: Sequence
     Args:
         function: reads and writes tensors that stay where they are, and never waits for the device.
         device: where they are; on a CPU the function is returned as it is.
-        state: tensors that calling the function changes for good; put back after the warm-up that capturing needs.
+        state: tensors of any shape that calling the function changes for good; put back after the warm-up that
+            capturing needs.
     """
     if device.type != "cuda":
         return function

@@ -42,7 +42,7 @@ class Workers:
         return rows.tensor_split(self.count)[self.rank]
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over processes, in place."""
+        """The sum over processes of a tensor of any shape, in place."""
         if self.count > 1:
             dist.all_reduce(tensor)
         return tensor
@@ -111,7 +111,7 @@ class _Sum(torch.autograd.Function):
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
-    """A sum that is differentiable any number of times."""
+    """The sum of a tensor of any shape, differentiable any number of times."""
     total: Tensor = _Sum.apply(tensor)  # type: ignore[no-untyped-call]
     return total
 

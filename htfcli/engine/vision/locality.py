@@ -137,7 +137,7 @@ def cross_table(
 
 
 def of_table(table: Tensor) -> Record:
-    """Spectrum of a cross table, and what of it is in neither of two separable forms.
+    """Spectrum of a cross table (a, b), and what of it is in neither of two separable forms.
 
     `additive_residual`: share of its variance outside r_a + c_b (the interaction of an analysis of variance).
     `rank_one_residual`: share of its energy outside the best r_a c_b. Both 0 for a constant table.

@@ -112,7 +112,7 @@ class ResNet(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """relu(x + bn(3x3(relu(bn(3x3(x))))))."""
+    """relu(x + bn(3x3(relu(bn(3x3(x)))))), x of shape (b, c, h, w)."""
 
     expansion = 1
 
@@ -132,7 +132,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """relu(x + bn(1x1(relu(bn(3x3(relu(bn(1x1(x)))))))))."""
+    """relu(x + bn(1x1(relu(bn(3x3(relu(bn(1x1(x))))))))), x of shape (b, c, h, w)."""
 
     expansion = 4
 

@@ -213,7 +213,7 @@ def normalized(pair: Pair, mean: Callable[[Tensor], Tensor], eps: float) -> Pair
     In float32 at least, as torch's own normalization does under autocast.
 
     Args:
-        mean: E, a mean over the axes that share statistics, which broadcasts against its argument.
+        pair: x and dx, of any shape. mean: E, over the axes that share statistics; broadcasts against its argument.
     """
     value, tangent = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in pair)
     centred, tangent = value - mean(value), tangent - mean(tangent)
