@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from htfcli.config.completion_run import CompletionRunConfig
-from htfcli.engine.tensors.completion import Completion, complete
+from htfcli.engine.tensors.completion import complete
+from htfcli.engine.tensors.factorization import DENSE_LIMIT
+from htfcli.engine.tensors.prediction import Completion
 from htfcli.engine.training.device import choose_device, describe_device
 from htfcli.errors import ConfigError, DataError, HtfError, Interrupted
 from htfcli.experiments.completion_summary import LONG, Record, summarize
@@ -20,6 +22,7 @@ from htfcli.files.completion_input import Data, load_data, load_queries, refuse_
 from htfcli.files.container import refuse_existing, refuse_terminal
 from htfcli.files.dense_output import DenseTensor
 from htfcli.files.run_folder import RunFolder, versions
+from htfcli.files.stored_entries import StoredEntries
 from htfcli.files.tables import Table, Values
 
 MOST_ROWS = 10**8  # of a table that is written without being asked for
@@ -72,6 +75,13 @@ class CompleteRun:
         queries = None if predict is None else load_queries(predict, self._axes, self._value_name)
         target = self._data if queries is None else queries
         assert target is not None
+        if isinstance(target, StoredEntries):
+            raise DataError(
+                f"{target.name} is of a tensor too large to be written out",
+                got=f"dimensions {list(target.dims)}",
+                allowed=f"{DENSE_LIMIT:.2g} entries",
+                next_step="Name the entries you need in a table, with --predict.",
+            )
         self._target, self._asked = target, queries is not None
         for path in (output, *([] if uncertainty is None else [uncertainty])):
             refuse_other_format(path, self._target)

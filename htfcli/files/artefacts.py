@@ -150,6 +150,11 @@ def to_observations(artefact: Artefact) -> Observations:
     return Observations(dims, train, test, target)
 
 
+def _whole(index: Tensor) -> Tensor:
+    """As it is mapped from the file where that is int32, which every use of entries takes."""
+    return index if index.dtype == torch.int32 else index.long()
+
+
 def _to_sample(artefact: Artefact, part: str, task: str, dims: tuple[int, ...]) -> Sample:
     tensors = artefact.tensors(f"{part}/")
     count = len(tensors["value"]) if "value" in tensors and tensors["value"].dim() == 1 else -1
@@ -168,7 +173,7 @@ def _to_sample(artefact: Artefact, part: str, task: str, dims: tuple[int, ...]) 
     if task == "matrix sensing":
         sample: Sample = MatrixMeasurements(tensors["matrices"].double(), value)
     elif task == "completion":
-        sample = checked_entries(tensors["index"].long(), value, dims, f"{artefact.name}: {part} observation")
+        sample = checked_entries(_whole(tensors["index"]), value, dims, f"{artefact.name}: {part} observation")
     else:
         sample = RankOneMeasurements(tuple(tensors[f"vector{k}"].double() for k in range(len(dims))), value)
     for name, tensor in tensors.items():

@@ -11,11 +11,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from htfcli.config.completion import CompleteConfig
 from htfcli.config.tensors import DEFAULT_TOLERANCE
@@ -24,8 +22,10 @@ from htfcli.engine.tensors.choice import Choice, choose, follow
 from htfcli.engine.tensors.effects import Effects, estimate_effects
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
+from htfcli.engine.tensors.large_search import is_large, search_large
 from htfcli.engine.tensors.mode_tree import ModeTree
 from htfcli.engine.tensors.observations import Entries, split
+from htfcli.engine.tensors.prediction import Completion, Predictor
 from htfcli.engine.tensors.ranks import FactoredSpectra
 from htfcli.engine.tensors.search import EXACT, WORK, Race, Split, Trial, penalty, size_of
 from htfcli.engine.tensors.tree_search import candidate_trees, paired_tree, text_of
@@ -44,54 +44,6 @@ _CENTRE_WORK = 0.1  # of a search's, for each way of centring
 _SHOWN = 2000  # held-out entries kept for a scatter plot
 _REFIT_STEPS = 40
 _LEAST = 1e-12  # over the rms of the data: what centring leaves is taken for no smaller
-
-
-@dataclass(frozen=True)
-class Predictor:
-    """A fitted model of a tensor in the units of the data: effects + factorization, cut off at `floor` if there is one.
-
-    Args:
-        model: float64, on the CPU. effects: added to it. floor: no value is below it; None for no bound.
-    """
-
-    model: Factorization
-    effects: Effects
-    floor: float | None = None
-
-    @property
-    def dims(self) -> tuple[int, ...]:
-        return self.model.dims
-
-    def values(self, index: Tensor) -> Tensor:
-        """Predicted entries.
-
-        Args:
-            index: (n, N) int64.
-        Returns: (n,) float64.
-        """
-        values = self.effects.at(index).add_(self.model.values(index))
-        return values if self.floor is None else values.clamp_(min=self.floor)
-
-
-@dataclass(frozen=True)
-class Completion:
-    """What `complete` returns.
-
-    Args:
-        predictor: of all entries. ensemble: predictors from other splits and starts, whose spread is the uncertainty.
-        report: plain data: held-out errors, ranks, tree, widths, warnings, the search as it went.
-    """
-
-    predictor: Predictor
-    ensemble: tuple[Predictor, ...]
-    report: dict[str, Any]
-
-    def spread(self, index: Tensor) -> Tensor:
-        """Standard deviation of the ensemble's predictions, (n,) float64, in units of the data."""
-        predictions = torch.stack([member.values(index) for member in self.ensemble])
-        largest = float(predictions.abs().max()) if predictions.numel() else 0.0
-        size = 2.0 ** math.frexp(largest)[1] if largest < 2.0**1022 else 2.0**1022  # squares would overflow
-        return (predictions / size).std(0, correction=0).mul_(size)
 
 
 def complete(
@@ -152,12 +104,11 @@ class _Completing:
             return self._constant(spread)
         count = self._config.splits or (3 if len(self._entries) <= _FEW else 1)
         parts = [self._parted() for _ in range(count)]
-        searched = self._sampled(parts[0])
-        centre, trials = self._searched(searched)
+        centre, trials, searched = self._searched(parts[0])
         splits = [self._split(part, centre) for part in parts]
         best = min(trials, key=lambda t: t.held_out_error)
-        if best.held_out_error < EXACT or len(searched[0]) < len(parts[0][0]):
-            ridge = best.ridge * len(searched[0]) / len(parts[0][0])
+        if best.held_out_error < EXACT or searched < len(parts[0][0]) or is_large(searched, self._dims):
+            ridge = best.ridge * searched / len(parts[0][0])
             choice = follow(best, ridge, splits)
         else:
             choice = choose(trials, splits, lambda t: self._report(t, "chosen among"))
@@ -203,12 +154,29 @@ class _Completing:
 
     # --- search -------------------------------------------------------------------------------------------------------
 
-    def _searched(self, part: tuple[Entries, Entries]) -> tuple[str, list[Trial]]:
-        """What to subtract, and the trials of the search on what is left.
+    def _searched(self, part: tuple[Entries, Entries]) -> tuple[str, list[Trial], int]:
+        """What to subtract, the trials of the search on what is left, and how many observations it was given.
 
-        Centring is tried with the tree and width found without it, unless that is exact.
+        Large problems have a search of their own, and come here where that finds nothing.
         """
         trees = candidate_trees(self._config.tree, len(self._dims), self._config.arity)
+        if is_large(len(part[0]), self._dims):
+            found = search_large(
+                lambda centre: self._split(part, centre),
+                self._dims,
+                trees,
+                self._config,
+                self._generator,
+                lambda trial, centre: self._report(trial, _stage(centre)),
+                self._should_stop,
+            )
+            if found is not None:
+                return found
+        sample = self._sampled(part)
+        return *self._raced(sample, trees), len(sample[0])
+
+    def _raced(self, part: tuple[Entries, Entries], trees: dict[str, ModeTree]) -> tuple[str, list[Trial]]:
+        """Centring is tried with the tree and width found without it, unless that is exact."""
         first = "none" if self._config.centre == "auto" else self._config.centre
         race = self._race(part, first, trees, self._config.width)
         best = race.run(self._more_trees)
@@ -238,7 +206,7 @@ class _Completing:
             dict(trees),
             self._config.max_width,
             self._generator,
-            lambda trial: self._report(trial, "search" if centre == "none" else f"search, centre {centre}"),
+            lambda trial: self._report(trial, _stage(centre)),
             self._should_stop,
             widths,
             share * WORK * max(1.0, len(self._entries) / 1e6),
@@ -373,6 +341,10 @@ class _Completing:
             "unobserved": unobserved(self._entries, self._dims),
         }
         return Completion(predictor, (predictor,), report)
+
+
+def _stage(centre: str) -> str:
+    return "search" if centre == "none" else f"search, centre {centre}"
 
 
 def _baseline(split: Split) -> float:

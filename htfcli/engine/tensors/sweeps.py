@@ -23,7 +23,7 @@ from torch import Tensor
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.observations import Entries
 
-_BLOCK = 2**24  # numbers in the largest temporary of a block
+_BLOCK = 2**20  # numbers in the largest temporary of a block: it stays in the cache, and its memory is used again
 _AHEAD = 0.1  # of a step, at which its second derivative is taken
 _ROW = 20.0  # nanoseconds to find the place of a row
 _FUSED = 50  # multiplications of a matrix product that take as long as adding one number to a place of its own (CPU)
