@@ -48,6 +48,7 @@ LAYERS = (
     "htfcli.engine.tensors.tables",
     "htfcli.engine.tensors.observations htfcli.engine.tensors.matricization htfcli.engine.tensors.optimizers",
     "htfcli.engine.tensors.mode_tree htfcli.engine.tensors.losses",
+    "htfcli.engine.tensors.groups htfcli.engine.tensors.leaf_sums",
     "htfcli.engine.training",
     "htfcli.config",
     "htfcli.errors htfcli._version",

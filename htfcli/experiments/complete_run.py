@@ -15,6 +15,7 @@ from htfcli.engine.tensors.completion import complete
 from htfcli.engine.tensors.factorization import DENSE_LIMIT
 from htfcli.engine.tensors.prediction import Completion
 from htfcli.engine.training.device import choose_device, describe_device
+from htfcli.engine.training.distributed import Workers
 from htfcli.errors import ConfigError, DataError, HtfError, Interrupted
 from htfcli.experiments.completion_summary import LONG, Record, summarize
 from htfcli.files.completion_file import SavedCompletion, Slices, save_completion
@@ -37,7 +38,7 @@ class CompleteRun:
         config: settings. data: input of any kind, or a completion fitted before. output: a file, or `-`.
         predict: a table of the entries to predict; None for those that are missing in the data.
         uncertainty: a file for the spread of the predictions. folder: run folder (`output`.run, or none for `-`).
-        force: replace what is there.
+        force: replace what is there. workers: the processes that share the search; only the first one writes.
     Raises:
         HtfError: for everything that can be wrong with settings and data, before anything is written.
     """
@@ -52,7 +53,9 @@ class CompleteRun:
         uncertainty: str | None = None,
         folder: str | None = None,
         force: bool = False,
+        workers: Workers | None = None,
     ) -> None:
+        self._workers = workers or Workers()
         if data is None:
             advice = "Shortest useful call: htf complete data.csv -o completed.csv (see htf complete --help)."
             raise ConfigError("no data to complete", next_step=advice)
@@ -60,10 +63,12 @@ class CompleteRun:
             raise ConfigError("no output file", next_step="Name one with -o, or - for stdout.")
         if predict is not None and config.all:
             raise ConfigError("--predict names some entries, --all means all: give one", got=predict)
+        if "-" in (data, predict) and self._workers.count > 1:
+            raise ConfigError("several processes cannot read one stdin", next_step="Name a file.")
         if uncertainty in ("-", output):
             raise ConfigError("--uncertainty needs a file of its own", got=uncertainty)
         for path in (output, *([] if uncertainty is None else [uncertainty])):
-            if path != "-":
+            if path != "-" and self._workers.first:
                 refuse_existing(path, force)
         self.config, self._input, self._output, self._uncertainty = config, data, output, uncertainty
         loaded = load_data(data, config)
@@ -85,7 +90,7 @@ class CompleteRun:
         self._target, self._asked = target, queries is not None
         for path in (output, *([] if uncertainty is None else [uncertainty])):
             refuse_other_format(path, self._target)
-        if output == "-" and self._target.suffix not in (".csv", ".tsv", ".tns", ".tns.gz"):
+        if output == "-" and self._workers.first and self._target.suffix not in (".csv", ".tsv", ".tns", ".tns.gz"):
             refuse_terminal()
         self._folder = folder or (None if output == "-" or self._data is None else f"{output}.run")
         self._force = force
@@ -135,7 +140,8 @@ class CompleteRun:
         names = [axis.name for axis in self._axes]
         named = "" if all(name.isdigit() for name in names) else f" ({', '.join(names[:8])})"
         device = describe_device(self._device)
-        return f"{size}{named}; {len(self.entries):,} observed, {self.predicted:,} to predict; on {device}"
+        several = f", {self._workers.count} processes" if self._workers.count > 1 else ""
+        return f"{size}{named}; {len(self.entries):,} observed, {self.predicted:,} to predict; on {device}{several}"
 
     def run(self, on_step: Callable[[Record], None], should_stop: Callable[[], bool]) -> Record:
         """Search, keep the fit, write what was asked for, and say how it went.
@@ -163,7 +169,7 @@ class CompleteRun:
         return {key: value for key, value in summary.items() if key not in LONG}
 
     def _open_folder(self) -> AbstractContextManager[RunFolder | None]:
-        if self._folder is None:
+        if self._folder is None or not self._workers.first:
             return nullcontext()
         folder = RunFolder(self._folder, force=self._force, resumable=False)
         facts = {"data": self._input, "output": self._output, "device": describe_device(self._device)} | versions()
@@ -178,22 +184,28 @@ class CompleteRun:
         on_step: Callable[[Record], None],
         should_stop: Callable[[], bool],
     ) -> tuple[Completion, Record]:
+        def refuse_to_go_on() -> None:
+            if self._workers.any(should_stop()):
+                kept = "" if folder is None else f"; the search so far is in {folder.path}/records.jsonl"
+                raise Interrupted(f"interrupted, nothing is written{kept}")
+
         def record(step: Record) -> None:
             step = {"kind": "complete", **step}
             if folder is not None:
                 folder.append(step)
             on_step(step)
+            refuse_to_go_on()
 
         started = time.monotonic()
         try:
             completion = complete(self.entries, data.dims, self.config, record, should_stop)
+        except Interrupted:
+            raise
         except HtfError:
             if folder is not None:
                 folder.discard()  # nothing is in it that the next try, with other settings, should be asked about
             raise
-        if should_stop():
-            kept = "" if folder is None else f"; the search so far is in {folder.path}/records.jsonl"
-            raise Interrupted(f"interrupted, nothing is written{kept}")
+        refuse_to_go_on()
         summary = {
             "kind": "completion",
             "input": self._input,
@@ -213,6 +225,8 @@ class CompleteRun:
 
     def _write(self, completion: Completion, should_stop: Callable[[], bool], kept: str) -> None:
         """Write the output and the uncertainty; `kept` says on an interruption what there is besides."""
+        if not self._workers.first:
+            return
 
         def stoppable(values: Values, state: str) -> Values:
             def at(index: Tensor) -> Tensor:

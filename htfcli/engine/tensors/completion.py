@@ -31,6 +31,7 @@ from htfcli.engine.tensors.search import EXACT, WORK, Race, Split, Trial, penalt
 from htfcli.engine.tensors.tree_search import candidate_trees, paired_tree, text_of
 from htfcli.engine.tensors.trust import doubts_of_data, doubts_of_error, is_wild, unobserved, wildness
 from htfcli.engine.training.device import choose_device
+from htfcli.engine.training.distributed import team
 from htfcli.errors import DataError
 
 _FEW = 20_000  # observations up to which three splits choose; one where there are more
@@ -59,6 +60,7 @@ def complete(
         entries: what is known. dims: (d_0, ..., d_{N-1}). config: the defaults find everything from the data.
         on_progress: called with plain data after each model tried: stage, tree, width, train_error, held_out_error.
         should_stop: asked between models; True ends the search with the best so far.
+    Under torchrun, in a `distributed.workers` block, all processes call it with the same arguments and share the work.
     Raises:
         DataError: if nothing is observed, values are not finite, or below zero where they must not be.
         ConfigError: if a tree or widths do not fit the data.
@@ -90,7 +92,7 @@ class _Completing:
         self._on_progress, self._steps = on_progress, list[dict[str, Any]]()
         self._started = time.monotonic()
         limit = math.inf if config.seconds is None else self._started + config.seconds
-        self._should_stop = lambda: should_stop() or time.monotonic() >= limit
+        self._should_stop = lambda: team().any(should_stop() or time.monotonic() >= limit)
         self._device = choose_device(config.device, config.threads)
         largest = float(entries.value.abs().max()) or 1.0
         self._unit = largest * float((entries.value / largest).square().mean().sqrt()) or 1.0
@@ -171,7 +173,8 @@ class _Completing:
                 self._should_stop,
             )
             if found is not None:
-                return found
+                centre, best, count = found
+                return centre, [best], count
         sample = self._sampled(part)
         return *self._raced(sample, trees), len(sample[0])
 

@@ -8,7 +8,7 @@ of the small core, widths by some sweeps of alternating least squares, and only 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -34,9 +34,10 @@ _MOST_PARAMETERS = 0.6  # over the number of training data
 _RIDGE = 1e-5
 _UP, _DOWN, _WEAKEST, _STRONGEST = 3.16, 0.2, 1e-9, 1e-2  # ridges tried around it
 _SWEEPS = 30
-_SLOW = 3e-3
+_SLOW, _SLOW_BELOW = 3e-3, 1e-2
 _GAIN = 0.99  # a width that does not bring the error under this times the best so far is one in vain
 _IN_VAIN = 2
+_LEAST_OF_RANK = 0.6
 _HELPS = 0.999  # a ridge that does not bring the error under this times the last one ends the way
 _SAME = 1.005  # times the lowest error, up to which a narrower model is preferred
 _TREE_GAIN = 0.8  # of the error at the core, for which a later tree is preferred
@@ -66,17 +67,17 @@ def search_large(
     generator: torch.Generator,
     on_trial: Callable[[Trial, str], None],
     should_stop: Callable[[], bool],
-) -> tuple[str, list[Trial], int] | None:
+) -> tuple[str, Trial, int] | None:
     """Search tree, width and what to subtract.
 
     Args:
         split_without: what is subtracted (`none`, `mean`, `modes`) -> all training and held-out data less that.
         dims: of the tensor. trees: candidates by name. config: of the completion. generator: for samples and starts.
         on_trial: told of every trial and what was subtracted. should_stop: asked between models.
-    Returns: what to subtract, the trials, and the number of observations they were fitted to; None where nothing has
+    Returns: what to subtract, the best trial, and the number of observations it was fitted to; None where nothing has
         been found, so that other starts should be tried.
     """
-    found: tuple[str, list[Trial], int] | None = None
+    found: tuple[str, Trial, int] | None = None
     limit = _FOUND
     for centre in ("none", "modes") if config.centre == "auto" else (config.centre,):
         split = split_without(centre)
@@ -84,12 +85,10 @@ def search_large(
         if found is not None and (limit < _EXACT_IN_SINGLE or left > _WORTH):
             break
         search = _LargeSearch(split, dims, trees, config, generator, partial(_told, on_trial, centre), should_stop)
-        search.run()
-        lowest = min((t.held_out_error for t in search.trials), default=1.0)
-        if lowest < limit * min(left, 1.0):
-            dtype = split.train.value.dtype
-            trials = [_finished(trial, dtype) for trial in search.trials]
-            found, limit = (centre, trials, len(search.split.train)), _CENTRE_GAIN * lowest
+        best = search.run()
+        if best is not None and best.held_out_error < limit * min(left, 1.0):
+            winner = _finished(best, split.train.value.dtype)
+            found, limit = (centre, winner, len(search.split.train)), _CENTRE_GAIN * best.held_out_error
     return found
 
 
@@ -128,9 +127,8 @@ class _LargeSearch:
         should_stop: Callable[[], bool],
     ) -> None:
         self._dims, self._config, self._generator = dims, config, generator
-        self._trees = dict(
-            sorted(trees.items(), key=lambda item: len(item[1].interior))
-        )  # what costs least comes first
+        # What costs least comes first
+        self._trees = dict(sorted(trees.items(), key=lambda item: len(item[1].interior)))
         self._on_trial, self._should_stop = on_trial, should_stop
         self._spectral = SpectralStart(_single(whole.train), dims, generator)
         part = some(whole.train, enough_to_search(dims), generator)
@@ -138,17 +136,23 @@ class _LargeSearch:
         self.trials: list[Trial] = []
         self._work = 0.0
 
-    def run(self) -> None:
+    def run(self) -> Trial | None:
         """Widths from 1 up as long as they help, a width between them that does as well, and ridges for the winner."""
         if self._config.width is not None:
             self._try("spectral", 0)
         else:
             self._climb()
             self._narrow()
-        best = self.best
-        if best is not None and best.held_out_error < _FOUND:
-            for factor in (_UP, _DOWN):
-                self._along_ridges(best, factor)
+        chosen = self._narrowest()
+        if chosen is None or chosen.held_out_error > _FOUND:
+            return chosen
+        along = [trial for factor in (_UP, _DOWN) for trial in self._along_ridges(chosen, factor)]
+        return min([chosen, *along], key=lambda t: t.held_out_error)
+
+    def _narrowest(self) -> Trial | None:
+        """Of the trials that are as good as the best, the best of the narrowest."""
+        good = [t for t in self.trials if self.best and t.held_out_error <= _SAME * self.best.held_out_error]
+        return min(good, key=lambda t: (t.width, t.held_out_error), default=None)
 
     @property
     def best(self) -> Trial | None:
@@ -161,10 +165,10 @@ class _LargeSearch:
         )
 
     def _climb(self) -> None:
-        """From half the rank that the spectra show; from that rank on, one width in vain is enough."""
+        """From a little under the rank that the spectra show; above that rank, one width in vain is enough."""
         in_vain, rank = 0, max(s.rank for s in self._spectral.subspaces)
         for width in _LADDER:
-            if 2 * width < rank:
+            if width < _LEAST_OF_RANK * rank:
                 continue
             if width > self._config.max_width or width * sum(self._dims) > _MOST_PARAMETERS * len(self.split.train):
                 return
@@ -214,20 +218,21 @@ class _LargeSearch:
         assert found is not None
         return found[0], self._spectral.lifted(found[1])
 
-    def _along_ridges(self, trial: Trial, factor: float) -> None:
+    def _along_ridges(self, trial: Trial, factor: float) -> Iterator[Trial]:
         """The same model at stronger or weaker ridges, as long as they help."""
         while not self._over():
             before, ridge = trial.held_out_error, trial.ridge * factor
-            trial = self._fit(replace(trial, ridge=ridge), trial.model.to())
+            yield (trial := self._fit(replace(trial, ridge=ridge), trial.model.to()))
             if not _WEAKEST < ridge < _STRONGEST or trial.held_out_error > _HELPS * before:
                 return
 
     def _fit(self, trial: Trial, model: Factorization) -> Trial:
-        """Fit at the ridge of a trial from where a model is, and judge."""
+        """Fit at the ridge of a trial from where a model is, and judge; less patiently under the rank that shows."""
         split = self.split
+        rank = max(s.rank for s in self._spectral.subspaces)
         ridge = penalty(trial.ridge, model, len(split.train))
         solver = AlternatingLeastSquares(model, split.train, ridge, split.loss)
-        solver.run(_SWEEPS, slow=_SLOW)
+        solver.run(_SWEEPS, slow=_SLOW if trial.width >= rank else _SLOW_BELOW)
         error = math.sqrt(solver.loss) / (size_of(split.train.value) or 1.0)
         fitted = replace(trial, model=model, train_error=error, held_out_error=split.error(model))
         self._work += solver.iterations * solver.work

@@ -25,6 +25,8 @@ from htfcli.engine.tensors.mode_tree import ModeTree
 from htfcli.engine.tensors.observations import Entries, row_keys, unravel
 from htfcli.engine.tensors.second_order import LevenbergMarquardt
 from htfcli.engine.tensors.starts import start_gaussian
+from htfcli.engine.training.device import one_thread
+from htfcli.engine.training.distributed import team
 
 _MOST_PAIRED = 4_000_000  # entries that are paired; pairs grow as the square
 _MOST_SHIFTS = 32  # pairs of an entry, so that data that are nearly dense cost no more than sparse ones
@@ -118,7 +120,9 @@ def leaf_subspace(entries: Entries, dims: Sequence[int], mode: int, most: int, g
         values, vectors, noise = _extreme(gram.coalesce(), most, generator)
     typical = counts.sum() / max(d, 1)
     basis = vectors * (counts + 0.1 * typical + 1e-30).rsqrt().unsqueeze(1)
-    return Subspace(torch.linalg.qr(basis).Q, values, noise, int(counts.sum()) // 2)
+    agreed = team().agreed  # eigenvectors have any sign
+    noise = float(agreed(values.new_tensor(noise)))
+    return Subspace(agreed(torch.linalg.qr(basis).Q), agreed(values.contiguous()), noise, int(counts.sum()) // 2)
 
 
 def _cut_off(value: Tensor) -> Tensor:
@@ -172,6 +176,7 @@ class SpectralStart:
         """Whether every mode shows something that stands out of the noise."""
         return min(s.rank for s in self.subspaces) > 0
 
+    @one_thread()
     def fit_core(self, tree: ModeTree, widths: Widths) -> tuple[Factorization, float]:
         """The core as a factorization of this tree and these widths, and its relative error; the best of a few starts.
 
@@ -257,7 +262,7 @@ def core_of(entries: Entries, bases: Sequence[Tensor]) -> Tensor:
         conditioned = inverse * residual
         before, rho = rho, float(residual @ conditioned)
         direction = conditioned.add_(direction, alpha=rho / before)
-    return solution.view(sizes)
+    return team().agreed(solution).view(sizes)
 
 
 def some(entries: Entries, most: int, generator: torch.Generator) -> Entries:
