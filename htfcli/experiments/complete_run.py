@@ -184,28 +184,22 @@ class CompleteRun:
         on_step: Callable[[Record], None],
         should_stop: Callable[[], bool],
     ) -> tuple[Completion, Record]:
-        def refuse_to_go_on() -> None:
-            if self._workers.any(should_stop()):
-                kept = "" if folder is None else f"; the search so far is in {folder.path}/records.jsonl"
-                raise Interrupted(f"interrupted, nothing is written{kept}")
-
         def record(step: Record) -> None:
             step = {"kind": "complete", **step}
             if folder is not None:
                 folder.append(step)
             on_step(step)
-            refuse_to_go_on()
 
         started = time.monotonic()
         try:
             completion = complete(self.entries, data.dims, self.config, record, should_stop)
-        except Interrupted:
-            raise
         except HtfError:
             if folder is not None:
                 folder.discard()  # nothing is in it that the next try, with other settings, should be asked about
             raise
-        refuse_to_go_on()
+        if self._workers.any(should_stop()):
+            kept = "" if folder is None else f"; the search so far is in {folder.path}/records.jsonl"
+            raise Interrupted(f"interrupted, nothing is written{kept}")
         summary = {
             "kind": "completion",
             "input": self._input,

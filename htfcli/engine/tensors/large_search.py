@@ -182,8 +182,8 @@ class _LargeSearch:
                 return
 
     def _narrow(self) -> None:
-        """Narrower than the best by one component after the other, while that does no harm."""
-        best = self.best
+        """Narrower than what is chosen so far by one component after the other, while that does no harm."""
+        best = self._narrowest()
         while best is not None and best.width > 1 and best.held_out_error < _FOUND and not self._over():
             widths = {v: max(1, min(w, best.width - 1)) for v, w in best.model.widths.items()}
             narrower = replace(best, start="pruned", width=best.width - 1)
