@@ -75,7 +75,7 @@ def _dense(dense: Dense, suffix: str, config: CompletionRunConfig) -> DenseTenso
 
 def _observed(artefact: Artefact, config: CompletionRunConfig) -> DenseTensor | StoredEntries:
     """The train entries of our own observations, as a dense tensor that is NaN elsewhere if that is not too large."""
-    observations = to_observations(artefact)
+    observations = to_observations(artefact, mapped=True)
     train = observations.train
     if not isinstance(train, Entries):
         got = task_of(train)
