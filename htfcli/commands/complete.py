@@ -14,7 +14,8 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 EXAMPLES = """\b
 Examples:
   htf complete experiments.csv --value response -o completed.csv
-  htf complete cube.npy --uncertainty std.npy -o - | htf measure-rank -"""
+  htf complete cube.npy --uncertainty std.npy -o - | htf measure-rank -
+  torchrun --nproc-per-node 4 -m htfcli complete large.tns --predict queries.tns -o predicted.tns"""
 
 
 @app.command(epilog=EXAMPLES)
@@ -47,23 +48,37 @@ def complete(
     """Fill a tensor with holes, and say how far to trust it.
 
     Mode tree, widths and centring are found by how well held-out observations are predicted. The fit is kept in a run
-    folder; htf complete FOLDER --predict uses it again.
+    folder; htf complete FOLDER --predict uses it again. Under torchrun all processes share the search.
     """
     from htfcli.console import RecordWriter, note, progress
+    from htfcli.engine.training.distributed import workers
+    from htfcli.errors import HtfError
     from htfcli.experiments.complete_run import CompleteRun
     from htfcli.experiments.completion_summary import headline, rows
     from htfcli.leaving import StopSignals
 
-    job = CompleteRun(config, data, output, predict=predict, uncertainty=uncertainty, folder=run, force=force)
-    note(job.describe(), quiet)
-    with StopSignals(patience=0.5) as stop, progress("complete", None, quiet) as show:
-        tried: list[dict[str, Any]] = []
+    first = True
+    try:
+        with workers() as team:
+            first = team.first
+            silent = quiet or not first
+            options = {"predict": predict, "uncertainty": uncertainty, "folder": run}
+            job = CompleteRun(config, data, output, **options, force=force, workers=team)
+            note(job.describe(), silent)
+            with StopSignals(patience=0.5) as stop, progress("complete", None, silent) as show:
+                tried: list[dict[str, Any]] = []
 
-        def on_step(step: dict[str, Any]) -> None:
-            tried.append(step)
-            show(len(tried), progress_line(tried))
+                def on_step(step: dict[str, Any]) -> None:
+                    tried.append(step)
+                    show(len(tried), progress_line(tried))
 
-        summary = job.run(on_step, lambda: stop.received)
+                summary = job.run(on_step, lambda: stop.received)
+    except HtfError as error:
+        if first:
+            raise
+        raise SystemExit(error.exit_code) from None  # the first process says it for all
+    if not first:
+        return
     for warning in summary.get("warnings", []):
         note(f"Warning: {warning}", quiet)
     if output == "-":

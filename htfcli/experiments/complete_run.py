@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from htfcli.config.completion_run import CompletionRunConfig
-from htfcli.engine.tensors.completion import Completion, complete
+from htfcli.engine.tensors.completion import complete
+from htfcli.engine.tensors.factorization import DENSE_LIMIT
+from htfcli.engine.tensors.prediction import Completion
 from htfcli.engine.training.device import choose_device, describe_device
+from htfcli.engine.training.distributed import Workers
 from htfcli.errors import ConfigError, DataError, HtfError, Interrupted
 from htfcli.experiments.completion_summary import LONG, Record, summarize
 from htfcli.files.completion_file import SavedCompletion, Slices, save_completion
@@ -20,6 +23,7 @@ from htfcli.files.completion_input import Data, load_data, load_queries, refuse_
 from htfcli.files.container import refuse_existing, refuse_terminal
 from htfcli.files.dense_output import DenseTensor
 from htfcli.files.run_folder import RunFolder, versions
+from htfcli.files.stored_entries import StoredEntries
 from htfcli.files.tables import Table, Values
 
 MOST_ROWS = 10**8  # of a table that is written without being asked for
@@ -34,7 +38,7 @@ class CompleteRun:
         config: settings. data: input of any kind, or a completion fitted before. output: a file, or `-`.
         predict: a table of the entries to predict; None for those that are missing in the data.
         uncertainty: a file for the spread of the predictions. folder: run folder (`output`.run, or none for `-`).
-        force: replace what is there.
+        force: replace what is there. workers: the processes that share the search; only the first one writes.
     Raises:
         HtfError: for everything that can be wrong with settings and data, before anything is written.
     """
@@ -49,7 +53,9 @@ class CompleteRun:
         uncertainty: str | None = None,
         folder: str | None = None,
         force: bool = False,
+        workers: Workers | None = None,
     ) -> None:
+        self._workers = workers or Workers()
         if data is None:
             advice = "Shortest useful call: htf complete data.csv -o completed.csv (see htf complete --help)."
             raise ConfigError("no data to complete", next_step=advice)
@@ -57,10 +63,12 @@ class CompleteRun:
             raise ConfigError("no output file", next_step="Name one with -o, or - for stdout.")
         if predict is not None and config.all:
             raise ConfigError("--predict names some entries, --all means all: give one", got=predict)
+        if "-" in (data, predict) and self._workers.count > 1:
+            raise ConfigError("several processes cannot read one stdin", next_step="Name a file.")
         if uncertainty in ("-", output):
             raise ConfigError("--uncertainty needs a file of its own", got=uncertainty)
         for path in (output, *([] if uncertainty is None else [uncertainty])):
-            if path != "-":
+            if path != "-" and self._workers.first:
                 refuse_existing(path, force)
         self.config, self._input, self._output, self._uncertainty = config, data, output, uncertainty
         loaded = load_data(data, config)
@@ -72,10 +80,17 @@ class CompleteRun:
         queries = None if predict is None else load_queries(predict, self._axes, self._value_name)
         target = self._data if queries is None else queries
         assert target is not None
+        if isinstance(target, StoredEntries):
+            raise DataError(
+                f"{target.name} is of a tensor too large to be written out",
+                got=f"dimensions {list(target.dims)}",
+                allowed=f"{DENSE_LIMIT:.2g} entries",
+                next_step="Name the entries you need in a table, with --predict.",
+            )
         self._target, self._asked = target, queries is not None
         for path in (output, *([] if uncertainty is None else [uncertainty])):
             refuse_other_format(path, self._target)
-        if output == "-" and self._target.suffix not in (".csv", ".tsv", ".tns", ".tns.gz"):
+        if output == "-" and self._workers.first and self._target.suffix not in (".csv", ".tsv", ".tns", ".tns.gz"):
             refuse_terminal()
         self._folder = folder or (None if output == "-" or self._data is None else f"{output}.run")
         self._force = force
@@ -125,7 +140,8 @@ class CompleteRun:
         names = [axis.name for axis in self._axes]
         named = "" if all(name.isdigit() for name in names) else f" ({', '.join(names[:8])})"
         device = describe_device(self._device)
-        return f"{size}{named}; {len(self.entries):,} observed, {self.predicted:,} to predict; on {device}"
+        several = f", {self._workers.count} processes" if self._workers.count > 1 else ""
+        return f"{size}{named}; {len(self.entries):,} observed, {self.predicted:,} to predict; on {device}{several}"
 
     def run(self, on_step: Callable[[Record], None], should_stop: Callable[[], bool]) -> Record:
         """Search, keep the fit, write what was asked for, and say how it went.
@@ -153,7 +169,7 @@ class CompleteRun:
         return {key: value for key, value in summary.items() if key not in LONG}
 
     def _open_folder(self) -> AbstractContextManager[RunFolder | None]:
-        if self._folder is None:
+        if self._folder is None or not self._workers.first:
             return nullcontext()
         folder = RunFolder(self._folder, force=self._force, resumable=False)
         facts = {"data": self._input, "output": self._output, "device": describe_device(self._device)} | versions()
@@ -177,7 +193,7 @@ class CompleteRun:
         started = time.monotonic()
         try:
             completion = complete(self.entries, data.dims, self.config, record, should_stop)
-            if should_stop():
+            if self._workers.any(should_stop()):
                 raise KeyboardInterrupt
         except KeyboardInterrupt:
             kept = "" if folder is None else f"; the search so far is in {folder.path}/records.jsonl"
@@ -205,6 +221,8 @@ class CompleteRun:
 
     def _write(self, completion: Completion, should_stop: Callable[[], bool], kept: str) -> None:
         """Write the output and the uncertainty; `kept` says on an interruption what there is besides."""
+        if not self._workers.first:
+            return
 
         def stoppable(values: Values, state: str) -> Values:
             def at(index: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from htfcli.engine.tensors.completion import Completion
 from htfcli.engine.tensors.mode_tree import ModeTree, Nested
 from htfcli.engine.tensors.observations import Entries
+from htfcli.engine.tensors.prediction import Completion
 from htfcli.engine.tensors.ranks import FactoredSpectra
 from htfcli.files.axes import Axis
 from htfcli.units import duration

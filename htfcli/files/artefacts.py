@@ -120,9 +120,11 @@ def _fits_int32(index: Tensor) -> bool:
     return index.numel() == 0 or int(index.max()) < 2**31
 
 
-def to_observations(artefact: Artefact) -> Observations:
+def to_observations(artefact: Artefact, *, mapped: bool = False) -> Observations:
     """The observations in a container of that kind, checked: ranges, duplicates, finite values.
 
+    Args:
+        mapped: leave int32 indices as they are mapped from the file, for those who do not need int64.
     Raises:
         DataError: on the first problem found.
     """
@@ -132,9 +134,9 @@ def to_observations(artefact: Artefact) -> Observations:
     except ValidationError:
         raise DataError(f"{artefact.name} is damaged: its description of the observations is malformed") from None
     dims = tuple(content.dims)
-    train = _to_sample(artefact, "train", content.task, dims)
+    train = _to_sample(artefact, "train", content.task, dims, mapped)
     has_test = any(name.startswith("test/") for name in artefact.shapes())
-    test = _to_sample(artefact, "test", content.task, dims) if has_test else None
+    test = _to_sample(artefact, "test", content.task, dims, mapped) if has_test else None
     if isinstance(train, Entries) and isinstance(test, Entries):
         repeat = first_duplicate(torch.cat([train.index, test.index]), dims)
         if repeat is not None:
@@ -144,7 +146,7 @@ def to_observations(artefact: Artefact) -> Observations:
     return Observations(dims, train, test, target)
 
 
-def _to_sample(artefact: Artefact, part: str, task: str, dims: tuple[int, ...]) -> Sample:
+def _to_sample(artefact: Artefact, part: str, task: str, dims: tuple[int, ...], mapped: bool) -> Sample:
     tensors = artefact.tensors(f"{part}/")
     count = len(tensors["value"]) if "value" in tensors and tensors["value"].dim() == 1 else -1
     wanted: dict[str, tuple[int, ...]] = {"value": (count,)}
@@ -162,7 +164,8 @@ def _to_sample(artefact: Artefact, part: str, task: str, dims: tuple[int, ...]) 
     if task == "matrix sensing":
         sample: Sample = MatrixMeasurements(tensors["matrices"].double(), value)
     elif task == "completion":
-        sample = checked_entries(tensors["index"].long(), value, dims, f"{artefact.name}: {part} observation")
+        index = tensors["index"] if mapped and tensors["index"].dtype == torch.int32 else tensors["index"].long()
+        sample = checked_entries(index, value, dims, f"{artefact.name}: {part} observation")
     else:
         sample = RankOneMeasurements(tuple(tensors[f"vector{k}"].double() for k in range(len(dims))), value)
     for name, tensor in tensors.items():

@@ -12,9 +12,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 from torch import Tensor
 
-from htfcli.engine.tensors.completion import Completion, Predictor
 from htfcli.engine.tensors.effects import Effects
 from htfcli.engine.tensors.factorization import Factorization
+from htfcli.engine.tensors.prediction import Completion, Predictor
 from htfcli.errors import DataError
 from htfcli.files import container
 from htfcli.files.artefacts import rebuild

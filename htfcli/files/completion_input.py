@@ -20,9 +20,10 @@ from htfcli.files.container import Artefact
 from htfcli.files.dense_output import WRITERS, DenseTensor
 from htfcli.files.inputs import Located, locate
 from htfcli.files.readers import Dense, read_foreign, read_mask, suffix_of
+from htfcli.files.stored_entries import StoredEntries
 from htfcli.files.tables import TABLES, Table, read_queries, read_table
 
-Data = Table | DenseTensor
+Data = Table | DenseTensor | StoredEntries
 
 
 def load_data(argument: str, config: CompletionRunConfig) -> Data | SavedCompletion:
@@ -39,7 +40,7 @@ def load_data(argument: str, config: CompletionRunConfig) -> Data | SavedComplet
         artefact = container.read(located.path, located.name).expect("completion", "observations")
         if artefact.kind == "completion":
             return to_completion(artefact)
-        return _dense(_observed(artefact), ".npy", config)
+        return _observed(artefact, config)
     if suffix not in TABLES:
         dense = read_foreign(located.path, located.name, located.key)
         assert isinstance(dense, Dense)  # every other format that is read is a table
@@ -72,23 +73,23 @@ def _dense(dense: Dense, suffix: str, config: CompletionRunConfig) -> DenseTenso
     return tensor if config.mask is None else tensor.observed_at(read_mask(config.mask))
 
 
-def _observed(artefact: Artefact) -> Dense:
-    """The train entries of our own observations, as a dense tensor that is NaN elsewhere."""
-    observations = to_observations(artefact)
-    if not isinstance(observations.train, Entries):
-        got = task_of(observations.train)
+def _observed(artefact: Artefact, config: CompletionRunConfig) -> DenseTensor | StoredEntries:
+    """The train entries of our own observations, as a dense tensor that is NaN elsewhere if that is not too large."""
+    observations = to_observations(artefact, mapped=True)
+    train = observations.train
+    if not isinstance(train, Entries):
+        got = task_of(train)
         raise DataError(f"{artefact.name} does not hold entries to complete", got=got, allowed="completion")
-    size = math.prod(observations.dims)
-    if size > DENSE_LIMIT:
-        raise DataError(
-            f"{artefact.name} is too large to be written out",
-            got=f"dimensions {list(observations.dims)}",
-            allowed=f"{DENSE_LIMIT:.2g} entries",
-            next_step="Fit a factorization to it instead: htf fit.",
-        )
+    if math.prod(observations.dims) > DENSE_LIMIT:
+        if config.mask is not None:
+            raise ConfigError("--mask is for dense tensors", got=config.mask)
+        if config.missing_value is not None:
+            known = torch.nonzero(train.value != config.missing_value).flatten()
+            train = train if len(known) == len(train) else train.select(known)
+        return StoredEntries(artefact.name, observations.dims, train)
     values = torch.full(observations.dims, math.nan, dtype=torch.float64)
-    values[observations.train.index.unbind(1)] = observations.train.value
-    return Dense(artefact.name, values)
+    values[train.index.unbind(1)] = train.value
+    return _dense(Dense(artefact.name, values), ".npy", config)
 
 
 def load_queries(argument: str, axes: Sequence[Axis], value_name: str) -> Table:

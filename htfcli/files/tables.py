@@ -39,7 +39,7 @@ class Table:
     Args:
         file: where it stands. head: its columns. index_at, value_at: positions of those that are modes and of the
             value, None if it has none. value_name: what the value is called.
-        axes: the modes. index: (n, N) int64. value: (n,) float64, NaN in rows without one.
+        axes: the modes. index: (n, N) int32. value: (n,) float64, NaN in rows without one.
     """
 
     file: TextTable | ParquetTable
@@ -79,8 +79,8 @@ class Table:
         """
         index = self.index.clone()
         for mode, (own, axis) in enumerate(zip(self.axes, axes, strict=True)):
-            found = torch.tensor([-1 if (at := axis.find(own.label(i))) is None else at for i in range(own.size)])
-            index[:, mode] = found[self.index[:, mode]]
+            places = [-1 if (at := axis.find(own.label(i))) is None else at for i in range(own.size)]
+            index[:, mode] = torch.tensor(places, dtype=index.dtype)[self.index[:, mode]]
             strange = torch.nonzero(index[:, mode] < 0).flatten()
             if len(strange):
                 row = int(strange[0])
@@ -272,11 +272,14 @@ def _read(
     if rows == 0:
         raise DataError(f"{file.name} has no entries")
     axes = []
-    index = torch.empty((rows, len(index_at)), dtype=torch.int64)
+    index = torch.empty((rows, len(index_at)), dtype=torch.int32)
     for mode, (code, at) in enumerate(zip(codes, index_at, strict=True)):
         axis, position = axis_of(head.names[at], code.labels)
         axes.append(axis)
-        index[:, mode] = torch.tensor(position)[torch.from_numpy(np.concatenate(numbers[mode])).long()]
+        places, start = np.array(position, dtype=np.int32), 0
+        for part in numbers[mode]:
+            index[start : start + len(part), mode] = torch.from_numpy(places[part])
+            start += len(part)
         numbers[mode].clear()
     value = torch.from_numpy(np.concatenate(values))
     return Table(file, head, index_at, value_at, value_name, tuple(axes), index, value)

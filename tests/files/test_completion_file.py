@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from htfcli.engine.tensors.completion import Completion
 from htfcli.engine.tensors.cp import CPFactorization
+from htfcli.engine.tensors.prediction import Completion
 from htfcli.errors import DataError
 from htfcli.files import container
 from htfcli.files.axes import Axis

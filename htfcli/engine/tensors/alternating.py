@@ -66,7 +66,7 @@ class AlternatingLeastSquares:
     def run(self, iterations: int, tolerance: float = 0.0, slow: float = 1e-3, patience: int = 2) -> None:
         """Sweep until the loss is under `tolerance`, or `patience` sweeps in a row gain less than the share `slow`."""
         if self._robust is not None:
-            self._sweeps.weight = robust_weights(self._sweeps.residuals(self.model.parameters), self._robust)
+            self._sweeps.set_weight(robust_weights(self._sweeps.residuals(self.model.parameters), self._robust))
             self.refresh()
         calm = 0
         for _ in range(iterations):

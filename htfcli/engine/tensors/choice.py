@@ -19,14 +19,14 @@ from htfcli.engine.tensors.reduction import reduced
 from htfcli.engine.tensors.search import ROWS, Split, Trial, penalty
 
 FINALISTS = 3
-_NEAR = 1.1  # a finalist's held-out error is under this times the best
+_NEAR = 1.05  # a finalist's held-out error is under this times the best
 _CUTS = (0.3, 0.6, 1.2, 2.5)  # singular values cut off, over the largest and the held-out error
 _RATIOS = (0.316, 1.0, 3.16)  # ridges tried, over the one of the search
 _ROWS = 2 * ROWS  # training entries for each parameter that finalists are judged by
-_STEPS = 6
+_STEPS = 5
 _FOLLOW_STEPS = 20
 _EXACT = 1e-28  # mean squared residual that is as small as it gets
-_FRESH_STEPS = 15  # on a split whose training data the model has not seen
+_FRESH_STEPS = 10  # on a split whose training data the model has not seen
 
 
 @dataclass(frozen=True)

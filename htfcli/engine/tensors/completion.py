@@ -11,11 +11,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from htfcli.config.completion import CompleteConfig
 from htfcli.config.tensors import DEFAULT_TOLERANCE
@@ -24,13 +22,16 @@ from htfcli.engine.tensors.choice import Choice, choose, follow
 from htfcli.engine.tensors.effects import Effects, estimate_effects
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
+from htfcli.engine.tensors.large_search import is_large, search_large
 from htfcli.engine.tensors.mode_tree import ModeTree
 from htfcli.engine.tensors.observations import Entries, split
+from htfcli.engine.tensors.prediction import Completion, Predictor
 from htfcli.engine.tensors.ranks import FactoredSpectra
 from htfcli.engine.tensors.search import EXACT, WORK, Race, Split, Trial, penalty, size_of
 from htfcli.engine.tensors.tree_search import candidate_trees, paired_tree, text_of
 from htfcli.engine.tensors.trust import doubts_of_data, doubts_of_error, is_wild, unobserved, wildness
 from htfcli.engine.training.device import choose_device
+from htfcli.engine.training.distributed import team
 from htfcli.errors import DataError
 
 _FEW = 20_000  # observations up to which three splits choose; one where there are more
@@ -47,54 +48,6 @@ _REFIT_STEPS = 40
 _LEAST = 1e-12  # over the rms of the data: what centring leaves is taken for no smaller
 
 
-@dataclass(frozen=True)
-class Predictor:
-    """A fitted model of a tensor in the units of the data: effects + factorization, cut off at `floor` if there is one.
-
-    Args:
-        model: float64, on the CPU. effects: added to it. floor: no value is below it; None for no bound.
-    """
-
-    model: Factorization
-    effects: Effects
-    floor: float | None = None
-
-    @property
-    def dims(self) -> tuple[int, ...]:
-        return self.model.dims
-
-    def values(self, index: Tensor) -> Tensor:
-        """Predicted entries.
-
-        Args:
-            index: (n, N) int64.
-        Returns: (n,) float64.
-        """
-        values = self.effects.at(index).add_(self.model.values(index))
-        return values if self.floor is None else values.clamp_(min=self.floor)
-
-
-@dataclass(frozen=True)
-class Completion:
-    """What `complete` returns.
-
-    Args:
-        predictor: of all entries. ensemble: predictors from other splits and starts, whose spread is the uncertainty.
-        report: plain data: held-out errors, ranks, tree, widths, warnings, the search as it went.
-    """
-
-    predictor: Predictor
-    ensemble: tuple[Predictor, ...]
-    report: dict[str, Any]
-
-    def spread(self, index: Tensor) -> Tensor:
-        """Standard deviation of the ensemble's predictions, (n,) float64, in units of the data."""
-        predictions = torch.stack([member.values(index) for member in self.ensemble])
-        largest = float(predictions.abs().max()) if predictions.numel() else 0.0
-        size = 2.0 ** math.frexp(largest)[1] if largest < 2.0**1022 else 2.0**1022  # squares would overflow
-        return (predictions / size).std(0, correction=0).mul_(size)
-
-
 def complete(
     entries: Entries,
     dims: tuple[int, ...],
@@ -108,6 +61,7 @@ def complete(
         entries: what is known. dims: (d_0, ..., d_{N-1}). config: the defaults find everything from the data.
         on_progress: called with plain data after each model tried: stage, tree, width, train_error, held_out_error.
         should_stop: asked between models; True ends the search with the best so far.
+    Under torchrun, in a `distributed.workers` block, all processes call it with the same arguments and share the work.
     Raises:
         DataError: if nothing is observed, values are not finite, or below zero where they must not be.
         ConfigError: if a tree or widths do not fit the data.
@@ -139,7 +93,7 @@ class _Completing:
         self._on_progress, self._steps = on_progress, list[dict[str, Any]]()
         self._started = time.monotonic()
         limit = math.inf if config.seconds is None else self._started + config.seconds
-        self._should_stop = lambda: should_stop() or time.monotonic() >= limit
+        self._should_stop = lambda: team().any(should_stop() or time.monotonic() >= limit)
         self._device = choose_device(config.device, config.threads)
         largest = float(entries.value.abs().max()) or 1.0
         self._unit = largest * float((entries.value / largest).square().mean().sqrt()) or 1.0
@@ -153,12 +107,11 @@ class _Completing:
             return self._constant(spread)
         count = self._config.splits or (3 if len(self._entries) <= _FEW else 1)
         parts = [self._parted() for _ in range(count)]
-        searched = self._sampled(parts[0])
-        centre, trials = self._searched(searched)
+        centre, trials, searched = self._searched(parts[0])
         splits = [self._split(part, centre) for part in parts]
         best = min(trials, key=lambda t: t.held_out_error)
-        if best.held_out_error < EXACT or len(searched[0]) < len(parts[0][0]):
-            ridge = best.ridge * len(searched[0]) / len(parts[0][0])
+        if best.held_out_error < EXACT or searched < len(parts[0][0]) or is_large(searched, self._dims):
+            ridge = best.ridge * searched / len(parts[0][0])
             choice = follow(best, ridge, splits)
         else:
             choice = choose(trials, splits, lambda t: self._report(t, "chosen among"))
@@ -204,12 +157,30 @@ class _Completing:
 
     # --- search -------------------------------------------------------------------------------------------------------
 
-    def _searched(self, part: tuple[Entries, Entries]) -> tuple[str, list[Trial]]:
-        """What to subtract, and the trials of the search on what is left.
+    def _searched(self, part: tuple[Entries, Entries]) -> tuple[str, list[Trial], int]:
+        """What to subtract, the trials of the search on what is left, and how many observations it was given.
 
-        Centring that leaves less to explain is tried with the tree and width found without it, unless that is exact.
+        Large problems have a search of their own, and come here where that finds nothing.
         """
         trees = candidate_trees(self._config.tree, len(self._dims), self._config.arity)
+        if is_large(len(part[0]), self._dims):
+            found = search_large(
+                lambda centre: self._split(part, centre),
+                self._dims,
+                trees,
+                self._config,
+                self._generator,
+                lambda trial, centre: self._report(trial, _stage(centre)),
+                self._should_stop,
+            )
+            if found is not None:
+                centre, best, count = found
+                return centre, [best], count
+        sample = self._sampled(part)
+        return *self._raced(sample, trees), len(sample[0])
+
+    def _raced(self, part: tuple[Entries, Entries], trees: dict[str, ModeTree]) -> tuple[str, list[Trial]]:
+        """A centring that explains something is tried on the tree and with the width found without, unless exact."""
         first = "none" if self._config.centre == "auto" else self._config.centre
         race = self._race(part, first, trees, self._config.width)
         best = race.run(self._more_trees)
@@ -220,9 +191,8 @@ class _Completing:
             centred = self._split(part, centre)
             if size_of(centred.held_out.value, centred.loss) > _CENTRE_LEAVES * centred.norm:
                 continue
-            tree = {best.tree: race.trees[best.tree]}
-            race = self._race(part, centre, tree, self._config.width or best.width, _CENTRE_WORK)
-            error = race.run(lambda trial: {}).held_out_error
+            race = self._race(part, centre, race.trees, self._config.width or best.width, _CENTRE_WORK)
+            error = race.once(best.tree).held_out_error
             if error < lowest:
                 found, lowest = (centre, race.trials), error
         return found
@@ -242,7 +212,7 @@ class _Completing:
             dict(trees),
             self._config.max_width,
             self._generator,
-            lambda trial: self._report(trial, "search" if centre == "none" else f"search, centre {centre}"),
+            lambda trial: self._report(trial, _stage(centre)),
             self._should_stop,
             widths,
             share * WORK * max(1.0, len(self._entries) / 1e6),
@@ -377,6 +347,10 @@ class _Completing:
             "unobserved": unobserved(self._entries, self._dims),
         }
         return Completion(predictor, (predictor,), report)
+
+
+def _stage(centre: str) -> str:
+    return "search" if centre == "none" else f"search, centre {centre}"
 
 
 def _baseline(split: Split) -> float:

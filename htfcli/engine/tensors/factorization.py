@@ -180,7 +180,7 @@ class Factorization:
         """Entries of the tensor.
 
         Args:
-            index: (n, N) int64.
+            index: (n, N) int64 or int32.
         Returns: (n,) in the factorization's dtype.
         Raises:
             DataError: if an index is out of range.
@@ -191,7 +191,9 @@ class Factorization:
             got = f"{index.amin(0).tolist()} to {index.amax(0).tolist()}"
             raise DataError("an index is out of range", got=got, allowed=f"0 to {[d - 1 for d in self.dims]}")
         chunks = torch.split(index, _CHUNK)
-        return torch.cat([self.measure(Entries(chunk, self.parameters.new_empty(len(chunk)))) for chunk in chunks])
+        return torch.cat(
+            [self.measure(Entries(chunk.long(), self.parameters.new_empty(len(chunk)))) for chunk in chunks]
+        )
 
     @torch.no_grad()
     def measure(self, sample: Sample) -> Tensor:

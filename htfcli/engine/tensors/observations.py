@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from htfcli.engine.tensors.factorization import Factorization
 
 MAX_OBSERVATIONS = 10**9  # more would not fit in memory
+_SORTED = 2**22  # rows among which a repeat is looked for at a time
+_CHECKED = 2**20  # rows checked at a time
 _KEY_LIMIT = 2**62  # row keys are products of dimensions; past this they are compressed before they overflow int64
 
 
@@ -27,7 +29,7 @@ class Entries:
     """Observed entries (completion): the value at `index[i]` is `value[i]`.
 
     Args:
-        index: (n, N) int64, each row one entry.
+        index: (n, N) int64 or int32, each row one entry.
         value: (n,) float64.
     """
 
@@ -170,11 +172,13 @@ def checked_entries(
         DataError: for the first observation that is wrong.
     """
     limit = torch.tensor(dims, dtype=torch.int64)
-    bad = torch.nonzero(((index < 0) | (index >= limit)).any(1)).flatten()
-    if len(bad):
-        row = int(bad[0])
-        got, allowed = (index[row] + first).tolist(), " x ".join(f"{first}-{d - 1 + first}" for d in dims)
-        raise DataError(f"{name} {place(row)} has an index out of range", got=got, allowed=allowed)
+    for start in range(0, len(index), _CHECKED):
+        part = index[start : start + _CHECKED]
+        bad = torch.nonzero(((part < 0) | (part >= limit)).any(1)).flatten()
+        if len(bad):
+            row = start + int(bad[0])
+            got, allowed = (index[row].long() + first).tolist(), " x ".join(f"{first}-{d - 1 + first}" for d in dims)
+            raise DataError(f"{name} {place(row)} has an index out of range", got=got, allowed=allowed)
     bad = torch.nonzero(~torch.isfinite(value)).flatten()
     if len(bad):
         row = int(bad[0])
@@ -182,13 +186,28 @@ def checked_entries(
     repeat = first_duplicate(index, dims)
     if repeat is not None:
         earlier, later = (place(row) for row in repeat)
-        got = (index[repeat[1]] + first).tolist()
+        got = (index[repeat[1]].long() + first).tolist()
         raise DataError(f"{name} {later} repeats the index of {earlier}", got=got)
     return Entries(index, value)
 
 
 def first_duplicate(index: Tensor, dims: Sequence[int]) -> tuple[int, int] | None:
-    """Positions (earlier, later) of two equal rows of `index` (n, N), the first repeat there is; None if all differ."""
+    """Positions (earlier, later) of two equal rows of `index` (n, N), the first repeat there is; None if all differ.
+
+    Very many rows are parted by their indices in one mode, so that what is sorted at a time is bounded.
+    """
+    if len(index) > _SORTED:
+        column, found = index[:, max(range(len(dims)), key=lambda m: dims[m])], []
+        parts = -(-len(index) // _SORTED)
+        for part in range(parts):
+            rows = torch.nonzero(column % parts == part).flatten()
+            if (repeat := _first_repeat(index[rows], dims)) is not None:
+                found.append((int(rows[repeat[0]]), int(rows[repeat[1]])))
+        return min(found, key=lambda pair: pair[1], default=None)
+    return _first_repeat(index, dims)
+
+
+def _first_repeat(index: Tensor, dims: Sequence[int]) -> tuple[int, int] | None:
     key, position = torch.sort(row_keys(index, dims), stable=True)
     repeats = torch.nonzero(key[1:] == key[:-1]).flatten()
     if len(repeats) == 0:

@@ -115,7 +115,7 @@ class LevenbergMarquardt:
     def reweight(self) -> None:
         """Set the weights of a robust loss by the residuals of now; nothing for l2."""
         if self._robust is not None:
-            self._sweeps.weight = robust_weights(self._sweeps.residuals(self.model.parameters), self._robust)
+            self._sweeps.set_weight(robust_weights(self._sweeps.residuals(self.model.parameters), self._robust))
             self.refresh()
 
     @property

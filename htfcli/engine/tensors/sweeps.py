@@ -6,7 +6,8 @@ vectors and S_v the derivative of the value with respect to E_v, one sweep up th
     S_root = 1,   S_c = (S_v W^(v)T) * (product of the other children's E)   for every child c of v
 
 and the Jacobian with respect to W^(v) has rows P_v[i, :] (x) S_v[i, :] (at a leaf, P is a one-hot index). Everything is
-computed in blocks of entries, so memory is bounded whatever their number.
+computed in blocks of entries, so memory is bounded whatever their number. Where several processes share the work, each
+has its part of the entries, and sums are of all.
 
 Axes: `n` entries, `b` entries of a block, `p` parameters, `R` width, `d` mode dimension, `q` parameters above leaves.
 """
@@ -21,11 +22,12 @@ import torch
 from torch import Tensor
 
 from htfcli.engine.tensors.factorization import Factorization
+from htfcli.engine.tensors.groups import Groups, grouped
+from htfcli.engine.tensors.leaf_sums import LeafSums
 from htfcli.engine.tensors.observations import Entries
+from htfcli.engine.training.distributed import team
 
-_BLOCK = (
-    2**20
-)  # numbers in the largest temporary of a block: what the allocator keeps, so that no page is faulted twice
+_BLOCK = 2**20  # numbers in the largest temporary of a block: it stays in the cache, and its memory is used again
 _AHEAD = 0.1  # of a step, at which its second derivative is taken
 _ROW = 20.0  # nanoseconds to find the place of a row
 _FUSED = 50  # multiplications of a matrix product that take as long as adding one number to a place of its own (CPU)
@@ -51,7 +53,8 @@ class Sweeps:
 
     Args:
         model: its shape; its weights are not used.
-        entries: index (n, N) and value (n,), on the device and in the dtype to compute in.
+        entries: index (n, N) and value (n,), on the device and in the dtype to compute in; all of them, also where this
+            process takes only its part. The model's weights become those of the first process.
         weight: (n,) of every squared residual; None for ones.
 
     Attributes:
@@ -61,9 +64,12 @@ class Sweeps:
     """
 
     def __init__(self, model: Factorization, entries: Entries, weight: Tensor | None = None) -> None:
-        self._model, self._tree = model, model.tree
-        self._columns = [entries.index[:, mode].to(torch.int32).contiguous() for mode in range(model.order)]
-        self.value, self.weight = entries.value, weight
+        self._model, self._tree, self._team = model, model.tree, team()
+        self._team.agreed(model.parameters)
+        index = self._team.shard(entries.index)
+        self._columns = [index[:, mode].to(torch.int32).contiguous() for mode in range(model.order)]
+        self.value = self._team.shard(entries.value)
+        self.weight = None if weight is None else self._team.shard(weight)
         shapes = [(0, 0) if w is None else (w.shape[0], w.shape[1]) for w in model.node_weights]
         self.spans, start = [], 0  # (first parameter, rows, columns) of every node
         for rows, columns in shapes:
@@ -72,6 +78,7 @@ class Sweeps:
         self.p = start
         self.leaf_p = sum(rows * columns for rows, columns in shapes[: model.order])
         self.q = self.p - self.leaf_p
+        self._groups: dict[int, Groups] = {}
         self._widths = [columns for _, columns in shapes]
         leaf_width = sum(self._widths[: model.order])
         written_out = 2 * self.p**2 / _FUSED + self.p
@@ -81,6 +88,10 @@ class Sweeps:
         self.sweep_work = 20.0 * sum(self._widths) * len(self.value)
         self.work = min(written_out, summed) * len(self.value) + self.p**3 / _FUSED + self.sweep_work
 
+    def set_weight(self, weight: Tensor) -> None:
+        """Weights (n,) of the squared residuals of all entries."""
+        self.weight = self._team.shard(weight)
+
     # --- sweeps -------------------------------------------------------------------------------------------------------
 
     def blocks(self, per_entry: int) -> Iterator[slice]:
@@ -89,7 +100,7 @@ class Sweeps:
         for start in range(0, len(self.value), size):
             yield slice(start, min(start + size, len(self.value)))
 
-    def up(self, weights: Weights, block: slice) -> tuple[list[Tensor], list[Tensor | None]]:
+    def up(self, weights: Weights, block: slice | Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
         """E (b, R_parent) of every node, and P (b, R) of every interior one."""
         vectors: list[Tensor] = []
         products: list[Tensor | None] = []
@@ -97,7 +108,7 @@ class Sweeps:
             weight = weights[node]
             if not children:
                 assert weight is not None
-                vectors.append(weight.index_select(0, self._columns[node][block]))
+                vectors.append(weight.index_select(0, _part(self._columns[node], block)))
                 products.append(None)
                 continue
             product = reduce(torch.mul, (vectors[c] for c in children))
@@ -129,14 +140,25 @@ class Sweeps:
 
     def residuals(self, parameters: Tensor) -> Tensor:
         """r = value of the model - value observed, (n,)."""
+        return self._team.gathered(self._residuals(parameters))
+
+    def _residuals(self, parameters: Tensor) -> Tensor:
+        """Those of this process."""
         weights = self._model.views(parameters)
         parts = [self.up(weights, block)[0][-1][:, 0] for block in self.blocks(self._per_entry)]
-        return torch.cat(parts).sub_(self.value)
+        return torch.cat([parameters.new_empty(0), *parts]).sub_(self.value)
 
     def loss(self, parameters: Tensor) -> float:
         """Sum of (weighted) squared residuals."""
-        residual = self.residuals(parameters)
-        return float(residual.square().mul_(1.0 if self.weight is None else self.weight).sum())
+        residual = self._residuals(parameters)
+        return float(self._team.sum(residual.square().mul_(1.0 if self.weight is None else self.weight).sum()))
+
+    def _summed(self, vector: Tensor, number: float) -> tuple[Tensor, float]:
+        """A vector and a number, both summed over processes."""
+        if self._team.count == 1:
+            return vector, number
+        total = self._team.sum(torch.cat([vector, vector.new_tensor([number])]))
+        return total[:-1], float(total[-1])
 
     # --- normal equations ---------------------------------------------------------------------------------------------
 
@@ -149,7 +171,7 @@ class Sweeps:
         """
         hessian = parameters.new_zeros(self.p, self.p)
         gradient = parameters.new_zeros(self.p)
-        sums = _LeafSums(self.spans[: self._model.order], self.q, parameters)
+        sums = LeafSums(self.spans[: self._model.order], self.q, parameters)
         widest = max(self._widths[: self._model.order])
         loss = 0.0
         for block in self.blocks(self.p if self._dense else (widest + 1) * self.q + widest**2):
@@ -166,7 +188,7 @@ class Sweeps:
             gradient[self.leaf_p :].addmv_(above.t(), residual)
         if not self._dense:
             sums.write(hessian)
-        return Normal(hessian, gradient, loss)
+        return Normal(self._team.sum(hessian), *self._summed(gradient, loss))
 
     def _jacobian(self, parameters: Tensor, block: slice) -> tuple[list[Tensor], Tensor, Tensor]:
         """Weighted: per leaf the non-zero part of its rows (b, R), the rest of J (b, q), and the residual (b,)."""
@@ -205,7 +227,7 @@ class Sweeps:
             weighted = residual if self.weight is None else residual * self.weight[block].unsqueeze(1)
             loss += float((residual * weighted).sum())
             self._add_transposed(total, weights, vectors, products, weighted, block)
-        return total, loss
+        return self._summed(total, loss)
 
     def product(self, parameters: Tensor, direction: Tensor) -> Tensor:
         """J^T J times a direction (p,)."""
@@ -217,7 +239,7 @@ class Sweeps:
             if self.weight is not None:
                 tangent = tangent * self.weight[block].unsqueeze(1)
             self._add_transposed(total, weights, vectors, products, tangent, block)
-        return total
+        return self._team.sum(total)
 
     def curvature(self, parameters: Tensor, direction: Tensor) -> Tensor:
         """J^T r'', r'' the second derivative of the residuals along a direction (p,), by a difference.
@@ -235,7 +257,7 @@ class Sweeps:
             if self.weight is not None:
                 second.mul_(self.weight[block].unsqueeze(1))
             self._add_transposed(total, weights, vectors, products, second, block)
-        return total
+        return self._team.sum(total)
 
     def _tangent(
         self, weights: Weights, moved: Weights, vectors: list[Tensor], products: list[Tensor | None], block: slice
@@ -291,75 +313,47 @@ class Sweeps:
         Returns: a leaf's (d, R, R) and (d, R), one system for each row; an interior node's (1, s, s) and (1, s), s its
             number of weights.
         """
+        if node < self._model.order:
+            return self._leaf_normal(parameters, node)
         weights, (_, rows, columns) = self._model.views(parameters), self.spans[node]
-        leaf = node < self._model.order
-        count, size = (rows, columns) if leaf else (1, rows * columns)
-        blocks, gradient = parameters.new_zeros(count, size * size), parameters.new_zeros(count, size)
+        size = rows * columns
+        square, gradient = parameters.new_zeros(size, size), parameters.new_zeros(1, size)
         for block in self.blocks(size**2 + self._per_entry):
-            vectors, products = self.up(weights, block)
-            root = torch.ones_like(vectors[-1]) if self.weight is None else self.weight[block].sqrt().unsqueeze(1)
-            residual = (vectors[-1] - self.value[block].unsqueeze(1)) * root
-            slope = self.down(weights, vectors, root)[node]
-            product = products[node]
-            if product is None:
-                column = self._columns[node][block]
-                blocks.index_add_(0, column, (slope.unsqueeze(2) * slope.unsqueeze(1)).flatten(1))
-                gradient.index_add_(0, column, slope * residual)
-            else:
-                jacobian = (product.unsqueeze(2) * slope.unsqueeze(1)).flatten(1)
-                blocks.view(size, size).addmm_(jacobian.t(), jacobian)
-                gradient.addmm_(residual.t(), jacobian)
-        return blocks.view(count, size, size), gradient
+            slope, residual, product = self._slopes(weights, block, node)
+            assert product is not None
+            jacobian = (product.unsqueeze(2) * slope.unsqueeze(1)).flatten(1)
+            square.addmm_(jacobian.t(), jacobian)
+            gradient.addmm_(residual.t(), jacobian)
+        return self._team.sum(square).unsqueeze(0), self._team.sum(gradient)
+
+    def _leaf_normal(self, parameters: Tensor, node: int) -> tuple[Tensor, Tensor]:
+        """Sums over the entries of each index, (d, R, R) and (d, R)."""
+        weights, (_, d, width) = self._model.views(parameters), self.spans[node]
+        if node not in self._groups:
+            self._groups[node] = grouped(self._columns[node], d)
+        groups, total = self._groups[node], parameters.new_zeros(d, width * (width + 1))
+        length = groups.entry.shape[1]
+        step = max(1, _BLOCK // (length * self._per_entry))
+        for entry, row in zip(torch.split(groups.entry, step), torch.split(groups.row, step), strict=True):
+            block = entry.flatten()
+            slope, residual, _ = self._slopes(weights, block.clamp(min=0), node)
+            both = torch.cat([slope, residual], 1).masked_fill_(block.lt(0).unsqueeze(1), 0.0)
+            both = both.view(len(entry), length, width + 1)
+            total.index_add_(0, row, (both[:, :, :-1].transpose(1, 2) @ both).flatten(1))
+        total = self._team.sum(total).view(d, width, width + 1)
+        return total[:, :, :-1].contiguous(), total[:, :, -1].contiguous()
+
+    def _slopes(self, weights: Weights, block: slice | Tensor, node: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Weighted: S (b, R_parent) of a node and the residual (b, 1); and the node's P (b, R), None at a leaf."""
+        vectors, products = self.up(weights, block)
+        residual = vectors[-1] - _part(self.value, block).unsqueeze(1)
+        root = torch.ones_like(residual)
+        if self.weight is not None:
+            root = _part(self.weight, block).sqrt().unsqueeze(1)
+            residual.mul_(root)
+        return self.down(weights, vectors, root)[node], residual, products[node]
 
 
-class _LeafSums:
-    """Blocks of J^T J that involve leaves, summed entry by entry where their indices say.
-
-    Args:
-        spans: (first parameter, d, R) of the leaves. q: parameters above the leaves. like: dtype and device.
-    """
-
-    def __init__(self, spans: list[tuple[int, int, int]], q: int, like: Tensor) -> None:
-        self._spans, self._q, self._like = spans, q, like
-        self._pairs: dict[tuple[int, int], Tensor] = {}
-        self._above: dict[int, Tensor] = {}
-
-    def add(
-        self, leaves: list[Tensor], above: Tensor, residual: Tensor, columns: list[Tensor], gradient: Tensor
-    ) -> None:
-        """One block of entries; the leaves' part of J^T r goes into `gradient`."""
-        for k, (start, d, width) in enumerate(self._spans):
-            view = gradient[start : start + d * width].view(d, width)
-            view.index_add_(0, columns[k], leaves[k] * residual.unsqueeze(1))
-            if self._q:
-                if k not in self._above:
-                    self._above[k] = self._like.new_zeros(d, width * self._q)
-                self._above[k].index_add_(0, columns[k], (leaves[k].unsqueeze(2) * above.unsqueeze(1)).flatten(1))
-            for other in range(k, len(self._spans)):
-                _, e, other_width = self._spans[other]
-                row = columns[k] if other == k else columns[k] * e + columns[other]
-                if (k, other) not in self._pairs:
-                    count = d if other == k else d * e
-                    self._pairs[k, other] = self._like.new_zeros(count, width * other_width)
-                outer = (leaves[k].unsqueeze(2) * leaves[other].unsqueeze(1)).flatten(1)
-                self._pairs[k, other].index_add_(0, row, outer)
-
-    def write(self, hessian: Tensor) -> None:
-        """Into their places of (p, p)."""
-        above = slice(hessian.shape[0] - self._q, None)
-        for k, total in self._above.items():
-            start, d, width = self._spans[k]
-            rows = slice(start, start + d * width)
-            hessian[rows, above] = total.view(d * width, self._q)
-            hessian[above, rows] = total.view(d * width, self._q).t()
-        for (k, other), total in self._pairs.items():
-            start, d, width = self._spans[k]
-            rows = slice(start, start + d * width)
-            if k == other:
-                hessian[rows, rows] = torch.block_diag(*total.view(d, width, width))  # type: ignore[no-untyped-call]
-                continue
-            first, e, other_width = self._spans[other]
-            columns = slice(first, first + e * other_width)
-            block = total.view(d, e, width, other_width).permute(0, 2, 1, 3).reshape(d * width, e * other_width)
-            hessian[rows, columns] = block
-            hessian[columns, rows] = block.t()
+def _part(vector: Tensor, block: slice | Tensor) -> Tensor:
+    """Numbers of a block of entries, which follow each other or are named one by one."""
+    return vector[block] if isinstance(block, slice) else vector.index_select(0, block)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -32,6 +33,17 @@ def choose_device(name: str, threads: int | None = None) -> torch.device:
             next_step="Use --device cpu." if not count else "",
         )
     return device
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One CPU thread while the block runs: for matrices so small that several only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def describe_device(device: torch.device) -> str:

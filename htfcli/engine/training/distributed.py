@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -47,6 +48,22 @@ class Workers:
             dist.all_reduce(tensor)
         return tensor
 
+    def agreed(self, tensor: Tensor) -> Tensor:
+        """The tensor of the first process, in place."""
+        if self.count > 1:
+            dist.broadcast(tensor, 0)
+        return tensor
+
+    def gathered(self, part: Tensor) -> Tensor:
+        """The (b,) numbers of which every process has its `shard`."""
+        if self.count == 1:
+            return part
+        sizes = torch.zeros(self.count, dtype=torch.int64, device=part.device)
+        sizes[self.rank] = len(part)
+        whole = [part.new_zeros(int(size)) for size in self.sum(sizes).tolist()]
+        whole[self.rank].copy_(part)
+        return self.sum(torch.cat(whole))
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
         return flag if self.count == 1 else bool(self.sum(torch.tensor(int(flag))))
@@ -61,6 +78,14 @@ class Workers:
                 gradient.copy_(flat[end - gradient.numel() : end].view_as(gradient))
 
 
+_team: ContextVar[Workers] = ContextVar("team", default=Workers())  # noqa: B039 -- frozen
+
+
+def team() -> Workers:
+    """The processes that share the work at this point of the program: those of the `workers` block around it."""
+    return _team.get()
+
+
 @contextmanager
 def workers() -> Iterator[Workers]:
     """The processes that torchrun started, connected while the block runs; one process without torchrun."""
@@ -73,6 +98,7 @@ def workers() -> Iterator[Workers]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     dist.init_process_group(backend)
     team = Workers(dist.get_rank(), dist.get_world_size())
+    before = _team.set(team)
     try:
         yield team
         _leave(team)
@@ -80,6 +106,7 @@ def workers() -> Iterator[Workers]:
         _leave(team)
         raise
     finally:
+        _team.reset(before)
         dist.destroy_process_group()
 
 
