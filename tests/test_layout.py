@@ -32,6 +32,7 @@ LAYERS = (
     "htfcli.engine.tensors.choice htfcli.engine.tensors.tree_search htfcli.engine.tensors.trust",
     "htfcli.engine.tensors.search",
     "htfcli.engine.tensors.effects",
+    "htfcli.engine.tensors.batch",
     "htfcli.engine.tensors.gradient_fit",
     "htfcli.engine.tensors.second_order_fit",
     "htfcli.engine.tensors.recording htfcli.engine.tensors.target",

@@ -9,7 +9,7 @@ import importlib
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from types import TracebackType
@@ -49,10 +49,10 @@ class DaskPool:
         with _scheduler():
             return sum(self._client.nthreads().values()) or 1
 
-    def submit(self, job: Job) -> Task:
+    def submit(self, jobs: Sequence[Job]) -> Task:
         with _scheduler():
-            key = f"{job.run.name}-{uuid.uuid4().hex[:8]}"
-            task: Task = self._client.submit(_execute, job, self._environment, self._stopped, key=key, pure=False)
+            key = f"{jobs[0].run.name}-{uuid.uuid4().hex[:8]}"
+            task: Task = self._client.submit(_execute, jobs, self._environment, self._stopped, key=key, pure=False)
             return task
 
     def stop(self) -> None:
@@ -87,7 +87,7 @@ def _scheduler() -> Iterator[None]:
         raise RunError("the Dask scheduler is gone", next_step=advice) from None
 
 
-def _execute(job: Job, environment: Mapping[str, str], stopped: str) -> Outcome:
+def _execute(jobs: Sequence[Job], environment: Mapping[str, str], stopped: str) -> list[Outcome]:
     """`execute` on a worker."""
     event = _distributed().Event(stopped)
     asked = time.monotonic()
@@ -99,4 +99,4 @@ def _execute(job: Job, environment: Mapping[str, str], stopped: str) -> Outcome:
         asked = time.monotonic()
         return bool(event.is_set())
 
-    return execute(job, environment, is_stopped)
+    return execute(jobs, environment, is_stopped)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from htfcli.config.tensors import DEFAULT_TOLERANCE, FitConfig
 from htfcli.engine.tensors.factorization import Factorization
-from htfcli.engine.tensors.gradient_fit import SOLVERS, build_model, prepare
+from htfcli.engine.tensors.gradient_fit import SOLVERS, GradientFit, build_model, prepare
 from htfcli.engine.tensors.ranks import FactoredSpectra
 from htfcli.engine.tensors.recording import Record, derivative_error
 from htfcli.engine.training.device import choose_device, describe_device
@@ -118,28 +118,49 @@ class FitRun:
             RunError: if the run diverged; the last good state has been saved.
             Interrupted: if `should_stop` said so; the state has been saved.
         """
+        work = self._work(self.fit.run(should_stop), on_record)
+        while True:
+            try:
+                next(work)
+            except StopIteration as ending:
+                model: Factorization = ending.value
+                return model
+
+    def course(self, should_stop: Callable[[int], bool]) -> Iterator[None]:
+        """`run` by a caller that computes the gradients, see `GradientFit.course`: yields when one is wanted."""
+        assert isinstance(self.fit, GradientFit)
+        return self._work(self.fit.course(should_stop), lambda record: None)
+
+    def _work(
+        self, records: Iterator[Record | None], on_record: Callable[[Record], None]
+    ) -> Generator[None, None, Factorization]:
+        """Save what `records` brings, and everything at its end; passes its Nones on."""
         started, first = time.monotonic(), self.fit.iteration
         if self.folder is None:
-            return self._train(on_record, should_stop, started, first)
+            return (yield from self._train(records, on_record, started, first))
         with self.folder:
             self.folder.write_config(
                 self.settings.model_dump(mode="json"),
                 {"data": self._data, "device": describe_device(self.device)} | versions(),
             )
             self.folder.start_records(before=first)
-            model = self._train(on_record, should_stop, started, first)
+            model = yield from self._train(records, on_record, started, first)
             self._checkpoint(self.fit.state())
             save_factorization(self.folder.path / "model.safetensors", model, self.settings.model_dump(mode="json"))
             self.folder.write_summary(self.summary)
         return model
 
     def _train(
-        self, on_record: Callable[[Record], None], should_stop: Callable[[int], bool], started: float, first: int
-    ) -> Factorization:
+        self, records: Iterator[Record | None], on_record: Callable[[Record], None], started: float, first: int
+    ) -> Generator[None, None, Factorization]:
         saved_at = time.monotonic()
         record, previous = Record(), Record()
         try:
-            for record in self.fit.run(should_stop):
+            for latest in records:
+                if latest is None:
+                    yield
+                    continue
+                record = latest
                 if self.folder is not None:
                     self.folder.append(record)
                     if time.monotonic() - saved_at >= self.settings.checkpoint_every:
