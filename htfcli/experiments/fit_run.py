@@ -12,6 +12,7 @@ import torch
 from htfcli.config.tensors import DEFAULT_TOLERANCE, FitConfig
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.gradient_fit import SOLVERS, GradientFit, build_model, prepare
+from htfcli.engine.tensors.observations import Observations
 from htfcli.engine.tensors.ranks import FactoredSpectra
 from htfcli.engine.tensors.recording import Record, derivative_error
 from htfcli.engine.training.device import choose_device, describe_device
@@ -21,8 +22,9 @@ from htfcli.experiments.resuming import absolute, merged
 from htfcli.files import container
 from htfcli.files.artefacts import save_factorization
 from htfcli.files.container import Artefact
-from htfcli.files.inputs import fingerprint, load_observations
+from htfcli.files.inputs import load_observations
 from htfcli.files.run_folder import CHECKPOINT, RunFolder, versions
+from htfcli.files.shards import fingerprint, load_shard
 
 MAY_CHANGE = {"iterations", "seconds", "until_loss", "patience", "lr", "checkpoint_every", "threads", "device"}
 
@@ -74,24 +76,31 @@ class FitRun:
         if self._data is None:
             advice = "Shortest useful call: htf fit data.npy (see htf fit --help)."
             raise ConfigError("no data to fit", next_step=advice)
-        observations = load_observations(self._data, None if self.settings.dims is None else tuple(self.settings.dims))
-        self._digest = fingerprint(observations)
+        observations = self._observations(self._data)
+        self._digest = fingerprint(observations, self.workers)
         if saved is not None and saved.content.get("data") != self._digest:
             raise ConfigError("the run was fitted to other data", next_step="Resume with the data of the first run.")
-        self.observations, self.scale = prepare(observations, self.settings)
+        self.observations, self.scale = prepare(observations, self.settings, self.workers)
         self.device = choose_device(self.settings.device, self.settings.threads)
         model = build_model(self.settings, observations.dims, self.device)
         self.fit = SOLVERS[self.settings.solver](model, self.observations, self.settings, self.workers)
         if saved is not None:
             self.fit.load_state(saved.tensors())
 
+    def _observations(self, data: str) -> Observations:
+        """All of them; this process's shard where each iteration needs no other rows."""
+        s = self.settings
+        if s.dims is None and s.batch_size is None and s.test_fraction is None and s.solver == "gradient":
+            return load_shard(data, self.workers)
+        return load_observations(data, None if s.dims is None else tuple(s.dims))
+
     def describe(self) -> str:
         """What is about to happen, in a line."""
-        model, test = self.fit.model, self.observations.test
+        model, (train, test) = self.fit.model, self.observations.counts
         return (
             f"{model.kind} of {' x '.join(map(str, model.dims[:8]))}{' x ...' if model.order > 8 else ''}, "
-            f"{len(model.parameters):,} parameters; {len(self.observations.train):,} observations, "
-            f"{0 if test is None else len(test):,} held out; {self.settings.dtype} on {describe_device(self.device)}"
+            f"{len(model.parameters):,} parameters; {train:,} observations, "
+            f"{test:,} held out; {self.settings.dtype} on {describe_device(self.device)}"
             f"{f', {self.workers.count} processes' if self.workers.count > 1 else ''}"
         )
 

@@ -12,7 +12,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +106,9 @@ class Sweep:
             try:
                 self._work(pool, retries, watcher)
             finally:
+                for progress in self.progress:
+                    if progress.status == "running":  # by workers that are out of reach
+                        progress.status = "interrupted"
                 self._summarize()
         failed = [p for p in self.progress if p.status == "failed"]
         if failed:
@@ -193,10 +195,16 @@ class Sweep:
 
 
 def _outcomes(task: Task, count: int) -> list[Outcome]:
-    """What a worker says of its runs; one that was lost, or could not write, says it by an exception."""
+    """What a worker says of its runs; one that was lost, or could not write, says it by an exception.
+
+    Raises:
+        RunError: if all workers are out of reach.
+    """
     try:
         return task.result()
-    except (Exception, CancelledError) as error:
+    except RunError:
+        raise
+    except Exception as error:
         return [Outcome("failed", str(error).splitlines()[0] if str(error) else type(error).__name__)] * count
 
 

@@ -60,9 +60,13 @@ def build_model(config: FitConfig, dims: tuple[int, ...], device: torch.device) 
     return model
 
 
-def prepare(observations: Observations, config: FitConfig) -> tuple[Observations, float]:
+def prepare(
+    observations: Observations, config: FitConfig, workers: Workers | None = None
+) -> tuple[Observations, float]:
     """The learning problem a configuration makes of observed data: a held-out part, values of root mean square one.
 
+    Args:
+        observations: all of them, or the shard of each of `workers`, which all take part.
     Returns: the observations to fit, and the factor that scaled their values (1 where the true tensor is known).
     Raises:
         ConfigError: if a part is to be held out and there is one already. DataError: if the values are all but zero.
@@ -77,10 +81,13 @@ def prepare(observations: Observations, config: FitConfig) -> tuple[Observations
         generator = torch.Generator().manual_seed(config.seed)
         train, test = split(observations.train, config.test_fraction, generator)
         observations = Observations(observations.dims, train, test, observations.target)
-    largest = float(observations.train.value.abs().max())
+    over = workers if workers is not None and observations.whole is not None else Workers()
+    value = observations.train.value
+    largest = over.largest(float(value.abs().max()))
     if config.scale == "none" or observations.target is not None or largest == 0:
         return observations, 1.0
-    rms = largest * float((observations.train.value / largest).square().mean().sqrt())  # no overflow on the way
+    squares = over.sum((value / largest).square().sum())  # no overflow on the way
+    rms = largest * math.sqrt(float(squares) / observations.counts[0])
     if not math.isfinite(1 / rms):
         raise DataError("the values are too small to be told from zero", got=f"rms {rms:.3g}", allowed="1e-307 or more")
     return rescale(observations, 1 / rms), 1 / rms
@@ -110,7 +117,7 @@ class GradientFit:
     Args:
         model: trained in place. observations: what it is fitted to. config: how.
         workers: the processes that share every iteration, each with its part of the observations; all take part in
-        all calls, and all have the same model, data and configuration.
+        all calls, and all have the same model, configuration and data, or their shards of these.
 
     Attributes:
         iteration: steps taken so far. stop_reason: why `run` ended: iterations, loss, seconds or interrupted.
@@ -130,9 +137,10 @@ class GradientFit:
         self.iteration = 0
         self.stop_reason, self.shared = "", False
         self.train = observations.train
-        self._batch = min(config.batch_size or len(self.train), len(self.train))
-        if len(self.train) < self._workers.count:
-            got = f"{len(self.train)} for {self._workers.count} processes"
+        count = observations.counts[0]
+        self._batch = min(config.batch_size or count, count)
+        if count < self._workers.count:
+            got = f"{count} for {self._workers.count} processes"
             raise ConfigError("fewer observations than processes", got=got)
         self._calm = 0  # records in a row with the train loss under the tolerance
         self._limit = 0.0  # the loss at which the run has exploded; set by the first record
@@ -140,12 +148,13 @@ class GradientFit:
         parameters.grad = self.gradient = torch.zeros_like(parameters)
         self._optimizer = make_optimizer(config.optimizer, parameters, config.lr, config.momentum)
         loss = LOSSES[config.loss]
-        self._recorder = Recorder(model, observations, config, loss, self.gradient)
-        self.full_batch = full = self._batch == len(self.train)
+        self._recorder = Recorder(model, observations, config, loss, self.gradient, self._workers)
+        self.full_batch = full = self._batch == count
         self._loss = loss
-        part = self.train if self._workers.count == 1 else self._part(torch.arange(len(self.train)))
+        shard = self._workers.count == 1 or observations.whole is not None
+        part = self.train if shard else self._part(torch.arange(count))
         gradient = self.gradient if full else None
-        self._whole = SampleLoss(model, part, loss, gradient, self._workers, len(self.train))
+        self._whole = SampleLoss(model, part, loss, gradient, self._workers, count)
         if full:
             self._part_gradient = captured(self._whole.forward_backward, parameters.device)
             self._advance = self._captured_step()
