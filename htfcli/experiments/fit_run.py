@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,12 +17,11 @@ from htfcli.engine.tensors.recording import Record, derivative_error
 from htfcli.engine.training.device import choose_device, describe_device
 from htfcli.engine.training.distributed import Workers
 from htfcli.errors import ConfigError, Interrupted, RunError
-from htfcli.experiments.resuming import absolute, merged
-from htfcli.files import container
+from htfcli.experiments.resuming import absolute, merged, open_folder
 from htfcli.files.artefacts import save_factorization
 from htfcli.files.container import Artefact
 from htfcli.files.inputs import load_observations
-from htfcli.files.run_folder import CHECKPOINT, RunFolder, versions
+from htfcli.files.run_folder import versions
 from htfcli.files.shards import fingerprint, load_shard
 
 MAY_CHANGE = {"iterations", "seconds", "until_loss", "patience", "lr", "checkpoint_every", "threads", "device"}
@@ -52,22 +50,10 @@ class FitRun:
         workers: Workers | None = None,
     ) -> None:
         self.workers = workers or Workers()
-        if resume and (output == "-" or force):
-            given = "-o -" if output == "-" else "--force"
-            raise ConfigError("--resume continues a run folder as it is", got=given, allowed="-o FOLDER alone")
-        if data == "-" and self.workers.count > 1:
-            raise ConfigError("several processes cannot read one stdin", next_step="Name a file.")
         self.summary: dict[str, Any] = {}
-        self.folder = RunFolder(output, resume=True) if resume and self.workers.first else None
-        try:
-            saved = container.read(Path(output) / CHECKPOINT).expect("checkpoint") if resume else None
-            self._prepare(config, data, saved)
-        except BaseException:
-            if self.folder is not None:
-                self.folder.close()
-            raise
-        if not resume and output != "-" and self.workers.first:
-            self.folder = RunFolder(output, force=force)
+        self.folder = open_folder(
+            output, data, self.workers, lambda saved: self._prepare(config, data, saved), resume=resume, force=force
+        )
 
     def _prepare(self, config: FitConfig, data: str | None, saved: Artefact | None) -> None:
         """Everything that can be wrong with settings and data shows here, before a folder is made."""

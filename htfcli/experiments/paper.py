@@ -53,8 +53,8 @@ _PATHS = {"task": "pathfinder", "model": "resnet18"}
 
 
 def _regularized(*coefficients: float) -> dict[str, list[Any]]:
-    """Without the regularizer, then with each coefficient."""
-    return {"reg": ["none", *("non-local" for _ in coefficients)], "reg_coeff": [None, *coefficients]}
+    """With each coefficient, then without the regularizer: the long runs first, so that workers end together."""
+    return {"reg": [*("non-local" for _ in coefficients), "none"], "reg_coeff": [*coefficients, None]}
 
 
 def _rivals(coefficient: float, decays: list[float], dropouts: list[float]) -> dict[str, list[Any]]:

@@ -16,9 +16,9 @@ import yaml
 from htfcli.experiments.batch_run import in_batches
 from htfcli.experiments.jobs import Job
 from htfcli.experiments.plan import planned_runs, read_plan
-from htfcli.experiments.summaries import column, load_summary
+from htfcli.experiments.summaries import column, failures, load_summary, outcome
 from htfcli.experiments.sweep import Sweep
-from htfcli.experiments.sweep_plots import labels, plot_sweep, points
+from htfcli.experiments.sweep_plots import default_axes, labels, plot_sweep, points
 from htfcli.files.records import read_lines
 
 FIT = {"width": 2, "iterations": 30, "record_every": 10}
@@ -369,6 +369,27 @@ def test_categories_and_single_runs():
     figure = plot_sweep(some, "tree", "test_error")
     assert figure.axes[0].get_xlabel() == "tree"
     assert figure.axes[0].get_title() == ""
+
+
+def test_figures_of_runs_of_which_some_failed(htf, tmp_path):
+    some = rows(lr=[1, 2], width=[2, 4])
+    for row in some:
+        row["final"] |= {"train_loss": 0.1}
+    some[0] |= {"status": "failed", "final": None, "error": "training diverged"}
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep/summary.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    assert default_axes(some) == ("lr", "train_loss", ["width"])
+    figure = plot_sweep(some, *default_axes(some))
+    assert figure.axes[0].get_title().splitlines() == [
+        "mean and standard error, 3 to 4 seeds", "not shown: 1 of 16 runs, failed or not finished",
+    ]  # fmt: skip
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["1", "2"]
+    assert htf("plot", "sweep", "-o", "x.png").code == 0
+    assert outcome(some) == "16 runs, 15 finished, 1 failed"
+    assert failures(some) == {"training diverged": [some[0]["run"]]}
+    (tmp_path / "sweep/summary.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(lr=[1])))
+    error = "the runs of this sweep differ in their seed only. Name --x and --y."
+    assert htf("plot", "sweep", "-o", "y.png").error == error
 
 
 def test_figures_that_make_no_sense(htf, tmp_path):
