@@ -30,8 +30,10 @@ def load_shard(argument: str, workers: Workers) -> Observations:
     Raises:
         DataError, ConfigError: as `load_observations`.
     """
+    if workers.count == 1:
+        return load_observations(argument)
     located = locate(argument)
-    if workers.count == 1 or not located.is_container:
+    if not located.is_container:
         return load_observations(argument)
     found, problem = None, None
     try:
