@@ -38,6 +38,7 @@ COMMANDS = {
     "report": ("htfcli.commands.report", "Make one HTML page of runs and sweeps, to look at and share."),
     "inspect": ("htfcli.commands.inspect", "Say what is in a file."),
 }
+HIDDEN = {"fit-batch": "htfcli.commands.fit_batch"}  # what the commands above start
 
 
 class LazyGroup(TyperGroup):
@@ -47,12 +48,13 @@ class LazyGroup(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in COMMANDS and cmd_name not in HIDDEN:
             if ctx.resilient_parsing:  # completion
                 return None
             guess = did_you_mean(cmd_name, COMMANDS)
             raise ConfigError("no such command", got=cmd_name, allowed=", ".join(COMMANDS), next_step=guess)
-        command = typer.main.get_command(importlib.import_module(COMMANDS[cmd_name][0]).app)
+        module = HIDDEN.get(cmd_name) or COMMANDS[cmd_name][0]
+        command = typer.main.get_command(importlib.import_module(module).app)
         command.name = cmd_name
         return command
 

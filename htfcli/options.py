@@ -18,9 +18,17 @@ FormatOption = Annotated[
     ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")]
 TrackOption = Annotated[
     Optional[Literal["tensorboard"]],
     typer.Option("--track", help="Write the records for TensorBoard too, into the run folder."),
+]
+RetriesOption = Annotated[
+    int, typer.Option("--retries", metavar="N", min=0, help="How often a failed run is tried again.")
+]
+AnewOption = Annotated[bool, typer.Option("--force", help="Do runs anew that the folder holds with other settings.")]
+ThreadsOption = Annotated[
+    Optional[int], typer.Option("--threads", metavar="N", min=1, help="Cores of a run.  [default: an equal share]")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 

@@ -35,6 +35,7 @@ LAYERS = (
     "htfcli.engine.tensors.search",
     "htfcli.engine.tensors.prediction htfcli.engine.tensors.spectral_start",
     "htfcli.engine.tensors.effects",
+    "htfcli.engine.tensors.batch",
     "htfcli.engine.tensors.gradient_fit",
     "htfcli.engine.tensors.second_order_fit",
     "htfcli.engine.tensors.recording htfcli.engine.tensors.target",

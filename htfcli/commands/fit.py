@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from htfcli.config.tensors import FitConfig
-from htfcli.options import ForceOption, FormatOption, QuietOption, TrackOption, with_config
+from htfcli.options import ForceOption, FormatOption, QuietOption, ResumeOption, TrackOption, with_config
 
 if TYPE_CHECKING:
+    from htfcli.commands.training import Talk
     from htfcli.engine.tensors.factorization import Factorization
     from htfcli.experiments.fit_run import FitRun
 
@@ -39,7 +39,7 @@ def fit(
             "--output", "-o", metavar="FOLDER", help="Run folder (runs/NAME of DATA), or - for the model on stdout."
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")] = False,
+    resume: ResumeOption = False,
     track: TrackOption = None,
     force: ForceOption = False,
     format: FormatOption = None,
@@ -51,35 +51,25 @@ def fit(
     the fit, and the result is scaled back (--scale). Under torchrun all processes share each iteration, with the
     result of one.
     """
+    from htfcli.commands.training import talking
     from htfcli.console import note
-    from htfcli.engine.training.distributed import workers
-    from htfcli.errors import HtfError
     from htfcli.experiments.fit_run import FitRun
-    from htfcli.experiments.tracking import tracking
     from htfcli.files.artefacts import save_factorization
     from htfcli.files.container import refuse_terminal
 
     output = output or f"runs/{'fit' if data in (None, '-') else Path(str(data)).name.split('.')[0]}"
     if output == "-":
         refuse_terminal()
-    first = True
-    try:
-        with workers() as team, tracking(track if team.first else None, output, "iteration") as send:
-            first = team.first
-            silent = quiet or not first
-            run = FitRun(config, data, output, resume=resume, force=force, workers=team)
-            note(run.describe(), silent)
-            model = _run(run, format, output, send, silent)
-            if output == "-" and first:
-                save_factorization("-", model, run.settings.model_dump(mode="json"))
-            note(run.ending() + ("" if output == "-" else f"; saved {output}"), silent)
-    except HtfError as error:
-        if first:
-            raise
-        raise SystemExit(error.exit_code) from None  # the first process says it for all
+    with talking(track, output, "iteration", quiet) as talk:
+        run = FitRun(config, data, output, resume=resume, force=force, workers=talk.team)
+        note(run.describe(), talk.quiet)
+        model = _run(run, format, talk)
+        if output == "-" and talk.team.first:
+            save_factorization("-", model, run.settings.model_dump(mode="json"))
+        note(run.ending() + talk.saved, talk.quiet)
 
 
-def _run(run: FitRun, format: Any, output: str, send: Callable[[dict[str, Any]], None], quiet: bool) -> Factorization:
+def _run(run: FitRun, format: Any, talk: Talk) -> Factorization:
     """Train with progress on stderr and records on stdout."""
     from htfcli.console import RecordWriter, progress
     from htfcli.leaving import StopSignals
@@ -87,14 +77,8 @@ def _run(run: FitRun, format: Any, output: str, send: Callable[[dict[str, Any]],
     writer = RecordWriter(
         format, table_row, lambda number, count: number % -(-count // _TABLE_ROWS) == 0 or number == count - 1
     )
-    with StopSignals() as stop, progress("fit", run.settings.iterations, quiet) as show:
-        latest: dict[str, Any] = {}
-
-        def on_record(record: dict[str, Any]) -> None:
-            latest.update(record)
-            send(record)
-            if output != "-":
-                writer.write(record)
+    latest: dict[str, Any] = {}
+    with StopSignals() as stop, progress("fit", run.settings.iterations, talk.quiet) as show:
 
         def should_stop(iteration: int) -> bool:
             if latest:
@@ -102,7 +86,7 @@ def _run(run: FitRun, format: Any, output: str, send: Callable[[dict[str, Any]],
             return stop.received
 
         try:
-            return run.run(on_record, should_stop)
+            return run.run(talk.to(writer, latest), should_stop)
         finally:
             writer.close()
 

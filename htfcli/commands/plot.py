@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -70,15 +71,15 @@ def plot(
     a grid of panels, several are one column each. Unless --node says otherwise the largest nodes are shown.
     Of completions: held-out error by width, the mode tree with its ranks, held-out entries predicted, slices.
     Of trainings: accuracies and losses by epoch. Of locality: every measure by distance. One colour a network.
-    Of a sweep, with --x and --y: columns of its summary.csv, mean and standard error over seeds.
+    Of a sweep: columns of its summary.csv, --y against --x, mean and standard error over seeds.
     """
     from htfcli.config.base import parse_mode_sets
     from htfcli.console import note
     from htfcli.errors import ConfigError
     from htfcli.experiments.figures import Wishes, draw
     from htfcli.experiments.plots import kind_of, render
-    from htfcli.experiments.summaries import load_summary
-    from htfcli.experiments.sweep_plots import plot_sweep
+    from htfcli.experiments.summaries import SUMMARY_JSONL, load_summary
+    from htfcli.experiments.sweep_plots import default_axes, plot_sweep
     from htfcli.files.container import refuse_existing, write_bytes
     from htfcli.files.records import load_records
 
@@ -87,7 +88,11 @@ def plot(
         raise ConfigError("not sets of modes", got=" ".join(node or []), allowed="e.g. 0,2")
     kind = kind_of(output)
     refuse_existing(output, force)
-    if x is None and y is None and not group:
+    swept = all((Path(argument) / SUMMARY_JSONL).exists() for argument in runs) or Path(runs[0]).name == SUMMARY_JSONL
+    if swept and x is None and y is None and not (group or what or nodes or top):
+        rows = [row for argument in runs for row in load_summary(argument)]
+        figure = plot_sweep(rows, *default_axes(rows), log_x=log_x, log_y=log_y)
+    elif x is None and y is None and not group and not swept:
         figure = draw([load_records(argument) for argument in runs], Wishes(what, tuple(nodes), top, log_x, log_y))
     elif x is None or y is None or what or nodes or top is not None:
         raise ConfigError("a sweep is drawn with --x and --y", allowed="beside them --group, --log-x, --log-y")

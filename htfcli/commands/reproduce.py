@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
-from htfcli.options import FormatOption, QuietOption
+from htfcli.options import AnewOption, FormatOption, QuietOption, RetriesOption, ThreadsOption
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -34,19 +34,13 @@ def reproduce(
         Optional[int],
         typer.Option("--workers", metavar="N", min=1, help="Runs at a time.  [default: one a GPU, or one a core]"),
     ] = None,
-    threads: Annotated[
-        Optional[int], typer.Option("--threads", metavar="N", min=1, help="Cores of a run.  [default: an equal share]")
-    ] = None,
+    threads: ThreadsOption = None,
     assignments: Annotated[
         Optional[list[str]],
         typer.Option("--set", metavar="KEY=VALUE", help="One setting of all runs, unlike the published (repeatable)."),
     ] = None,
-    retries: Annotated[
-        int, typer.Option("--retries", metavar="N", min=0, help="How often a failed run is tried again.")
-    ] = 1,
-    force: Annotated[
-        bool, typer.Option("--force", help="Do runs anew that the folder holds with other settings.")
-    ] = False,
+    retries: RetriesOption = 1,
+    force: AnewOption = False,
     format: FormatOption = None,
     quiet: QuietOption = False,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from htfcli.options import FormatOption, QuietOption
+from htfcli.options import AnewOption, FormatOption, QuietOption, RetriesOption, ThreadsOption
 
 if TYPE_CHECKING:
     from htfcli.experiments.plan import PlannedRun
@@ -31,21 +31,14 @@ def sweep(
     workers: Annotated[
         Optional[int], typer.Option("--workers", metavar="N", min=1, help="Processes at a time (1).")
     ] = None,
-    threads: Annotated[
-        Optional[int],
-        typer.Option("--threads", metavar="N", min=1, help="Cores of a run.  [default: an equal share]"),
-    ] = None,
-    retries: Annotated[
-        int, typer.Option("--retries", metavar="N", min=0, help="How often a failed run is tried again.")
-    ] = 1,
+    threads: ThreadsOption = None,
+    retries: RetriesOption = 1,
     dask: Annotated[
         Optional[str],
         typer.Option("--dask", metavar="ADDRESS", help="Send the runs to this Dask scheduler, as tcp://host:8786."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which runs there would be, and stop.")] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Do runs anew that the folder holds with other settings.")
-    ] = False,
+    force: AnewOption = False,
     format: FormatOption = None,
     quiet: QuietOption = False,
 ) -> None:

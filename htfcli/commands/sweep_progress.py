@@ -20,7 +20,7 @@ from rich.text import Text
 from htfcli.console import cell, note
 from htfcli.experiments.pools import Pool
 from htfcli.experiments.summaries import FINAL_SHOWN, Row
-from htfcli.experiments.sweep import Progress, Sweep
+from htfcli.experiments.sweep import Progress, Sweep, Watcher
 from htfcli.leaving import StopSignals
 from htfcli.units import duration
 
@@ -43,7 +43,7 @@ def run_with_progress(sweep: Sweep, pool: Pool, retries: int, on_row: Callable[[
 
     started = time.monotonic()
     with StopSignals() as stop, _live(live) as show:
-        sweep.run(pool, retries, show, on_end, lambda: stop.received)
+        sweep.run(pool, retries, Watcher(show, on_end, lambda: stop.received))
     note(f"all runs finished; summary in {os.path.relpath(sweep.path)}/summary.csv", quiet)
     return [progress.row for progress in sweep.progress]
 

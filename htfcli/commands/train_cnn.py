@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from htfcli.config.vision import TrainCnnConfig
-from htfcli.options import ForceOption, FormatOption, QuietOption, TrackOption, with_config
+from htfcli.options import ForceOption, FormatOption, QuietOption, ResumeOption, TrackOption, with_config
 
 if TYPE_CHECKING:
+    from htfcli.commands.training import Talk
     from htfcli.experiments.cnn_run import CnnRun
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -37,7 +37,7 @@ def train_cnn(
         Optional[str],
         typer.Option("--output", "-o", metavar="FOLDER", help="Run folder (runs/TASK), or - for the model on stdout."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")] = False,
+    resume: ResumeOption = False,
     track: TrackOption = None,
     force: ForceOption = False,
     format: FormatOption = None,
@@ -48,55 +48,39 @@ def train_cnn(
     With --reg non-local the loss asks for dependence between far-apart patches, as published. Records losses and
     accuracies of every epoch. Under torchrun all processes share each batch, with the result of one.
     """
+    from htfcli.commands.training import talking
     from htfcli.console import note, progress
-    from htfcli.engine.training.distributed import workers
-    from htfcli.errors import HtfError
     from htfcli.experiments.cnn_run import CnnRun
-    from htfcli.experiments.tracking import tracking
     from htfcli.files.container import refuse_terminal
 
     output = output or f"runs/{config.task or ('cnn' if data in (None, '-') else Path(str(data)).name.split('.')[0])}"
     if output == "-":
         refuse_terminal()
-    first = True
-    try:
-        with workers() as team, tracking(track if team.first else None, output, "epoch") as send:
-            first = team.first
-            silent = quiet or not first
-            with progress("generate", None, silent) as show:
-                run = CnnRun(
-                    config,
-                    data,
-                    output,
-                    resume=resume,
-                    force=force,
-                    workers=team,
-                    on_progress=lambda count: show(count, "images"),
-                )
-            note(run.describe(), silent)
-            _run(run, format, output, send, silent)
-            if output == "-" and first:
-                run.save("-")
-    except HtfError as error:
-        if first:
-            raise
-        raise SystemExit(error.exit_code) from None  # the first process says it for all
+    with talking(track, output, "epoch", quiet) as talk:
+        with progress("generate", None, talk.quiet) as show:
+            run = CnnRun(
+                config,
+                data,
+                output,
+                resume=resume,
+                force=force,
+                workers=talk.team,
+                on_progress=lambda count: show(count, "images"),
+            )
+        note(run.describe(), talk.quiet)
+        _run(run, format, talk)
+        if output == "-" and talk.team.first:
+            run.save("-")
 
 
-def _run(run: CnnRun, format: Any, output: str, send: Callable[[dict[str, Any]], None], quiet: bool) -> None:
+def _run(run: CnnRun, format: Any, talk: Talk) -> None:
     """Train with progress on stderr and records on stdout, and say how it ended."""
     from htfcli.console import RecordWriter, note, progress
     from htfcli.leaving import StopSignals
 
     writer = RecordWriter(format, table_row)
     latest: dict[str, Any] = {}
-    with StopSignals() as stop, progress("train", run.settings.epochs, quiet) as show:
-
-        def on_record(record: dict[str, Any]) -> None:
-            latest.update(record)
-            send(record)
-            if output != "-":
-                writer.write(record)
+    with StopSignals() as stop, progress("train", run.settings.epochs, talk.quiet) as show:
 
         def should_stop(epoch: int, step: int) -> bool:
             accuracy = f", test accuracy {latest['test_accuracy']:.3f}" if latest else ""
@@ -104,12 +88,12 @@ def _run(run: CnnRun, format: Any, output: str, send: Callable[[dict[str, Any]],
             return stop.received
 
         try:
-            run.run(on_record, should_stop)
+            run.run(talk.to(writer, latest), should_stop)
         finally:
             writer.close()
-    note(run.ending() + ("" if output == "-" else f"; saved {output}"), quiet)
+    note(run.ending() + talk.saved, talk.quiet)
     if len(run.summary["classes"]) <= _MOST_CLASSES:
-        note(confusion_table(run.summary["classes"], run.summary["confusion"]), quiet)
+        note(confusion_table(run.summary["classes"], run.summary["confusion"]), talk.quiet)
 
 
 def table_row(record: dict[str, Any]) -> dict[str, Any]:

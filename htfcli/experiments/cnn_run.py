@@ -16,11 +16,10 @@ from htfcli.engine.vision.classifier import Record, Training
 from htfcli.engine.vision.resnet import ResNet
 from htfcli.errors import ConfigError, Interrupted, RunError
 from htfcli.experiments.image_input import fingerprint, image_data
-from htfcli.experiments.resuming import absolute, merged
-from htfcli.files import container
+from htfcli.experiments.resuming import absolute, merged, open_folder
 from htfcli.files.container import Artefact
 from htfcli.files.networks import build_network, outputs_of, save_network
-from htfcli.files.run_folder import CHECKPOINT, RunFolder, versions
+from htfcli.files.run_folder import CHECKPOINT, versions
 from htfcli.units import duration
 
 MAY_CHANGE = {"epochs", "patience", "lr", "accumulate", "threads", "device", "compile", "formulation"}
@@ -52,22 +51,15 @@ class CnnRun:
         on_progress: Callable[[int], None] | None = None,
     ) -> None:
         self.workers = workers or Workers()
-        if resume and (output == "-" or force):
-            given = "-o -" if output == "-" else "--force"
-            raise ConfigError("--resume continues a run folder as it is", got=given, allowed="-o FOLDER alone")
-        if data == "-" and self.workers.count > 1:
-            raise ConfigError("several processes cannot read one stdin", next_step="Name a file.")
         self.summary: dict[str, Any] = {}
-        self.folder = RunFolder(output, resume=True) if resume and self.workers.first else None
-        try:
-            saved = container.read(Path(output) / CHECKPOINT).expect("checkpoint") if resume else None
-            self._prepare(config, data, saved, on_progress)
-        except BaseException:
-            if self.folder is not None:
-                self.folder.close()
-            raise
-        if not resume and output != "-" and self.workers.first:
-            self.folder = RunFolder(output, force=force)
+        self.folder = open_folder(
+            output,
+            data,
+            self.workers,
+            lambda saved: self._prepare(config, data, saved, on_progress),
+            resume=resume,
+            force=force,
+        )
 
     def _prepare(
         self,

@@ -9,9 +9,10 @@ import importlib
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -34,7 +35,9 @@ class DaskPool:
 
     def __init__(self, address: str, threads: int | None = None) -> None:
         distributed = _distributed()
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said by our errors
+        self._address = address
+        for name in ("distributed", "distributed.client"):  # what matters is said by our errors
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             self._client = distributed.Client(address, timeout=_CONNECT, set_as_default=False)
         except (OSError, TimeoutError, ValueError):
@@ -46,18 +49,27 @@ class DaskPool:
 
     def capacity(self) -> int:
         """One run a thread; one where there is no worker yet, which waits for one."""
-        with _scheduler():
+        with self._scheduler():
             return sum(self._client.nthreads().values()) or 1
 
-    def submit(self, job: Job) -> Task:
-        with _scheduler():
-            key = f"{job.run.name}-{uuid.uuid4().hex[:8]}"
-            task: Task = self._client.submit(_execute, job, self._environment, self._stopped, key=key, pure=False)
-            return task
+    def submit(self, jobs: Sequence[Job]) -> Task:
+        with self._scheduler():
+            key = f"{jobs[0].run.name}-{uuid.uuid4().hex[:8]}"
+            future = self._client.submit(_execute, jobs, self._environment, self._stopped, key=key, pure=False)
+            return _Submitted(future, self._scheduler)
 
     def stop(self) -> None:
-        with _scheduler():
+        with self._scheduler():
             self._event.set()
+
+    @contextmanager
+    def _scheduler(self) -> Iterator[None]:
+        """Within the block, a scheduler that is gone is an error in one line."""
+        try:
+            yield
+        except (OSError, CancelledError, TimeoutError):
+            advice = "Runs keep their state; start a scheduler and the same sweep again."
+            raise RunError("the Dask scheduler is gone", got=self._address, next_step=advice) from None
 
     def __enter__(self) -> DaskPool:
         return self
@@ -66,6 +78,22 @@ class DaskPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._client.close(timeout=2)
+
+
+@dataclass(frozen=True, eq=False)
+class _Submitted:
+    """A `Task` on the cluster, which is cancelled where the scheduler is gone."""
+
+    future: Any
+    scheduler: Callable[[], AbstractContextManager[None]]
+
+    def done(self) -> bool:
+        return bool(self.future.done())
+
+    def result(self) -> list[Outcome]:
+        with self.scheduler():
+            outcomes: list[Outcome] = self.future.result()
+            return outcomes
 
 
 def _distributed() -> Any:
@@ -77,17 +105,7 @@ def _distributed() -> Any:
         raise ConfigError("--dask needs dask", got="no distributed", next_step=advice) from None
 
 
-@contextmanager
-def _scheduler() -> Iterator[None]:
-    """Within the block, a scheduler that is gone is an error in one line."""
-    try:
-        yield
-    except (OSError, CancelledError, TimeoutError):
-        advice = "Runs keep their state; start the same sweep again."
-        raise RunError("the Dask scheduler is gone", next_step=advice) from None
-
-
-def _execute(job: Job, environment: Mapping[str, str], stopped: str) -> Outcome:
+def _execute(jobs: Sequence[Job], environment: Mapping[str, str], stopped: str) -> list[Outcome]:
     """`execute` on a worker."""
     event = _distributed().Event(stopped)
     asked = time.monotonic()
@@ -99,4 +117,4 @@ def _execute(job: Job, environment: Mapping[str, str], stopped: str) -> Outcome:
         asked = time.monotonic()
         return bool(event.is_set())
 
-    return execute(job, environment, is_stopped)
+    return execute(jobs, environment, is_stopped)

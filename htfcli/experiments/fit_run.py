@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import torch
 
 from htfcli.config.tensors import DEFAULT_TOLERANCE, FitConfig
 from htfcli.engine.tensors.factorization import Factorization
-from htfcli.engine.tensors.gradient_fit import SOLVERS, build_model, prepare
+from htfcli.engine.tensors.gradient_fit import SOLVERS, GradientFit, build_model, prepare
+from htfcli.engine.tensors.observations import Observations
 from htfcli.engine.tensors.ranks import FactoredSpectra
 from htfcli.engine.tensors.recording import Record, derivative_error
 from htfcli.engine.training.device import choose_device, describe_device
 from htfcli.engine.training.distributed import Workers
 from htfcli.errors import ConfigError, Interrupted, RunError
-from htfcli.experiments.resuming import absolute, merged
-from htfcli.files import container
+from htfcli.experiments.resuming import absolute, merged, open_folder
 from htfcli.files.artefacts import save_factorization
 from htfcli.files.container import Artefact
-from htfcli.files.inputs import fingerprint, load_observations
-from htfcli.files.run_folder import CHECKPOINT, RunFolder, versions
+from htfcli.files.inputs import load_observations
+from htfcli.files.run_folder import versions
+from htfcli.files.shards import fingerprint, load_shard
 from htfcli.units import duration
 
 MAY_CHANGE = {"iterations", "seconds", "until_loss", "patience", "lr", "checkpoint_every", "threads", "device"}
@@ -51,22 +51,10 @@ class FitRun:
         workers: Workers | None = None,
     ) -> None:
         self.workers = workers or Workers()
-        if resume and (output == "-" or force):
-            given = "-o -" if output == "-" else "--force"
-            raise ConfigError("--resume continues a run folder as it is", got=given, allowed="-o FOLDER alone")
-        if data == "-" and self.workers.count > 1:
-            raise ConfigError("several processes cannot read one stdin", next_step="Name a file.")
         self.summary: dict[str, Any] = {}
-        self.folder = RunFolder(output, resume=True) if resume and self.workers.first else None
-        try:
-            saved = container.read(Path(output) / CHECKPOINT).expect("checkpoint") if resume else None
-            self._prepare(config, data, saved)
-        except BaseException:
-            if self.folder is not None:
-                self.folder.close()
-            raise
-        if not resume and output != "-" and self.workers.first:
-            self.folder = RunFolder(output, force=force)
+        self.folder = open_folder(
+            output, data, self.workers, lambda saved: self._prepare(config, data, saved), resume=resume, force=force
+        )
 
     def _prepare(self, config: FitConfig, data: str | None, saved: Artefact | None) -> None:
         """Everything that can be wrong with settings and data shows here, before a folder is made."""
@@ -75,24 +63,31 @@ class FitRun:
         if self._data is None:
             advice = "Shortest useful call: htf fit data.npy (see htf fit --help)."
             raise ConfigError("no data to fit", next_step=advice)
-        observations = load_observations(self._data, None if self.settings.dims is None else tuple(self.settings.dims))
-        self._digest = fingerprint(observations)
+        observations = self._observations(self._data)
+        self._digest = fingerprint(observations, self.workers)
         if saved is not None and saved.content.get("data") != self._digest:
             raise ConfigError("the run was fitted to other data", next_step="Resume with the data of the first run.")
-        self.observations, self.scale = prepare(observations, self.settings)
+        self.observations, self.scale = prepare(observations, self.settings, self.workers)
         self.device = choose_device(self.settings.device, self.settings.threads)
         model = build_model(self.settings, observations.dims, self.device)
         self.fit = SOLVERS[self.settings.solver](model, self.observations, self.settings, self.workers)
         if saved is not None:
             self.fit.load_state(saved.tensors())
 
+    def _observations(self, data: str) -> Observations:
+        """All of them; this process's shard where each iteration needs no other rows."""
+        s = self.settings
+        if s.dims is None and s.batch_size is None and s.test_fraction is None and s.solver == "gradient":
+            return load_shard(data, self.workers)
+        return load_observations(data, None if s.dims is None else tuple(s.dims))
+
     def describe(self) -> str:
         """What is about to happen, in a line."""
-        model, test = self.fit.model, self.observations.test
+        model, (train, test) = self.fit.model, self.observations.counts
         return (
             f"{model.kind} of {' x '.join(map(str, model.dims[:8]))}{' x ...' if model.order > 8 else ''}, "
-            f"{len(model.parameters):,} parameters; {len(self.observations.train):,} observations, "
-            f"{0 if test is None else len(test):,} held out; {self.settings.dtype} on {describe_device(self.device)}"
+            f"{len(model.parameters):,} parameters; {train:,} observations, "
+            f"{test:,} held out; {self.settings.dtype} on {describe_device(self.device)}"
             f"{f', {self.workers.count} processes' if self.workers.count > 1 else ''}"
         )
 
@@ -119,28 +114,49 @@ class FitRun:
             RunError: if the run diverged; the last good state has been saved.
             Interrupted: if `should_stop` said so; the state has been saved.
         """
+        work = self._work(self.fit.run(should_stop), on_record)
+        while True:
+            try:
+                next(work)
+            except StopIteration as ending:
+                model: Factorization = ending.value
+                return model
+
+    def course(self, should_stop: Callable[[int], bool]) -> Iterator[None]:
+        """`run` by a caller that computes the gradients, see `GradientFit.course`: yields when one is wanted."""
+        assert isinstance(self.fit, GradientFit)
+        return self._work(self.fit.course(should_stop), lambda record: None)
+
+    def _work(
+        self, records: Iterator[Record | None], on_record: Callable[[Record], None]
+    ) -> Generator[None, None, Factorization]:
+        """Save what `records` brings, and everything at its end; passes its Nones on."""
         started, first = time.monotonic(), self.fit.iteration
         if self.folder is None:
-            return self._train(on_record, should_stop, started, first)
+            return (yield from self._train(records, on_record, started, first))
         with self.folder:
             self.folder.write_config(
                 self.settings.model_dump(mode="json"),
                 {"data": self._data, "device": describe_device(self.device)} | versions(),
             )
             self.folder.start_records(before=first)
-            model = self._train(on_record, should_stop, started, first)
+            model = yield from self._train(records, on_record, started, first)
             self._checkpoint(self.fit.state())
             save_factorization(self.folder.path / "model.safetensors", model, self.settings.model_dump(mode="json"))
             self.folder.write_summary(self.summary)
         return model
 
     def _train(
-        self, on_record: Callable[[Record], None], should_stop: Callable[[int], bool], started: float, first: int
-    ) -> Factorization:
+        self, records: Iterator[Record | None], on_record: Callable[[Record], None], started: float, first: int
+    ) -> Generator[None, None, Factorization]:
         saved_at = time.monotonic()
         record, previous = Record(), Record()
         try:
-            for record in self.fit.run(should_stop):
+            for latest in records:
+                if latest is None:
+                    yield
+                    continue
+                record = latest
                 if self.folder is not None:
                     self.folder.append(record)
                     if time.monotonic() - saved_at >= self.settings.checkpoint_every:

@@ -4,7 +4,7 @@ All that is known of a run is in files, so that any process on any machine that 
 
     data/NAME.yaml, .safetensors   generated data and their settings
     jobs/NAME.yaml                 settings of a run, below the command line that does it
-    jobs/NAME.log                  what its process said
+    jobs/NAME.log                  what its process said; of a batch of runs NAME.batch.log, NAME that of the first
     runs/NAME/                     its run folder
     completed/NAME.*               what `htf complete` wrote
 """
@@ -18,9 +18,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -106,8 +106,7 @@ class Job:
         """Of the command that starts the run, or goes on with it."""
         if self.resumable:
             return [*self._arguments(), "--resume"]
-        begun = self.folder.exists() or (self.completed is not None and self.completed.exists())
-        return [*self._arguments(), *(["--force"] if begun else [])]
+        return [*self._arguments(), *(["--force"] if self.begun else [])]
 
     # --- state --------------------------------------------------------------------------------------------------------
 
@@ -119,6 +118,12 @@ class Job:
     @property
     def resumable(self) -> bool:
         return self.run.command != "complete" and (self.folder / CHECKPOINT).exists()
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is something of a run that cannot be resumed."""
+        there = self.folder.exists() or (self.completed is not None and self.completed.exists())
+        return there and not self.resumable
 
     @property
     def changed(self) -> bool:
@@ -150,43 +155,54 @@ class Job:
             write_text(self.data.with_suffix(".yaml"), yaml.safe_dump(values, sort_keys=False))
 
 
-def execute(job: Job, environment: Mapping[str, str], stopped: Callable[[], bool]) -> Outcome:
-    """Do a run, or what is left of it, in a process of its own; returns when that has ended.
+def execute(jobs: Sequence[Job], environment: Mapping[str, str], stopped: Callable[[], bool]) -> list[Outcome]:
+    """Do runs of a sweep, or what is left of them, in a process of its own; returns when that has ended.
 
     Args:
+        jobs: one, or small fits that are trained as one batch (`htf fit-batch`).
         environment: variables set for the process. stopped: asked often; True ends the process, its state saved.
     """
-    while in_use(job.folder):  # by a process that outlived its sweep and is saving its state
+    while any(in_use(job.folder) for job in jobs):  # by a process that outlived its sweep and is saving its state
         if stopped():
-            return Outcome("interrupted")
+            return [Outcome("interrupted") for _ in jobs]
         time.sleep(_POLL)
-    if job.finished:
-        return Outcome("finished")
+    left = [job for job in jobs if not job.finished]
+    if len(left) > 1:
+        names = [job.run.name for job in left]
+        log = left[0].settings_file.with_suffix(".batch.log")
+        ended = _process(["fit-batch", str(left[0].sweep), *names], log, environment, stopped)
+        ends = {job.run.name: replace(ended, error=last_words(job.log) or ended.error) for job in left}
+    else:
+        ends = {job.run.name: _execute(job, environment, stopped) for job in left}
+    return [_outcome(job, ends.get(job.run.name)) for job in jobs]
+
+
+def _execute(job: Job, environment: Mapping[str, str], stopped: Callable[[], bool]) -> Outcome:
     if job.run.target is not None and job.data is not None:
-        made = _make_data(job.data, environment, stopped)
-        if made.status != "finished":
-            return made
-    outcome = _process([job.run.command, *job.arguments], job.log, environment, stopped)
-    if outcome.status == "finished" and not job.finished:
+        with alone_with(job.data) as there:
+            if not there:
+                arguments = ["generate", "tensor", "--config", str(job.data.with_suffix(".yaml")), "-o", str(job.data)]
+                made = _process(arguments, job.data.with_suffix(".log"), environment, stopped)
+                if made.status != "finished":
+                    return made
+    return _process([job.run.command, *job.arguments], job.log, environment, stopped)
+
+
+def _outcome(job: Job, ended: Outcome | None) -> Outcome:
+    """How a run ended whose process ended so, if there was one."""
+    if ended is None or job.finished:
+        return Outcome("finished")
+    if ended.status == "finished":
         return Outcome("failed", f"{job.folder} has no summary though its process ended well")
-    return outcome
-
-
-def _make_data(data: Path, environment: Mapping[str, str], stopped: Callable[[], bool]) -> Outcome:
-    """Generate a data file from the settings beside it, unless another run with the same data has."""
-    with _alone(data.with_suffix(".lock")):
-        if data.exists():
-            return Outcome("finished")
-        arguments = ["generate", "tensor", "--config", str(data.with_suffix(".yaml")), "-o", str(data)]
-        return _process(arguments, data.with_suffix(".log"), environment, stopped)
+    return ended
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Wait until no other thread or process is in a block with the same path."""
-    with open(path, "w") as lock:
+def alone_with(data: Path) -> Iterator[bool]:
+    """Wait until no other thread or process is in a block with the same data; whether they have been made."""
+    with open(data.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        yield data.exists()
 
 
 def _process(arguments: list[str], log: Path, environment: Mapping[str, str], stopped: Callable[[], bool]) -> Outcome:
@@ -221,7 +237,8 @@ def _process(arguments: list[str], log: Path, environment: Mapping[str, str], st
         return Outcome("finished")
     if told_at is not None:
         return Outcome("interrupted")
-    return Outcome("failed", _last_words(log, code), hopeless=code == 2)
+    killed = f"killed by {signal.Signals(-code).name}" if code < 0 else ""
+    return Outcome("failed", killed or last_words(log) or f"exit code {code}", hopeless=code == 2)
 
 
 def _this_code() -> str:
@@ -230,10 +247,10 @@ def _this_code() -> str:
     return os.pathsep.join(path for path in paths if path)
 
 
-def _last_words(log: Path, code: int) -> str:
-    """The line a process failed with."""
+def last_words(log: Path) -> str:
+    """The line a process failed with, without advice on how to go on by hand: nothing if it said none."""
+    if not log.exists():
+        return ""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     errors = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return (errors or lines or [f"exit code {code}"])[-1]
+    return (errors or lines or [""])[-1].partition("; the state ")[0]

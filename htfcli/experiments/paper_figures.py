@@ -21,6 +21,7 @@ from htfcli.files.records import Records, load_records
 
 LEFT_ZERO = 0.01  # a value has left zero once it is this share of the largest one at the end
 _TOP = 10
+_PLAIN = "no regularizer"
 _NORM, _SINGULAR = "component_norms", "singular_values"
 
 
@@ -145,12 +146,13 @@ def method_of(row: Row) -> str:
         return f"coefficient {s['reg_coeff']:g}"
     if s["weight_decay"]:
         return f"weight decay {s['weight_decay']:g}"
-    return f"dropout {s['dropout']:g}" if s["dropout"] else "no regularizer"
+    return f"dropout {s['dropout']:g}" if s["dropout"] else _PLAIN
 
 
 def accuracies(rows: Sequence[Row], x: str) -> dict[str, list[Point]]:
     """Test accuracies in percent by method, against a setting."""
-    found = points(rows, x, "test_accuracy", method_of)
+    plain_first = sorted(rows, key=lambda row: method_of(row) != _PLAIN)  # whatever comes first in the plan
+    found = points(plain_first, x, "test_accuracy", method_of)
     return {m: [Point(p.x, 100 * p.mean, 100 * p.error, p.count) for p in of] for m, of in found.items()}
 
 
@@ -172,12 +174,12 @@ def draw_accuracies(rows: Sequence[Row], name: str, scale: str, x: str) -> Figur
                     axes.plot(list(values), list(values.values()), "--", color="0.6", linewidth=1, zorder=1)
                     axes.annotate(f"{method} (published)", (max(values), values[max(values)]), fontsize=5, color="0.5")
             axes.legend()
-        axes.set_ylabel("test accuracy (%)")
+            axes.set_ylabel("test accuracy (%)")
     return figure
 
 
 def _draw_bars(axes: Axes, curves: dict[str, list[Point]]) -> None:
-    """One place: a bar a method, from chance upwards."""
+    """One place: a bar a method, from chance upwards, or from below it where one is."""
     names = list(curves)
     means = [curves[name][0].mean for name in names]
     errors = [0 if math.isnan(curves[name][0].error) else curves[name][0].error for name in names]
@@ -185,7 +187,8 @@ def _draw_bars(axes: Axes, curves: dict[str, list[Point]]) -> None:
     axes.barh(names, means, xerr=errors, color=colors, height=0.6, capsize=3)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    axes.set_xlim(50, None)
+    axes.set_xlim(min(50, min(m - e for m, e in zip(means, errors, strict=True)) - 2), None)
+    axes.axvline(50, color="0.3", linewidth=0.8, linestyle=":")  # chance
     axes.set_xlabel("test accuracy (%)")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from types import TracebackType
@@ -15,11 +15,11 @@ from htfcli.experiments.jobs import Job, Outcome, execute
 
 
 class Task(Protocol):
-    """A run that a pool does; `result` raises if its worker was lost."""
+    """Runs that a pool does; `result` raises if their worker was lost."""
 
     def done(self) -> bool: ...
 
-    def result(self) -> Outcome: ...
+    def result(self) -> list[Outcome]: ...
 
     def __hash__(self) -> int: ...
 
@@ -28,9 +28,9 @@ class Pool(Protocol):
     """Does jobs; a context manager, which waits for its workers at the end."""
 
     def capacity(self) -> int:
-        """How many jobs it does at once."""
+        """How many tasks it does at once."""
 
-    def submit(self, job: Job) -> Task: ...
+    def submit(self, jobs: Sequence[Job]) -> Task: ...
 
     def stop(self) -> None:
         """End all runs, their state saved."""
@@ -57,13 +57,13 @@ class LocalPool:
     def capacity(self) -> int:
         return self._workers
 
-    def submit(self, job: Job) -> Task:
-        return self._threads.submit(self._execute, job)
+    def submit(self, jobs: Sequence[Job]) -> Task:
+        return self._threads.submit(self._execute, jobs)
 
-    def _execute(self, job: Job) -> Outcome:
+    def _execute(self, jobs: Sequence[Job]) -> list[Outcome]:
         place = self._places.get()
         try:
-            return execute(job, place, self._stopped.is_set)
+            return execute(jobs, place, self._stopped.is_set)
         finally:
             self._places.put(place)
 

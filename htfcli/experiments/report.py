@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from htfcli.errors import ConfigError
-from htfcli.experiments.summaries import FINAL_SHOWN, SUMMARY_JSONL, Row, load_summary
+from htfcli.experiments.summaries import FINAL_SHOWN, SUMMARY_JSONL, Row, failures, load_summary, outcome
 from htfcli.files.records import Records, load_records
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+_PROSE = 40  # letters, from which on a cell is text to be read: wrapped, from the left
 _MOST_RUNS = 8  # of a sweep that get curves of their own
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1100px; margin: 2em auto; padding: 0 1em; }
@@ -31,7 +32,8 @@ h1 { font-size: 1.7em; } h2 { border-bottom: 1px solid #ddd; margin-top: 2em; } 
 table { border-collapse: collapse; font-size: 13px; } .scroll { overflow-x: auto; }
 th, td { padding: 3px 10px; text-align: right; border-bottom: 1px solid #eee; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 2px solid #999; }
-.failed { color: #b00020; } pre { background: #f6f6f6; padding: 1em; font-size: 13px; white-space: pre-wrap; }
+.failed { color: #b00020; } td.prose { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+pre { background: #f6f6f6; padding: 1em; font-size: 13px; white-space: pre-wrap; }
 @media print {
   body { max-width: none; margin: 0; } .figures { display: block; } .figures > div, tr { break-inside: avoid; }
   .scroll { overflow: visible; } td, th { white-space: normal; }
@@ -91,10 +93,14 @@ def _sweep_sections(path: Path) -> Iterator[Section]:
 
     rows = load_summary(str(path))
     finished = [row for row in rows if row["status"] == "finished"]
-    facts = f"htf {rows[0]['command']}: {len(rows)} runs, {len(finished)} finished"
+    facts = f"htf {rows[0]['command']}: {outcome(rows)}"
     plan = (path / "plan.yaml").read_text(encoding="utf-8") if (path / "plan.yaml").exists() else ""
     figures = [(figure, False) for figure in sweep_figures(rows)]
-    yield Section(path.resolve().name, facts, figures, [("Runs", _run_table(rows))], ("Plan", plan))
+    failed = [[len(runs), error, ", ".join(runs)] for error, runs in failures(rows).items()]
+    tables: list[tuple[str, list[list[Any]]]] = [("Runs", _run_table(rows))]
+    if failed:
+        tables.insert(0, ("Failures", [["count", "error", "runs"], *failed]))
+    yield Section(path.resolve().name, facts, figures, tables, ("Plan", plan))
     first_seed = [row for row in finished if row["varied"]["seed"] == rows[0]["varied"]["seed"]]
     for row in first_seed[:_MOST_RUNS]:
         yield _run_section(load_records(str(path / "runs" / row["run"])))
@@ -106,7 +112,7 @@ def _run_table(rows: Sequence[Row]) -> list[list[Any]]:
     cells = [
         [
             *row["varied"].values(),
-            row["status"] if not row.get("error") else f"{row['status']}: {row['error']}",
+            row["status"],
             *((row["final"] or {}).get(number) for number in (*numbers, "seconds")),
         ]
         for row in rows
@@ -178,10 +184,15 @@ def _table(rows: Sequence[Sequence[Any]]) -> str:
     head, *body = rows
     lines = ["<tr>" + "".join(f"<th>{escape(str(cell))}</th>" for cell in head) + "</tr>"]
     for row in body:
-        failed = any(isinstance(cell, str) and cell.startswith("failed") for cell in row)
-        cells = "".join(f"<td>{escape(_shown(cell))}</td>" for cell in row)
+        failed = any(cell == "failed" for cell in row)
+        cells = "".join(_cell(_shown(cell)) for cell in row)
         lines.append(f'<tr class="failed">{cells}</tr>' if failed else f"<tr>{cells}</tr>")
     return f"<table><thead>{lines[0]}</thead><tbody>{''.join(lines[1:])}</tbody></table>"
+
+
+def _cell(text: str) -> str:
+    kind = ' class="prose"' if len(text) > _PROSE else ""
+    return f"<td{kind}>{escape(text)}</td>"
 
 
 def _shown(value: Any) -> str:

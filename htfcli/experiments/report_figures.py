@@ -12,7 +12,7 @@ from plotly.colors import qualitative, sample_colorscale
 from htfcli.engine.tensors.mode_tree import ModeTree, label_of
 from htfcli.experiments.completion_plots import node_places
 from htfcli.experiments.plots import QUANTITIES, Panel
-from htfcli.experiments.summaries import FINAL_SHOWN, Row
+from htfcli.experiments.summaries import FINAL_SHOWN, Row, what_varies
 from htfcli.experiments.sweep_plots import Point, labels, points
 from htfcli.files.records import Records
 
@@ -166,9 +166,7 @@ def _texts(names: Sequence[str], ranks: Sequence[float | None]) -> list[str]:
 
 def sweep_figures(rows: Sequence[Row]) -> list[go.Figure]:
     """First final numbers against what varies first, one curve for each combination of the rest."""
-    varied = [
-        key for key in rows[0]["varied"] if key != "seed" and len({repr(row["varied"].get(key)) for row in rows}) > 1
-    ]
+    varied = what_varies(rows)
     if not varied:
         return []
     x, others = varied[0], varied[1:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,28 @@ def load_summary(argument: str) -> list[Row]:
     if not rows or any(row.get("kind") != "run" for row in rows):
         raise DataError(f"{argument} does not hold the runs of a sweep")
     return rows
+
+
+def failures(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """The runs that failed, by their error."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row["status"] == "failed":
+            found.setdefault(row.get("error") or "no reason known", []).append(row["run"])
+    return found
+
+
+def outcome(rows: Sequence[Row]) -> str:
+    """How many runs there are, and how many ended how, in a few words."""
+    counts = Counter(row["status"] for row in rows)
+    parts = [f"{counts[status]} {status}" for status in counts if status != "finished"]
+    return ", ".join([f"{len(rows)} runs", f"{counts['finished']} finished", *parts])
+
+
+def what_varies(rows: Sequence[Row]) -> list[str]:
+    """Settings other than the seed in which the runs differ, in the order of the plan."""
+    varied = [key for key in rows[0]["varied"] if key != "seed"]
+    return [key for key in varied if len({repr(row["varied"].get(key)) for row in rows}) > 1]
 
 
 def flat(row: Row) -> Row:

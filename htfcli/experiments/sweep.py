@@ -12,7 +12,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ import yaml
 
 from htfcli.config.plan import PlanConfig
 from htfcli.errors import ConfigError, DataError, Interrupted, RunError
+from htfcli.experiments.batch_run import in_batches
 from htfcli.experiments.jobs import Job, Outcome
 from htfcli.experiments.plan import PLAN, planned_runs
 from htfcli.experiments.pools import Pool, Task
@@ -46,6 +46,20 @@ class Progress:
     started: float | None = None
     seconds: float = 0.0
     row: Row = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Who follows a sweep.
+
+    Args:
+        on_change: called often with the progress of all runs. on_end: called once a run, with its `row` set.
+        should_stop: asked often; True ends the workers, their state saved.
+    """
+
+    on_change: Callable[[Sequence[Progress]], None]
+    on_end: Callable[[Progress], None]
+    should_stop: Callable[[], bool]
 
 
 class Sweep:
@@ -79,28 +93,22 @@ class Sweep:
         kept = f", {finished} of them finished before" if finished else ""
         return f"{len(self.jobs)} {'run' if len(self.jobs) == 1 else 'runs'} of htf {self.plan.command}{kept}"
 
-    def run(
-        self,
-        pool: Pool,
-        retries: int,
-        on_change: Callable[[Sequence[Progress]], None],
-        on_end: Callable[[Progress], None],
-        should_stop: Callable[[], bool],
-    ) -> None:
+    def run(self, pool: Pool, retries: int, watcher: Watcher) -> None:
         """Do all runs that are not finished.
 
         Args:
-            pool: who does them. retries: how often a failed run is tried again.
-            on_change: called often with the progress of all runs. on_end: called once a run, with its `row` set.
-            should_stop: asked often; True ends the workers, their state saved.
+            pool: who does them. retries: how often a failed run is tried again. watcher: who follows.
         Raises:
             RunError: if runs failed, after all others are done. Interrupted: if `should_stop` said so.
         """
         with self._locked():
-            self._begin(on_end)
+            self._begin(watcher)
             try:
-                self._work(pool, retries, on_change, on_end, should_stop)
+                self._work(pool, retries, watcher)
             finally:
+                for progress in self.progress:
+                    if progress.status == "running":  # by workers that are out of reach
+                        progress.status = "interrupted"
                 self._summarize()
         failed = [p for p in self.progress if p.status == "failed"]
         if failed:
@@ -125,7 +133,7 @@ class Sweep:
                 raise ConfigError(f"another sweep is at work in {self.path}", next_step="Wait for it.") from None
             yield
 
-    def _begin(self, on_end: Callable[[Progress], None]) -> None:
+    def _begin(self, watcher: Watcher) -> None:
         for job in self._changed:
             job.discard()
         settings = self.plan.model_dump(mode="json", exclude_unset=True)
@@ -136,50 +144,48 @@ class Sweep:
             progress.job.write_settings()
             if progress.job.finished:
                 progress.kept = True
-                self._end(progress, Outcome("finished"), on_end)
+                self._end(progress, Outcome("finished"), watcher)
 
-    def _work(
-        self,
-        pool: Pool,
-        retries: int,
-        on_change: Callable[[Sequence[Progress]], None],
-        on_end: Callable[[Progress], None],
-        should_stop: Callable[[], bool],
-    ) -> None:
-        waiting = [p for p in self.progress if p.status == "waiting"]
-        running: dict[Task, Progress] = {}
+    def _work(self, pool: Pool, retries: int, watcher: Watcher) -> None:
+        left = {p.job.run.name: p for p in self.progress if p.status == "waiting"}
+        batches = in_batches([p.job for p in left.values()], pool.capacity())
+        waiting = [[left[job.run.name] for job in jobs] for jobs in batches]
+        running: dict[Task, list[Progress]] = {}
         stopping = False
         while running or (waiting and not stopping):
-            if should_stop() and not stopping:
+            if watcher.should_stop() and not stopping:
                 stopping = True
                 pool.stop()
             while waiting and not stopping and len(running) < pool.capacity():
-                progress = waiting.pop(0)
-                progress.status, progress.tries, progress.started = "running", progress.tries + 1, time.monotonic()
-                running[pool.submit(progress.job)] = progress
-            on_change(self.progress)
+                batch = waiting.pop(0)
+                for progress in batch:
+                    progress.status, progress.tries, progress.started = "running", progress.tries + 1, time.monotonic()
+                running[pool.submit([progress.job for progress in batch])] = batch
+            watcher.on_change(self.progress)
             time.sleep(_POLL)
             for task in [task for task in running if task.done()]:
-                progress, outcome = running.pop(task), _outcome(task)
-                if outcome.status == "failed" and not outcome.hopeless and progress.tries <= retries and not stopping:
-                    progress.status, progress.error = "waiting", outcome.error
-                    waiting.append(progress)
-                else:
-                    self._end(progress, outcome, on_end)
-        on_change(self.progress)
+                batch = running.pop(task)
+                for progress, outcome in zip(batch, _outcomes(task, len(batch)), strict=True):
+                    again = outcome.status == "failed" and not outcome.hopeless and progress.tries <= retries
+                    if again and not stopping:
+                        progress.status, progress.error = "waiting", outcome.error
+                        waiting.append([progress])
+                    else:
+                        self._end(progress, outcome, watcher)
+        watcher.on_change(self.progress)
         if stopping:
             count = Counter(p.status for p in self.progress)["finished"]
             raise Interrupted(
                 f"interrupted with {count} of {len(self.jobs)} runs finished; go on with: htf sweep {self.path}"
             )
 
-    def _end(self, progress: Progress, outcome: Outcome, on_end: Callable[[Progress], None]) -> None:
+    def _end(self, progress: Progress, outcome: Outcome, watcher: Watcher) -> None:
         progress.status, progress.error = outcome.status, outcome.error
         progress.seconds = 0.0 if progress.started is None else time.monotonic() - progress.started
         progress.row = row_of(progress)
         if time.monotonic() - self._summarized > _SUMMARIZE_EVERY:
             self._summarize()
-        on_end(progress)
+        watcher.on_end(progress)
 
     def _summarize(self) -> None:
         rows = [progress.row or row_of(progress) for progress in self.progress]
@@ -188,12 +194,18 @@ class Sweep:
         self._summarized = time.monotonic()
 
 
-def _outcome(task: Task) -> Outcome:
-    """What a worker says of a run; one that was lost, or could not write, says it by an exception."""
+def _outcomes(task: Task, count: int) -> list[Outcome]:
+    """What a worker says of its runs; one that was lost, or could not write, says it by an exception.
+
+    Raises:
+        RunError: if all workers are out of reach.
+    """
     try:
         return task.result()
-    except (Exception, CancelledError) as error:
-        return Outcome("failed", str(error).splitlines()[0] if str(error) else type(error).__name__)
+    except RunError:
+        raise
+    except Exception as error:
+        return [Outcome("failed", str(error).splitlines()[0] if str(error) else type(error).__name__)] * count
 
 
 def row_of(progress: Progress) -> Row:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from htfcli.errors import ConfigError, DataError
 from htfcli.experiments.plots import STYLE
-from htfcli.experiments.summaries import Row, column
+from htfcli.experiments.summaries import FINAL_SHOWN, Row, column, what_varies
 
 MARKERS = "osD^vP*X"
 
@@ -86,6 +86,18 @@ def refuse_mixtures(rows: Sequence[Row], x: str, groups: Sequence[str]) -> None:
             )
 
 
+def default_axes(rows: Sequence[Row]) -> tuple[str, str, list[str]]:
+    """What a sweep is about: x, the first setting that varies; y, its first final number; groups, what else varies.
+
+    Raises:
+        ConfigError: if nothing but the seed varies.
+    """
+    varied = what_varies(rows)
+    if not varied:
+        raise ConfigError("the runs of this sweep differ in their seed only", next_step="Name --x and --y.")
+    return varied[0], FINAL_SHOWN[rows[0]["command"]][1], varied[1:]
+
+
 def plot_sweep(
     rows: Sequence[Row], x: str, y: str, groups: Sequence[str] = (), *, log_x: bool = False, log_y: bool = False
 ) -> Figure:
@@ -104,20 +116,24 @@ def plot_sweep(
         draw_points(axes, curves)
         axes.set_xlabel(x.replace("_", " "))
         axes.set_ylabel(y.replace("_", " "))
+        values = list(dict.fromkeys(point.x for of in curves.values() for point in of))
         if log_x:
             axes.set_xscale("log")
-            values = sorted({point.x for of in curves.values() for point in of})
-            if len(values) <= 10:  # the values that were run, not powers of ten
-                axes.set_xticks(values, [f"{value:g}" for value in values])
-                axes.minorticks_off()
+        if len(values) <= 10 and (log_x or len(values) <= 4) and all(isinstance(v, int | float) for v in values):
+            axes.set_xticks(sorted(values), [f"{value:g}" for value in sorted(values)])  # what was run
+            axes.minorticks_off()
         if log_y:
             axes.set_yscale("log")
         if len(curves) > 1 or "" not in curves:
             axes.legend()
         counts = sorted({point.count for of in curves.values() for point in of})
+        title = []
         if counts[-1] > 1:
             seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-            axes.set_title(f"mean and standard error, {seeds} seeds")
+            title.append(f"mean and standard error, {seeds} seeds")
+        if missing := len(rows) - sum(point.count for of in curves.values() for point in of):
+            title.append(f"not shown: {missing} of {len(rows)} runs, failed or not finished")
+        axes.set_title("\n".join(title))
     return figure
 
 

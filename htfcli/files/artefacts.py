@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -120,10 +121,11 @@ def _fits_int32(index: Tensor) -> bool:
     return index.numel() == 0 or int(index.max()) < 2**31
 
 
-def to_observations(artefact: Artefact, *, mapped: bool = False) -> Observations:
+def to_observations(artefact: Artefact, shard: tuple[int, int] | None = None, *, mapped: bool = False) -> Observations:
     """The observations in a container of that kind, checked: ranges, duplicates, finite values.
 
     Args:
+        shard: number and count of the parts of which one is read, of a train or test sample that has a row for each.
         mapped: leave int32 indices as they are mapped from the file, for those who do not need int64.
     Raises:
         DataError: on the first problem found.
@@ -134,20 +136,33 @@ def to_observations(artefact: Artefact, *, mapped: bool = False) -> Observations
     except ValidationError:
         raise DataError(f"{artefact.name} is damaged: its description of the observations is malformed") from None
     dims = tuple(content.dims)
-    train = _to_sample(artefact, "train", content.task, dims, mapped)
-    has_test = any(name.startswith("test/") for name in artefact.shapes())
-    test = _to_sample(artefact, "test", content.task, dims, mapped) if has_test else None
+    shapes = artefact.shapes()
+    counts = {part: math.prod(shapes.get(f"{part}/value", ("", (0,)))[1]) for part in ("train", "test")}
+    rows = {part: None if shard is None else rows_of(count, *shard) for part, count in counts.items()}
+    train = _to_sample(artefact, "train", content.task, dims, rows["train"], mapped)
+    has_test = any(name.startswith("test/") for name in shapes)
+    test = _to_sample(artefact, "test", content.task, dims, rows["test"], mapped) if has_test else None
     if isinstance(train, Entries) and isinstance(test, Entries):
         repeat = first_duplicate(torch.cat([train.index, test.index]), dims)
         if repeat is not None:
             got = train.index[repeat[0]].tolist()
             raise DataError(f"{artefact.name} has an entry in both its train and its test observations", got=got)
     target = None if content.target is None else rebuild(artefact, content.target, artefact.tensors("target/"))
-    return Observations(dims, train, test, target)
+    whole = None if shard is None else (counts["train"], counts["test"])
+    return Observations(dims, train, test, target, whole)
 
 
-def _to_sample(artefact: Artefact, part: str, task: str, dims: tuple[int, ...], mapped: bool) -> Sample:
-    tensors = artefact.tensors(f"{part}/")
+def rows_of(count: int, number: int, parts: int) -> tuple[int, int] | None:
+    """First and end of a part, as `Tensor.tensor_split` cuts rows; None, all of them, where some would get none."""
+    size, more = divmod(count, parts)
+    first = number * size + min(number, more)
+    return (first, first + size + (number < more)) if size else None
+
+
+def _to_sample(
+    artefact: Artefact, part: str, task: str, dims: tuple[int, ...], rows: tuple[int, int] | None, mapped: bool
+) -> Sample:
+    tensors = artefact.tensors(f"{part}/", rows)
     count = len(tensors["value"]) if "value" in tensors and tensors["value"].dim() == 1 else -1
     wanted: dict[str, tuple[int, ...]] = {"value": (count,)}
     if task == "completion":
@@ -164,8 +179,9 @@ def _to_sample(artefact: Artefact, part: str, task: str, dims: tuple[int, ...], 
     if task == "matrix sensing":
         sample: Sample = MatrixMeasurements(tensors["matrices"].double(), value)
     elif task == "completion":
+        place = "" if rows is None or rows[0] == 0 else f" {rows[0]} +"
         index = tensors["index"] if mapped and tensors["index"].dtype == torch.int32 else tensors["index"].long()
-        sample = checked_entries(index, value, dims, f"{artefact.name}: {part} observation")
+        sample = checked_entries(index, value, dims, f"{artefact.name}: {part} observation{place}")
     else:
         sample = RankOneMeasurements(tuple(tensors[f"vector{k}"].double() for k in range(len(dims))), value)
     for name, tensor in tensors.items():

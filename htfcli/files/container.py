@@ -48,11 +48,18 @@ class Artefact:
     config: dict[str, Any]
     path: Path
 
-    def tensors(self, prefix: str = "") -> dict[str, Tensor]:
-        """All tensors whose name begins with `prefix`, under the rest of their name."""
+    def tensors(self, prefix: str = "", rows: tuple[int, int] | None = None) -> dict[str, Tensor]:
+        """All tensors whose name begins with `prefix`, under the rest of their name.
+
+        Args:
+            rows: first and end of the rows that are read; all if None.
+        """
         try:
             with safe_open(self.path, framework="pt") as file:
-                return {key[len(prefix) :]: file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}
+                keys = [key for key in file.keys() if key.startswith(prefix)]
+                if rows is None:
+                    return {key[len(prefix) :]: file.get_tensor(key) for key in keys}
+                return {key[len(prefix) :]: file.get_slice(key)[slice(*rows)] for key in keys}
         except (SafetensorError, OSError) as error:
             raise DataError(f"{self.name} is damaged: {error}") from None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import hashlib
 import shutil
 import sys
 import tempfile
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from htfcli.engine.tensors.factorization import Factorization
-from htfcli.engine.tensors.observations import Observations, Sample
+from htfcli.engine.tensors.observations import Observations
 from htfcli.errors import ConfigError, DataError
 from htfcli.files import container
 from htfcli.files.artefacts import to_factorization, to_observations
@@ -137,20 +136,6 @@ def _artefact(opened: Opened, *kinds: str) -> container.Artefact:
 def _refuse_dims(opened: Opened, dims: tuple[int, ...] | None) -> None:
     if dims is not None and not isinstance(opened, Coordinates):
         raise ConfigError("--dims is for coordinate data; this input has its own dimensions", got=list(dims))
-
-
-def fingerprint(observations: Observations) -> str:
-    """A digest of the observed data, by which a resumed run knows that it is the same."""
-    digest = hashlib.sha256(repr(observations.dims).encode())
-    for sample in (observations.train, observations.test):
-        for tensor in () if sample is None else _tensors(sample):
-            digest.update(tensor.contiguous().numpy().data)
-    return digest.hexdigest()
-
-
-def _tensors(sample: Sample) -> list[Tensor]:
-    values = list(vars(sample).values())
-    return [t for v in values for t in (v if isinstance(v, tuple) else (v,))]
 
 
 def _spool_stdin() -> Path:

@@ -14,7 +14,7 @@ import numpy as np
 from htfcli.errors import DataError
 from htfcli.files.container import binary_destination
 from htfcli.files.readers import first_line, missing_library
-from htfcli.files.text_table import BLOCK, Fill, Floats, Head, Rows
+from htfcli.files.text_table import BLOCK, Filled, Floats, Head
 
 
 @dataclass(frozen=True)
@@ -61,21 +61,13 @@ class ParquetTable:
     def line_of(self, head: Head, row: int) -> int:
         return row + 1
 
-    def write(
-        self,
-        destination: str,
-        head: Head,
-        index_at: list[int],
-        value_at: int | None,
-        value_name: str,
-        fill: Fill,
-        further: Rows,
-    ) -> None:
+    def write(self, destination: str, new: Filled) -> None:
+        head, value_at = new.head, new.value_at
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         with self._opened() as file, binary_destination(destination) as path:
-            value = pa.field(value_name, pa.float64())
+            value = pa.field(new.value_name, pa.float64())
             place = len(head.names) if value_at is None else value_at
             fields = list(file.schema_arrow)
             fields[place : place + 1] = [value]
@@ -83,7 +75,7 @@ class ParquetTable:
             with pq.ParquetWriter(path, schema) as writer:
                 start = 0
                 for batch in file.iter_batches(BLOCK):
-                    replace, values = fill(start, start + len(batch))
+                    replace, values = new.fill(start, start + len(batch))
                     start += len(batch)
                     columns = list(batch.columns)
                     filled = np.asarray(values)
@@ -91,9 +83,9 @@ class ParquetTable:
                         filled = np.where(replace, filled, self._values(batch, head, value_at))
                     columns[place : place + 1] = [pa.array(filled)]
                     writer.write_batch(pa.record_batch(columns, schema=schema))
-                for labels, values in further:
+                for labels, values in new.further:
                     columns = [pa.nulls(len(values), field.type) for field in schema]
-                    for at, column in zip(index_at, labels, strict=True):
+                    for at, column in zip(new.index_at, labels, strict=True):
                         columns[at] = pa.array(column).cast(schema.field(at).type)
                     columns[place] = pa.array(values, pa.float64())
                     writer.write_batch(pa.record_batch(columns, schema=schema))

@@ -20,7 +20,7 @@ from htfcli.errors import ConfigError, DataError, did_you_mean
 from htfcli.files.axes import Axis, axis_of
 from htfcli.files.parquet_table import ParquetTable
 from htfcli.files.readers import suffix_of
-from htfcli.files.text_table import BLOCK, MISSING, Floats, Head, Rows, TextTable
+from htfcli.files.text_table import BLOCK, MISSING, Filled, Floats, Head, Rows, TextTable
 
 TABLES: dict[str, Callable[[Path, str], TextTable | ParquetTable]] = {
     ".csv": lambda path, name: TextTable(path, name, ","),
@@ -171,7 +171,8 @@ class Table:
             return holes[start:stop].tolist(), block.tolist()
 
         added = self._further(values) if further else iter(())
-        self.file.write(destination, self.head, self.index_at, self.value_at, self.value_name, fill, added)
+        filled = Filled(self.head, self.index_at, self.value_at, self.value_name, fill, added)
+        self.file.write(destination, filled)
 
     def _further(self, values: Values) -> Rows:
         """Labels and values of every combination that has no row, block by block."""

@@ -35,6 +35,23 @@ Rows = Iterator[tuple[list[list[str]], list[float]]]  # blocks of further rows: 
 
 
 @dataclass(frozen=True)
+class Filled:
+    """A table written anew, with values filled in and further rows at its end.
+
+    Args:
+        head, index_at, value_at: as for `TextTable.blocks`. value_name: of the column that is added where there is no
+            value yet. fill: what is filled in. further: added rows; their other columns are empty.
+    """
+
+    head: Head
+    index_at: list[int]
+    value_at: int | None
+    value_name: str
+    fill: Fill
+    further: Rows
+
+
+@dataclass(frozen=True)
 class Head:
     """The columns of a table: what they are called, and whether the file says so or they are only numbered."""
 
@@ -140,23 +157,9 @@ class TextTable:
         with closing(self._rows()) as rows:
             return next(islice(rows, row + head.named, None)).line
 
-    def write(
-        self,
-        destination: str,
-        head: Head,
-        index_at: list[int],
-        value_at: int | None,
-        value_name: str,
-        fill: Fill,
-        further: Rows,
-    ) -> None:
-        """Write the table anew, whole or not at all, with values filled in and further rows at its end.
-
-        Args:
-            destination: a file, or `-`. head, index_at, value_at: as for `blocks`. value_name: of the column that is
-                added where there is no value yet. fill: what is filled in. further: added rows; their other columns
-                are empty.
-        """
+    def write(self, destination: str, new: Filled) -> None:
+        """Write a table to a file or `-`, whole or not at all."""
+        head, value_at = new.head, new.value_at
         width = len(head.names) + (value_at is None)
         place = len(head.names) if value_at is None else value_at
         gz = self.path.suffix == ".gz" and destination != "-"
@@ -167,11 +170,11 @@ class TextTable:
             if head_row is not None:
                 file.write(head_row.before)
                 if value_at is None:
-                    write_rows([[*head_row.fields, value_name]])
+                    write_rows([[*head_row.fields, new.value_name]])
                 else:
                     file.write(_ended(head_row.text, end))
             for start in count(0, BLOCK):
-                replace, values = fill(start, start + BLOCK)
+                replace, values = new.fill(start, start + BLOCK)
                 if not replace:
                     break
                 for wanted, value, row in zip(replace, values, rows, strict=False):
@@ -186,9 +189,9 @@ class TextTable:
                 next(rows)
             except StopIteration as ending:
                 file.write(ending.value)
-            for columns, values in further:
+            for columns, values in new.further:
                 table = [[""] * len(values)] * width
-                for at, column in zip([*index_at, place], [*columns, list(map(repr, values))], strict=True):
+                for at, column in zip([*new.index_at, place], [*columns, list(map(repr, values))], strict=True):
                     table[at] = column
                 write_rows(zip(*table, strict=True))
 

@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from htfcli.experiments.plan import read_plan
-from htfcli.experiments.summaries import column, load_summary
+from htfcli.experiments.batch_run import in_batches
+from htfcli.experiments.jobs import Job
+from htfcli.experiments.plan import planned_runs, read_plan
+from htfcli.experiments.summaries import column, failures, load_summary, outcome
 from htfcli.experiments.sweep import Sweep
-from htfcli.experiments.sweep_plots import labels, plot_sweep, points
+from htfcli.experiments.sweep_plots import default_axes, labels, plot_sweep, points
+from htfcli.files.records import read_lines
 
 FIT = {"width": 2, "iterations": 30, "record_every": 10}
 PLAN = {"command": "fit", "generate": {"order": 2, "dim": 4, "rank": 1}, "base": FIT}
@@ -197,7 +200,7 @@ def run_process(sweep):
             words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
         except OSError:
             continue
-        if b"fit" in words and any(w.startswith(str(sweep).encode()) for w in words):
+        if {b"fit", b"fit-batch"} & {*words} and any(w.startswith(str(sweep).encode()) for w in words):
             return int(entry.name)
     return None
 
@@ -211,9 +214,17 @@ def wait_for(condition, seconds=30):
     raise AssertionError("waited too long")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted(write, data, tmp_path, number):
-    plan = write(generate=None, data=data, base={**FIT, "iterations": 10**7}, seeds=2)
+@pytest.mark.parametrize(
+    ("number", "settings", "second"),
+    [
+        (signal.SIGINT, {}, "interrupted"),
+        (signal.SIGTERM, {}, "interrupted"),
+        (signal.SIGTERM, {"batch_size": 4}, "waiting"),
+    ],
+    ids=["SIGINT", "SIGTERM", "one by one"],
+)
+def test_interrupted(write, data, tmp_path, number, settings, second):
+    plan = write(generate=None, data=data, base={**FIT, "iterations": 10**7, **settings}, seeds=2)
     sweep = subprocess.Popen(
         [sys.executable, "-m", "htfcli", "sweep", plan, "-o", "out"],
         cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -229,15 +240,15 @@ def test_interrupted(write, data, tmp_path, number):
         said.splitlines()[-1] == f"Error: interrupted with 0 of 2 runs finished; go on with: htf sweep {tmp_path}/out."
     )
     assert (tmp_path / "out/runs/seed=0/checkpoint.safetensors").exists()
-    assert [r["status"] for r in load_summary(str(tmp_path / "out"))] == ["interrupted", "waiting"]
+    assert [r["status"] for r in load_summary(str(tmp_path / "out"))] == ["interrupted", second]
     assert run_process(tmp_path / "out") is None
 
 
 @pytest.mark.slow
 def test_killed_twenty_times(htf, write, data, tmp_path):
     """No finished run is lost or done twice, and all runs end as if nothing had happened."""
-    base = {**FIT, "iterations": 4000, "record_every": 100, "checkpoint_every": 0, "until_loss": None}
-    plan = write(generate=None, data=data, base=base, grid={"init_std": [0.1, 0.2]}, seeds=3)
+    base = {"iterations": 4000, "record_every": 100, "checkpoint_every": 0}
+    plan = write(generate=None, data=data, base=base, grid={"init_std": [0.1, 0.2], "width": [2, [3]]}, seeds=2)
     generator = random.Random(0)
     stamps: dict[Path, tuple[int, bytes]] = {}
 
@@ -264,11 +275,65 @@ def test_killed_twenty_times(htf, write, data, tmp_path):
     done = htf("sweep", plan, "-o", "out", "--workers", 2)
     assert done.code == 0, done.err
     check()
-    assert len(stamps) == 6
+    assert len(stamps) == 8  # half of them in batches
     undisturbed = htf("sweep", plan, "-o", "clean", "--workers", 2)
     assert undisturbed.code == 0
     for path in tmp_path.glob("clean/runs/*/records.jsonl"):
         assert (tmp_path / "out/runs" / path.parent.name / "records.jsonl").read_text() == path.read_text()
+
+
+# --- batches -------------------------------------------------------------------------------------------------------
+
+
+def test_small_fits_are_one_process(htf, write, tmp_path):
+    """With the files, records and results of each by itself; one that fails leaves the others alone."""
+    lrs = {"lr": [0.01, 0.02, 1e9]}
+    plan = write(generate={"order": 3, "dim": 4, "rank": 2}, base={**FIT, "optimizer": "sgd"}, grid=lrs, seeds=2)
+    done = htf("sweep", plan, "-o", "out", "--retries", 0)
+    assert done.code == 1
+    assert "2 of 6 runs failed: lr=1000000000.0_seed=0: training diverged" in done.err
+    assert "continue with" not in done.err
+    assert [r["status"] for r in done.records] == ["finished"] * 4 + ["failed"] * 2
+    out = tmp_path / "out"
+    assert len(list(out.glob("jobs/*.batch.log"))) == 1
+    assert sorted(path.stem for path in out.glob("jobs/*_seed=?.log")) == [r["run"] for r in done.records[4:]]
+    for row in done.records[:4]:
+        command = (out / "jobs" / f"{row['run']}.yaml").read_text().splitlines()[0].removeprefix("# htf ").split()
+        again = htf(
+            *[w.replace("runs/", "alone/") if w.startswith("runs/") else f"out/{w}" if "/" in w else w for w in command]
+        )
+        assert again.code == 0, again.err
+        together, alone = out / "runs" / row["run"], tmp_path / "alone" / row["run"]
+        assert {path.name for path in together.iterdir()} == {path.name for path in alone.iterdir()}
+        for record, expected in zip(
+            read_lines(together / "records.jsonl"), read_lines(alone / "records.jsonl"), strict=True
+        ):
+            assert record[1]["train_loss"] == pytest.approx(expected[1]["train_loss"], rel=1e-5)
+            assert record[1].keys() == expected[1].keys()
+    before = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/summary.json")}
+    again = htf("sweep", plan, "-o", "out", "--retries", 0)
+    assert "4 of them finished before" in again.err
+    assert {path: path.stat().st_mtime_ns for path in out.glob("runs/*/summary.json")} == before
+
+
+def test_which_runs_make_a_batch(write, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def sizes(processes=1, **changes):
+        runs = planned_runs(read_plan(write(**changes)))
+        return [len(jobs) for jobs in in_batches([Job(run, tmp_path / "out") for run in runs], processes)]
+
+    assert sizes(seeds=5, grid={"lr": [0.1, 0.2], "init_std": [0.1, 0.2]}) == [20]
+    assert sizes(seeds=5, processes=2) == [2, 3]
+    assert sizes(seeds=2, processes=4) == [1, 1]
+    assert sizes(seeds=70) == [23, 23, 24]
+    assert sizes(seeds=3, generate=None, data=data) == [3]
+    assert sizes(seeds=2, grid={"top": [1, 2]}) == [2, 2]
+    assert sizes(seeds=2, grid={"generate.noise": [0.0, 0.1]}) == [2, 2]
+    for settings in ({"width": 100}, {"solver": "second-order"}, {"batch_size": 2}, {"seconds": 1}, {"width": [2]}):
+        assert sizes(seeds=2, base=settings) == [1, 1]
+    assert sizes(seeds=2, generate={"order": 4, "dim": 12, "rank": 1}) == [1, 1]
+    assert sizes(seeds=2, command="complete", base={}) == [1, 1]
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
@@ -304,6 +369,27 @@ def test_categories_and_single_runs():
     figure = plot_sweep(some, "tree", "test_error")
     assert figure.axes[0].get_xlabel() == "tree"
     assert figure.axes[0].get_title() == ""
+
+
+def test_figures_of_runs_of_which_some_failed(htf, tmp_path):
+    some = rows(lr=[1, 2], width=[2, 4])
+    for row in some:
+        row["final"] |= {"train_loss": 0.1}
+    some[0] |= {"status": "failed", "final": None, "error": "training diverged"}
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep/summary.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    assert default_axes(some) == ("lr", "train_loss", ["width"])
+    figure = plot_sweep(some, *default_axes(some))
+    assert figure.axes[0].get_title().splitlines() == [
+        "mean and standard error, 3 to 4 seeds", "not shown: 1 of 16 runs, failed or not finished",
+    ]  # fmt: skip
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["1", "2"]
+    assert htf("plot", "sweep", "-o", "x.png").code == 0
+    assert outcome(some) == "16 runs, 15 finished, 1 failed"
+    assert failures(some) == {"training diverged": [some[0]["run"]]}
+    (tmp_path / "sweep/summary.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(lr=[1])))
+    error = "the runs of this sweep differ in their seed only. Name --x and --y."
+    assert htf("plot", "sweep", "-o", "y.png").error == error
 
 
 def test_figures_that_make_no_sense(htf, tmp_path):

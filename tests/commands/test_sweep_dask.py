@@ -62,28 +62,31 @@ def test_no_scheduler(htf, tmp_path, monkeypatch):
     assert both.error.startswith("--workers is for this machine")
 
 
+BASE = {"width": 2, "iterations": 10**6, "until_loss": 1e-30, "record_every": 1000, "checkpoint_every": 0}
+
+
+@pytest.fixture
+def cluster(htf, start, tmp_path):
+    """Start a scheduler and workers, write a plan; scheduler, workers and address."""
+
+    def begin(count, **plan):
+        assert htf("generate", "tensor", "--order", 2, "--dim", 4, "--rank", 1, "-o", "data.safetensors").code == 0
+        (tmp_path / "plan.yaml").write_text(yaml.safe_dump({"data": "data.safetensors", **plan}))
+        words = ["--port", "0", "--no-dashboard", "--host", "127.0.0.1"]
+        scheduler = start("scheduler.log", "distributed.cli.dask_scheduler", *words)
+        address = wait_for(lambda: re.search(r"tcp://127\.0\.0\.1:\d+", (tmp_path / "scheduler.log").read_text()))[0]
+        words = [address, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
+        workers = [start(f"worker{k}.log", "distributed.cli.dask_worker", *words) for k in range(count)]
+        wait_for(lambda: all("Registered" in (tmp_path / f"worker{k}.log").read_text() for k in range(count)))
+        return scheduler, workers, address
+
+    return begin
+
+
 @pytest.mark.slow
-def test_a_worker_is_killed(htf, start, tmp_path):
+def test_a_worker_is_killed(cluster, start, tmp_path):
     """A sweep on two workers ends complete though one is killed with a run under way."""
-    assert htf("generate", "tensor", "--order", 2, "--dim", 4, "--rank", 1, "-o", "data.safetensors").code == 0
-    base = {
-        "width": 2,
-        "iterations": 10**6,
-        "until_loss": None,
-        "seconds": 5,
-        "record_every": 1000,
-        "checkpoint_every": 0,
-    }
-    (tmp_path / "plan.yaml").write_text(yaml.safe_dump({"data": "data.safetensors", "base": base, "seeds": 3}))
-    start("scheduler.log", "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard", "--host", "127.0.0.1")
-    address = wait_for(lambda: re.search(r"tcp://127\.0\.0\.1:\d+", (tmp_path / "scheduler.log").read_text()))[0]
-    workers = [
-        start(
-            f"worker{k}.log", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"
-        )
-        for k in range(2)
-    ]
-    wait_for(lambda: all("Registered" in (tmp_path / f"worker{k}.log").read_text() for k in range(2)))
+    _, workers, address = cluster(2, base={**BASE, "seconds": 5}, seeds=3)
     sweep = start("sweep.log", "htfcli", "sweep", "plan.yaml", "--dask", address, "-o", "out", "--retries", "0")
     run_of = {}
 
@@ -108,3 +111,31 @@ def test_a_worker_is_killed(htf, start, tmp_path):
     iterations = [json.loads(line)["iteration"] for line in records]
     assert iterations == sorted(set(iterations))
     assert iterations[:-1] == list(range(0, 1000 * (len(iterations) - 1), 1000))
+
+
+@pytest.mark.slow
+def test_the_scheduler_is_killed(cluster, start, tmp_path):
+    """The sweep says so in a line; what was finished is kept, and what was begun goes on when it is started again."""
+    lengths = {"iterations": [10, 10**6], "batch_size": [8, None]}
+    scheduler, _, address = cluster(1, base={k: v for k, v in BASE.items() if k != "iterations"}, zip=lengths)
+    sweep = start("sweep.log", "htfcli", "sweep", "plan.yaml", "--dask", address, "-o", "out")
+    first, second = (tmp_path / "out/runs" / f"batch-size={n}_seed=0" for n in (8, "default"))
+    wait_for(lambda: (first / "summary.json").exists() and (second / "checkpoint.safetensors").exists())
+    stamp = (first / "summary.json").stat().st_mtime_ns
+    scheduler.kill()
+    assert sweep.wait(timeout=60) == 1
+    said = (tmp_path / "sweep.log").read_text()
+    assert said.splitlines()[-1] == (
+        f"Error: the Dask scheduler is gone (got {address}). Runs keep their state; start a scheduler and the same sweep again."
+    )
+    assert "Traceback" not in said
+    assert [row["status"] for row in load_summary(str(tmp_path / "out"))] == ["finished", "interrupted"]
+    reached = len((second / "records.jsonl").read_text().splitlines())
+    local = start("again.log", "htfcli", "sweep", "plan.yaml", "-o", "out")
+    wait_for(lambda: len((second / "records.jsonl").read_text().splitlines()) > reached + 2)
+    local.terminate()
+    assert local.wait(timeout=60) == 130
+    assert "1 of them finished before" in (tmp_path / "again.log").read_text()
+    assert (first / "summary.json").stat().st_mtime_ns == stamp
+    iterations = [json.loads(line)["iteration"] for line in (second / "records.jsonl").read_text().splitlines()]
+    assert iterations == list(range(0, 1000 * len(iterations), 1000))

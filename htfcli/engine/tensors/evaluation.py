@@ -14,7 +14,8 @@ product, and the pairs are inner products of the rows that meet. The gradient ru
 form (the result is multilinear in the weight matrices). All buffers are allocated once, so that an iteration is a
 fixed sequence of in-place operations, which also lets CUDA capture it as a graph.
 
-Axes: `n` observations, `rows` of a table, `R` width of a node, `d` mode dimension.
+Axes: `n` observations, `rows` of a table, `R` width of a node, `d` mode dimension; `runs` before all of them where the
+weights of several factorizations (runs, d or R, R_parent) and entries of each (runs, n) are evaluated as one batch.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ class Evaluation:
             return self._mix(
                 Table(sample.vectors[mode].to(weight), weight.new_empty(0), None, None, True), weight, grad
             )
-        row = sample.index[:, mode].to(weight.device) if isinstance(sample, Entries) else None
+        row = sample.index[..., mode].to(weight.device) if isinstance(sample, Entries) else None
         return Table(weight, weight.new_empty(0) if grad is None else grad, row, (mode,))
 
     def _mix(self, product: Table, weight: Tensor, grad: Tensor | None) -> Table:
@@ -125,6 +126,11 @@ class Evaluation:
         product = merge(parts[0], parts[1])
         self._steps.append(product)
         return [product.out, *parts[2:]]
+
+    @staticmethod
+    def _in_pairs(left: Table, right: Table, count: int) -> bool:
+        """Whether the pairs that occur cost less than the root's grid; a batch has grids only."""
+        return not left.runs and left.rows * right.rows > _ROOT_GRID_EXCESS * count
 
     def _root(
         self,
@@ -141,7 +147,7 @@ class Evaluation:
         root: RootGrid | RootRows
         if right is None:
             root, row, modes = RootRows(left, weight, grad), left.row, left.modes
-        elif isinstance(sample, Entries) and left.rows * right.rows > _ROOT_GRID_EXCESS * len(sample):
+        elif isinstance(sample, Entries) and self._in_pairs(left, right, len(sample)):
             self._observe = pairs = RootPairs(left, right, weight, grad)
             self.order = pairs.order
             return

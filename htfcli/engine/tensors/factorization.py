@@ -88,12 +88,14 @@ class Factorization:
     def views(self, vector: Tensor) -> list[Tensor | None]:
         """Per node the part of `vector` (p,) that holds its matrix, shaped like it; None for a root without weights.
 
-        Use it for the parameters, their gradient, or anything else with one number a parameter.
+        Use it for the parameters, their gradient, or anything else with one number a parameter; of (runs, p), the
+        parameters of several factorizations, parts (runs, rows, columns).
         """
         views: list[Tensor | None] = []
         start = 0
         for rows, columns in self._shapes:
-            views.append(vector[start : start + rows * columns].view(rows, columns) if rows else None)
+            part = vector[..., start : start + rows * columns]
+            views.append(part.view(*vector.shape[:-1], rows, columns) if rows else None)
             start += rows * columns
         return views
 
@@ -129,7 +131,13 @@ class Factorization:
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
         """A copy with another dtype or on another device."""
-        parameters = self.parameters.to(dtype=dtype, device=device, copy=True)
+        return self._with(self.parameters.to(dtype=dtype, device=device, copy=True))
+
+    def stacked(self, runs: int) -> Self:
+        """Room for so many factorizations of this shape: parameters (runs, p), to be evaluated as one batch."""
+        return self._with(self.parameters.new_zeros(runs, len(self.parameters)))
+
+    def _with(self, parameters: Tensor) -> Self:
         other = type(self).__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._set_parameters(parameters)

@@ -46,9 +46,13 @@ def build_model(config: FitConfig, dims: tuple[int, ...], device: torch.device) 
     return model
 
 
-def prepare(observations: Observations, config: FitConfig) -> tuple[Observations, float]:
+def prepare(
+    observations: Observations, config: FitConfig, workers: Workers | None = None
+) -> tuple[Observations, float]:
     """The learning problem a configuration makes of observed data: a held-out part, values of root mean square one.
 
+    Args:
+        observations: all of them, or the shard of each of `workers`, which all take part.
     Returns: the observations to fit, and the factor that scaled their values (1 where the true tensor is known).
     Raises:
         ConfigError: if a part is to be held out and there is one already. DataError: if the values are all but zero.
@@ -63,10 +67,13 @@ def prepare(observations: Observations, config: FitConfig) -> tuple[Observations
         generator = torch.Generator().manual_seed(config.seed)
         train, test = split(observations.train, config.test_fraction, generator)
         observations = Observations(observations.dims, train, test, observations.target)
-    largest = float(observations.train.value.abs().max())
+    over = workers if workers is not None and observations.whole is not None else Workers()
+    value = observations.train.value
+    largest = over.largest(float(value.abs().max()))
     if config.scale == "none" or observations.target is not None or largest == 0:
         return observations, 1.0
-    rms = largest * float((observations.train.value / largest).square().mean().sqrt())  # no overflow on the way
+    squares = over.sum((value / largest).square().sum())  # no overflow on the way
+    rms = largest * math.sqrt(float(squares) / observations.counts[0])
     if not math.isfinite(1 / rms):
         raise DataError("the values are too small to be told from zero", got=f"rms {rms:.3g}", allowed="1e-307 or more")
     return rescale(observations, 1 / rms), 1 / rms
@@ -96,10 +103,12 @@ class GradientFit:
     Args:
         model: trained in place. observations: what it is fitted to. config: how.
         workers: the processes that share every iteration, each with its part of the observations; all take part in
-        all calls, and all have the same model, data and configuration.
+        all calls, and all have the same model, configuration and data, or their shards of these.
 
     Attributes:
         iteration: steps taken so far. stop_reason: why `run` ended: iterations, loss, seconds or interrupted.
+        train: what it is fitted to. gradient: (p,) the loss's at the current weights. full_batch: whether of all of
+        `train`. shared: whether it is computed together with those of other runs.
     """
 
     def __init__(
@@ -112,24 +121,26 @@ class GradientFit:
         self.model, self.config = model, config
         self._workers = workers or Workers()
         self.iteration = 0
-        self.stop_reason = ""
-        self._train = observations.train
-        self._batch = min(config.batch_size or len(self._train), len(self._train))
-        if len(self._train) < self._workers.count:
-            got = f"{len(self._train)} for {self._workers.count} processes"
+        self.stop_reason, self.shared = "", False
+        self.train = observations.train
+        count = observations.counts[0]
+        self._batch = min(config.batch_size or count, count)
+        if count < self._workers.count:
+            got = f"{count} for {self._workers.count} processes"
             raise ConfigError("fewer observations than processes", got=got)
         self._calm = 0  # records in a row with the train loss under the tolerance
         self._limit = 0.0  # the loss at which the run has exploded; set by the first record
         parameters = model.parameters
-        parameters.grad = self._gradient = torch.zeros_like(parameters)
+        parameters.grad = self.gradient = torch.zeros_like(parameters)
         self._optimizer = make_optimizer(config.optimizer, parameters, config.lr, config.momentum)
         loss = LOSSES[config.loss]
-        self._recorder = Recorder(model, observations, config, loss, self._gradient)
-        full = self._batch == len(self._train)
+        self._recorder = Recorder(model, observations, config, loss, self.gradient, self._workers)
+        self.full_batch = full = self._batch == count
         self._loss = loss
-        part = self._train if self._workers.count == 1 else self._part(torch.arange(len(self._train)))
-        gradient = self._gradient if full else None
-        self._whole = SampleLoss(model, part, loss, gradient, self._workers, len(self._train))
+        shard = self._workers.count == 1 or observations.whole is not None
+        part = self.train if shard else self._part(torch.arange(count))
+        gradient = self.gradient if full else None
+        self._whole = SampleLoss(model, part, loss, gradient, self._workers, count)
         if full:
             self._part_gradient = captured(self._whole.forward_backward, parameters.device)
             self._advance = self._captured_step()
@@ -148,6 +159,18 @@ class GradientFit:
         Raises:
             RunError: if the loss is NaN, infinite or has exploded; `good_state` is the one at the last record before.
         """
+        for record in self.course(should_stop):
+            if record is None:
+                self._descend()
+            else:
+                yield record
+
+    @torch.no_grad()
+    def course(self, should_stop: Callable[[int], bool] = lambda iteration: False) -> Iterator[Record | None]:
+        """`run` by a caller that computes the gradients: None asks for `gradient` at the current weights.
+
+        Several runs can then share the work, see `batch`.
+        """
         started = time.monotonic()
         config = self.config
         while True:
@@ -157,12 +180,12 @@ class GradientFit:
             out_of_time = config.seconds is not None and self._workers.any(time.monotonic() - started >= config.seconds)
             last = self.iteration >= config.iterations or out_of_time
             due = self.iteration % config.record_every == 0
-            self._descend()
+            yield None
             if not due and not last:
                 self._advance()
                 self.iteration += 1
                 continue
-            if self._batch < len(self._train):
+            if not self.full_batch or self.shared:
                 self._whole.forward()
             self._check_loss(self._whole.loss())
             record = self._recorder.measure(self.iteration, self._whole)
@@ -202,27 +225,27 @@ class GradientFit:
     def _descend(self) -> None:
         """The gradient at the current weights, summed over processes."""
         self._part_gradient()
-        self._workers.sum(self._gradient)
+        self._workers.sum(self.gradient)
 
     def _part(self, rows: Tensor) -> Sample:
         """This process's part of some observations."""
-        return self._train.select(self._workers.shard(rows))
+        return self.train.select(self._workers.shard(rows))
 
     def _batch_gradient(self) -> None:
         """Gradient on this iteration's batch: the next part of a permutation that seed and epoch determine."""
-        per_epoch = math.ceil(len(self._train) / self._batch)
+        per_epoch = math.ceil(len(self.train) / self._batch)
         epoch, part = divmod(self.iteration, per_epoch)
         if epoch != self._epoch:
             digest = hashlib.sha256(f"{self.config.seed} {epoch}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)
-            self._permutation = torch.randperm(len(self._train), generator=generator)
+            self._permutation = torch.randperm(len(self.train), generator=generator)
             self._epoch = epoch
         rows = self._permutation[part * self._batch : (part + 1) * self._batch]
         sample = self._part(rows)
         if len(sample):
-            SampleLoss(self.model, sample, self._loss, self._gradient, total=len(rows)).forward_backward()
+            SampleLoss(self.model, sample, self._loss, self.gradient, total=len(rows)).forward_backward()
         else:  # the last batch of an epoch may be smaller than the number of processes
-            self._gradient.zero_()
+            self.gradient.zero_()
 
     def _check_loss(self, loss: float) -> None:
         if not self._limit:

@@ -16,7 +16,7 @@ class Loss:
 
     Args:
         mean: residuals (n,) -> the mean loss, ().
-        gradient: writes d mean / d residual, (n,), into `out`.
+        gradient: writes d mean / d residual, (n,), into `out`; also of (runs, n), a mean each.
     """
 
     mean: Callable[[Tensor], Tensor]
@@ -24,17 +24,17 @@ class Loss:
 
 
 def _l2(residual: Tensor, *, out: Tensor) -> None:
-    torch.mul(residual, 2 / len(residual), out=out)
+    torch.mul(residual, 2 / residual.shape[-1], out=out)
 
 
 def _l1(residual: Tensor, *, out: Tensor) -> None:
     torch.sign(residual, out=out)
-    out.div_(len(residual))
+    out.div_(residual.shape[-1])
 
 
 def _huber(residual: Tensor, *, out: Tensor) -> None:
     torch.clamp(residual, -1.0, 1.0, out=out)
-    out.div_(len(residual))
+    out.div_(residual.shape[-1])
 
 
 LOSSES: dict[str, Loss] = {

@@ -92,16 +92,23 @@ class Observations:
         dims: mode dimensions (d_0, ..., d_{N-1}).
         train, test: what is fitted and what is held out; `test` may be None.
         target: the factorization the data came from, or None.
+        whole: how many train and test observations there are, where these are the shard of one of several processes.
     """
 
     dims: tuple[int, ...]
     train: Sample
     test: Sample | None = None
     target: Factorization | None = None
+    whole: tuple[int, int] | None = None
 
     @property
     def order(self) -> int:
         return len(self.dims)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many train and test observations there are, over all processes."""
+        return self.whole or (len(self.train), 0 if self.test is None else len(self.test))
 
     def checked(self) -> Observations:
         """Itself, if its entries can be used: in range, none twice, also not in train and test both, values finite.
@@ -292,4 +299,4 @@ def rescale(observations: Observations, factor: float) -> Observations:
         return replace(sample, value=sample.value * factor)
 
     test = None if observations.test is None else scaled(observations.test)
-    return Observations(observations.dims, scaled(observations.train), test)
+    return Observations(observations.dims, scaled(observations.train), test, whole=observations.whole)

@@ -112,15 +112,24 @@ class Recorder:
     Args:
         model: what is trained. observations: its data; the target too when it is known. config: what to record.
         gradient: (p,) buffer that holds the loss's gradient when `measure` is called.
+        workers: the processes that have the other shards of observations that are one.
     """
 
     def __init__(
-        self, model: Factorization, observations: Observations, config: FitConfig, loss: Loss, gradient: Tensor
+        self,
+        model: Factorization,
+        observations: Observations,
+        config: FitConfig,
+        loss: Loss,
+        gradient: Tensor,
+        workers: Workers | None = None,
     ) -> None:
         self._model, self._config, self._gradient = model, config, gradient
         self._extra = [checked_modes(modes, model.order) for modes in config.matricization]
         self._target_log_norm = -math.inf
-        self._test = None if observations.test is None else SampleLoss(model, observations.test, loss)
+        test, count = observations.test, observations.counts[1]
+        shared = workers if test is not None and len(test) != count else None
+        self._test = None if test is None else SampleLoss(model, test, loss, workers=shared, total=count)
         self._target = observations.target
         self._whole: Evaluation | None = None
         self._target_dense: Tensor | None = None

@@ -3,12 +3,14 @@
 A step reads its inputs' values and writes its output's; backwards it reads the output's gradient and writes the
 inputs'. Every table is used by exactly one step, so gradients are written, never added up. Buffers are allocated once.
 
-Axes: `n` observations, `rows` of a table, `R` width of a node, `d` mode dimension.
+Axes: `n` observations, `rows` of a table, `R` width of a node, `d` mode dimension. Several factorizations of one shape
+are evaluated as one batch by a leading axis of runs (observations (runs, n), tables (runs, rows, R)); grids only.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,11 +43,21 @@ class Table:
 
     @property
     def rows(self) -> int:
-        return len(self.value)
+        return self.value.shape[-2]
+
+    @property
+    def runs(self) -> torch.Size:
+        """(runs,) of a batch, else ()."""
+        return self.value.shape[:-2]
+
+    @property
+    def product(self) -> Callable[..., Tensor]:
+        """What multiplies matrices."""
+        return torch.bmm if self.runs else torch.mm
 
     def buffer(self, *shape: int) -> tuple[Tensor, Tensor]:
         """Room for a result computed from this table, and for its gradient if this table has one."""
-        value = self.value.new_empty(shape)
+        value = self.value.new_empty(*self.runs, *shape)
         return value, torch.empty_like(value) if self.grad.numel() else value.new_empty(0)
 
 
@@ -77,17 +89,18 @@ class Mix:
 
     def __init__(self, product: Table, weight: Tensor, grad: Tensor | None) -> None:
         self.product, self.weight, self.grad = product, weight, grad
-        value = product.value.new_empty(product.rows, weight.shape[1])
+        self._mm = product.product
+        value = product.value.new_empty(*product.runs, product.rows, weight.shape[-1])
         out_grad = value.new_empty(0) if grad is None else torch.empty_like(value)
         self.out = Table(value, out_grad, product.row, product.modes, product.is_observations)
 
     def forward(self) -> None:
-        torch.mm(self.product.value, self.weight, out=self.out.value)
+        self._mm(self.product.value, self.weight, out=self.out.value)
 
     def backward(self) -> None:
-        torch.mm(self.product.value.t(), self.out.grad, out=self.grad)
+        self._mm(self.product.value.mT, self.out.grad, out=self.grad)
         if self.product.grad.numel():
-            torch.mm(self.out.grad, self.weight.t(), out=self.product.grad)
+            self._mm(self.out.grad, self.weight.mT, out=self.product.grad)
 
 
 class Aligned:
@@ -95,7 +108,7 @@ class Aligned:
 
     def __init__(self, a: Table, b: Table) -> None:
         self.a, self.b = a, b
-        self.out = Table(*a.buffer(*a.value.shape), a.row, None, True)
+        self.out = Table(*a.buffer(*a.value.shape[-2:]), a.row, None, True)
 
     def forward(self) -> None:
         torch.mul(self.a.value, self.b.value, out=self.out.value)
@@ -110,20 +123,20 @@ class Grid:
 
     def __init__(self, a: Table, b: Table) -> None:
         self.a, self.b = a, b
-        self._shape = (a.rows, b.rows, a.value.shape[1])
-        value, grad = a.buffer(*self._shape)
-        self.out = Table(value.flatten(0, 1), grad.flatten(0, 1) if grad.numel() else grad, *grid_of(a, b))
+        value, grad = a.buffer(a.rows, b.rows, a.value.shape[-1])
+        self._shape = value.shape
+        self.out = Table(value.flatten(-3, -2), grad.flatten(-3, -2) if grad.numel() else grad, *grid_of(a, b))
         self._scratch = torch.empty_like(grad)
 
     def forward(self) -> None:
-        torch.mul(self.a.value.unsqueeze(1), self.b.value.unsqueeze(0), out=self.out.value.view(self._shape))
+        torch.mul(self.a.value.unsqueeze(-2), self.b.value.unsqueeze(-3), out=self.out.value.view(self._shape))
 
     def backward(self) -> None:
         upstream = self.out.grad.view(self._shape)  # (rows_a, rows_b, R)
-        torch.mul(upstream, self.b.value.unsqueeze(0), out=self._scratch)
-        torch.sum(self._scratch, 1, out=self.a.grad)
-        torch.mul(upstream, self.a.value.unsqueeze(1), out=self._scratch)
-        torch.sum(self._scratch, 0, out=self.b.grad)
+        torch.mul(upstream, self.b.value.unsqueeze(-3), out=self._scratch)
+        torch.sum(self._scratch, -2, out=self.a.grad)
+        torch.mul(upstream, self.a.value.unsqueeze(-2), out=self._scratch)
+        torch.sum(self._scratch, -3, out=self.b.grad)
 
 
 class _Side:
@@ -178,7 +191,7 @@ def merge(a: Table, b: Table) -> Aligned | Grid | Pairs:
     """The cheapest way to multiply two tables."""
     if a.is_observations and b.is_observations:
         return Aligned(a, b)
-    if a.row is None or b.row is None:  # a dense evaluation
+    if a.row is None or b.row is None or a.runs:  # a dense evaluation, or a batch
         return Grid(a, b)
     n, cells = len(a.row), a.rows * b.rows
     cell = a.row * b.rows + b.row
@@ -202,16 +215,17 @@ class RootRows:
 
     def __init__(self, product: Table, weight: Tensor | None, grad: Tensor | None) -> None:
         self.product, self.grad = product, grad
-        self.weight = product.value.new_ones(product.value.shape[1], 1) if weight is None else weight
+        self.weight = product.value.new_ones(*product.runs, product.value.shape[-1], 1) if weight is None else weight
         self.value, self.value_grad = product.buffer(product.rows, 1)
+        self._mm = product.product
 
     def forward(self) -> None:
-        torch.mm(self.product.value, self.weight, out=self.value)
+        self._mm(self.product.value, self.weight, out=self.value)
 
     def backward(self) -> None:
         if self.grad is not None:
-            torch.mm(self.product.value.t(), self.value_grad, out=self.grad)
-        torch.mm(self.value_grad, self.weight.t(), out=self.product.grad)
+            self._mm(self.product.value.mT, self.value_grad, out=self.grad)
+        self._mm(self.value_grad, self.weight.mT, out=self.product.grad)
 
 
 class _Weighted:
@@ -219,18 +233,18 @@ class _Weighted:
 
     def __init__(self, a: Table, weight: Tensor | None, grad: Tensor | None) -> None:
         self.a, self.weight, self.grad = a, weight, grad
-        self.value, self.value_grad = (a.value, a.grad) if weight is None else a.buffer(*a.value.shape)
+        self.value, self.value_grad = (a.value, a.grad) if weight is None else a.buffer(*a.value.shape[-2:])
 
     def forward(self) -> None:
         if self.weight is not None:
-            torch.mul(self.a.value, self.weight.t(), out=self.value)
+            torch.mul(self.a.value, self.weight.mT, out=self.value)
 
     def backward(self) -> None:
         if self.weight is None or self.grad is None:
             return
         torch.mul(self.value_grad, self.a.value, out=self.a.grad)  # used as scratch before its own value
-        torch.sum(self.a.grad, 0, out=self.grad.view(-1))
-        torch.mul(self.value_grad, self.weight.t(), out=self.a.grad)
+        torch.sum(self.a.grad, -2, out=self.grad.squeeze(-1))
+        torch.mul(self.value_grad, self.weight.mT, out=self.a.grad)
 
 
 class RootGrid:
@@ -239,14 +253,15 @@ class RootGrid:
     def __init__(self, a: Table, b: Table, weight: Tensor | None, grad: Tensor | None) -> None:
         self.a, self.b = _Weighted(a, weight, grad), b
         self.value, self.value_grad = a.buffer(a.rows, b.rows)
+        self._mm = a.product
 
     def forward(self) -> None:
         self.a.forward()
-        torch.mm(self.a.value, self.b.value.t(), out=self.value)
+        self._mm(self.a.value, self.b.value.mT, out=self.value)
 
     def backward(self) -> None:
-        torch.mm(self.value_grad, self.b.value, out=self.a.value_grad)
-        torch.mm(self.value_grad.t(), self.a.value, out=self.b.grad)
+        self._mm(self.value_grad, self.b.value, out=self.a.value_grad)
+        self._mm(self.value_grad.mT, self.a.value, out=self.b.grad)
         self.a.backward()
 
 
@@ -294,15 +309,19 @@ class Gather:
     """Observed cells (n,) of the root's values; observed entries must differ for `backward`."""
 
     def __init__(self, root: RootGrid | RootRows, cell: Tensor) -> None:
-        self.cell = cell
+        if cell.dim() > 1:  # a batch: the cells of one run behind those of another
+            cells = root.value[0].numel()
+            cell = cell + torch.arange(0, root.value.numel(), cells, device=cell.device).unsqueeze(1)
+        self.cell = cell.flatten()
         self.source, self.source_grad = root.value.view(-1), root.value_grad.view(-1).zero_()
-        self.value = self.source.new_empty(len(cell))
+        self.value = self.source.new_empty(cell.shape)
 
     def forward(self) -> Tensor:
-        return torch.index_select(self.source, 0, self.cell, out=self.value)
+        torch.index_select(self.source, 0, self.cell, out=self.value.view(-1))
+        return self.value
 
     def backward(self, upstream: Tensor) -> None:
-        self.source_grad.index_copy_(0, self.cell, upstream)  # the other cells stay zero
+        self.source_grad.index_copy_(0, self.cell, upstream.view(-1))  # the other cells stay zero
 
 
 class Whole:

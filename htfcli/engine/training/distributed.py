@@ -64,6 +64,24 @@ class Workers:
         whole[self.rank].copy_(part)
         return self.sum(torch.cat(whole))
 
+    def largest(self, number: float) -> float:
+        """The largest of the numbers that the processes have."""
+        if self.count == 1:
+            return number
+        numbers = torch.zeros(self.count, dtype=torch.float64)
+        numbers[self.rank] = number
+        return float(self.sum(numbers).max())
+
+    def heard(self, text: str) -> str:
+        """What the first process with something to say says, in all of them."""
+        if self.count == 1:
+            return text
+        letters = torch.zeros(self.count, 1024, dtype=torch.int64)
+        own = text.encode()[: letters.shape[1]]
+        letters[self.rank, : len(own)] = torch.tensor(list(own), dtype=torch.int64)
+        words = [bytes(row).rstrip(b"\0").decode(errors="replace") for row in self.sum(letters).tolist()]
+        return next(filter(None, words), "")
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
         return flag if self.count == 1 else bool(self.sum(torch.tensor(int(flag))))

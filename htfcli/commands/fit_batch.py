@@ -1,0 +1,26 @@
+"""`htf fit-batch`: what `htf sweep` starts for small fits; not for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command("fit-batch", hidden=True)
+def fit_batch(
+    sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="Folder of a sweep.")],
+    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Its runs to do.")],
+) -> None:
+    """Train small fits of a sweep as one batch."""
+    from htfcli.leaving import StopSignals
+    from htfcli.experiments.batch_run import run_batch
+    from htfcli.experiments.jobs import Job
+    from htfcli.experiments.plan import planned_runs, read_plan
+
+    runs = {run.name: run for run in planned_runs(read_plan(sweep))}
+    with StopSignals() as stop:
+        run_batch([Job(runs[name], Path(sweep)) for name in names], lambda iteration: stop.received)

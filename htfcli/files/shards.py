@@ -1,0 +1,89 @@
+"""Observations that several processes share: each reads its own rows of the file and no others.
+
+Axes: `n` observations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from htfcli.engine.tensors.observations import Observations, Sample
+from htfcli.engine.training.distributed import Workers
+from htfcli.errors import DataError, HtfError
+from htfcli.files import container
+from htfcli.files.artefacts import rows_of, to_observations
+from htfcli.files.inputs import load_observations, locate
+
+_BLOCK = 2**20  # numbers of a fingerprint at a time
+
+
+def load_shard(argument: str, workers: Workers) -> Observations:
+    """This process's rows of an observations file of ours, as `Workers.shard` cuts them; checked, but repeated entries
+    are looked for within the shard only. Other formats, and one process, read everything.
+
+    Args:
+        argument: as for `load_observations`.
+    Returns: observations with `whole` set where they are a shard.
+    Raises:
+        DataError, ConfigError: as `load_observations`.
+    """
+    if workers.count == 1:
+        return load_observations(argument)
+    located = locate(argument)
+    if not located.is_container:
+        return load_observations(argument)
+    found, problem = None, None
+    try:
+        found = to_observations(container.read(located.path, located.name), (workers.rank, workers.count))
+    except HtfError as error:
+        problem = error
+    said = workers.heard("" if problem is None else str(problem))
+    if problem is not None or found is None or said:  # all processes stop for what one of them has found
+        raise problem or DataError(said.rstrip("."))
+    return found
+
+
+def fingerprint(observations: Observations, workers: Workers) -> str:
+    """A digest of the observed data, by which a resumed run knows that it is the same; all processes take part.
+
+    A sum over numbers of a hash of each and its place, so that it is the same however many processes share the rows.
+    """
+    whole = observations.counts
+    total = torch.zeros((), dtype=torch.int64)
+    for part, (sample, count) in enumerate(zip((observations.train, observations.test), whole, strict=True)):
+        rows = None if sample is None or len(sample) == count else rows_of(count, workers.rank, workers.count)
+        if sample is not None and (rows is not None or workers.first):
+            first = 0 if rows is None else rows[0]
+            for place, tensor in enumerate(_tensors(sample)):
+                total += _hashed(tensor, first, (1 + part) * 31 + place)
+    digest = f"{observations.dims} {whole} {int(workers.sum(total))}"
+    return hashlib.sha256(digest.encode()).hexdigest()
+
+
+def _hashed(tensor: Tensor, first: int, purpose: int) -> Tensor:
+    """Sum over the numbers of (n, ...), the rows from `first` on, modulo 2^64."""
+    columns = tensor.flatten(1) if tensor.dim() > 1 else tensor.unsqueeze(1)
+    width, total = columns.shape[1], torch.zeros((), dtype=torch.int64)
+    step = max(1, _BLOCK // width)
+    for start in range(0, len(columns), step):
+        block = columns[start : start + step]
+        bits = block.double().view(torch.int64) if block.is_floating_point() else block.long()
+        begin = (first + start) * width
+        place = torch.arange(begin, begin + block.numel()).view(bits.shape)
+        total += _mixed(bits ^ _mixed(place * 64 + purpose)).sum()
+    return total
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """A hash of each int64, as splitmix64 makes it."""
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
+        x = (x ^ (x >> shift)) * factor
+    return x ^ (x >> 31)
+
+
+def _tensors(sample: Sample) -> list[Tensor]:
+    values = list(vars(sample).values())
+    return [t for v in values for t in (v if isinstance(v, tuple) else (v,))]
