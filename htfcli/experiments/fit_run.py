@@ -120,24 +120,30 @@ class FitRun:
         """
         started, first = time.monotonic(), self.fit.iteration
         if self.folder is None:
-            return self._train(on_record, should_stop, started, first)
+            return self._train(on_record, should_stop, started, first, Record())
         with self.folder:
             self.folder.write_config(
                 self.settings.model_dump(mode="json"),
                 {"data": self._data, "device": describe_device(self.device)} | versions(),
             )
-            self.folder.start_records(before=first)
-            model = self._train(on_record, should_stop, started, first)
+            previous = self.folder.start_records(before=first)
+            model = self._train(on_record, should_stop, started, first, previous)
             self._checkpoint(self.fit.state())
             save_factorization(self.folder.path / "model.safetensors", model, self.settings.model_dump(mode="json"))
             self.folder.write_summary(self.summary)
         return model
 
     def _train(
-        self, on_record: Callable[[Record], None], should_stop: Callable[[int], bool], started: float, first: int
+        self,
+        on_record: Callable[[Record], None],
+        should_stop: Callable[[int], bool],
+        started: float,
+        first: int,
+        previous: Record,
     ) -> Factorization:
+        """Train; `previous` is the last record before the first one made here."""
         saved_at = time.monotonic()
-        record, previous = Record(), Record()
+        record = Record()
         try:
             for record in self.fit.run(should_stop):
                 if self.folder is not None:
