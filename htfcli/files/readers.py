@@ -9,10 +9,9 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import zipfile
 import zlib
-from collections.abc import Callable, Generator, Iterable
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,7 +22,8 @@ import torch
 from torch import Tensor
 
 from htfcli.engine.tensors.observations import Entries, checked_entries, unravel
-from htfcli.errors import ConfigError, DataError
+from htfcli.errors import ConfigError, DataError, HtfError
+from htfcli.files.mat_arrays import mat_arrays
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,30 @@ def read_foreign(path: Path, name: str, key: str = "") -> Dense | Coordinates:
     try:
         return reader(path, name, key)
     except OSError as error:
-        raise DataError(f"cannot read {name}: {error.strerror or error}") from None
+        raise DataError(f"cannot read {name}: {error.strerror or first_line(error)}") from None
     except EOFError:
         raise DataError(f"{name} is truncated") from None
     except zlib.error as error:
         raise DataError(f"{name} is damaged: {error}") from None
+
+
+@contextmanager
+def parsing(name: str, what: str, next_step: str = "") -> Iterator[None]:
+    """Within the block a library parses a file, which for a damaged one may raise anything.
+
+    Args:
+        name: of the file, for messages. what: it should be. next_step: advice.
+    Raises:
+        DataError: for any error but those of the operating system, memory, and our own.
+    """
+    try:
+        yield
+    except (HtfError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None and error.strerror:
+            raise
+        raise DataError(f"{name} is not a readable {what}: {first_line(error)}", next_step=next_step) from None
 
 
 def suffix_of(path: Path) -> str:
@@ -157,28 +176,19 @@ def _pick(arrays: Iterable[str], key: str, name: str) -> str:
 
 
 def _npy(path: Path, name: str, key: str) -> Dense:
-    try:
+    with parsing(name, ".npy file"):
         return _dense(np.load(path, allow_pickle=False), name)
-    except ValueError as error:
-        raise DataError(f"{name} is not a readable .npy file: {first_line(error)}") from None
 
 
 def _npz(path: Path, name: str, key: str) -> Dense:
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            chosen = _pick(arrays.files, key, name)
-            return _dense(arrays[chosen], name, chosen)
-    except (ValueError, zipfile.BadZipFile, KeyError) as error:
-        raise DataError(f"{name} is not a readable .npz file: {first_line(error)}") from None
+    with parsing(name, ".npz file"), open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        chosen = _pick(arrays.files, key, name)
+        return _dense(arrays[chosen], name, chosen)
 
 
 def _pt(path: Path, name: str, key: str) -> Dense:
-    try:
+    with parsing(name, ".pt file of plain tensors"):
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # torch raises many kinds for files that are damaged or would run code
-        raise DataError(f"{name} is not a readable .pt file of plain tensors: {first_line(error)}") from None
     tensors = {str(k): v for k, v in (loaded if isinstance(loaded, dict) else {"": loaded}).items()}
     chosen = _pick([k for k, v in tensors.items() if isinstance(v, Tensor)], key, name)
     tensor = tensors[chosen].detach()
@@ -188,17 +198,12 @@ def _pt(path: Path, name: str, key: str) -> Dense:
 
 def _mat(path: Path, name: str, key: str) -> Dense:
     try:
-        from scipy.io import loadmat
+        import scipy  # noqa: F401 -- needed in the process that reads
     except ImportError:
         raise missing_library(".mat", "scipy") from None
-    try:
-        loaded = loadmat(path)
-    except (ValueError, NotImplementedError, TypeError) as error:
-        raise DataError(
-            f"{name} is not a readable .mat file: {first_line(error)}", next_step="Save it with -v7, not -v7.3."
-        ) from None
-    chosen = _pick([k for k in loaded if not k.startswith("__")], key, name)
-    return _dense(loaded[chosen], name, chosen)
+    with parsing(name, ".mat file", next_step="Save it with -v7, not -v7.3."), mat_arrays(path) as arrays:
+        chosen = _pick(arrays, key, name)
+        return _dense(np.array(arrays[chosen]), name, chosen)
 
 
 # --- coordinates ------------------------------------------------------------------------------------------------------
@@ -288,7 +293,7 @@ def _parquet(path: Path, name: str, key: str) -> Coordinates:
         import pyarrow.parquet as pq
     except ImportError:
         raise missing_library(".parquet", "pyarrow") from None
-    try:
+    with parsing(name, ".parquet file"):
         table = pq.read_table(path)
         columns = [table.column(i) for i in range(table.num_columns)]
         if len(columns) < 3:
@@ -298,8 +303,6 @@ def _parquet(path: Path, name: str, key: str) -> Coordinates:
                 raise DataError(f"{name}: column {title} is not an index", got=str(column.type), allowed="integers")
         index = np.stack([column.to_numpy().astype(np.int64) for column in columns[:-1]], axis=1)
         value = columns[-1].to_numpy().astype(np.float64)
-    except (pa.ArrowException, ValueError) as error:
-        raise DataError(f"{name} is not a readable .parquet file: {first_line(error)}") from None
     return Coordinates(name, torch.from_numpy(index), torch.from_numpy(value), lambda row: row + 1)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.processes import Server
+pytest.register_assert_rewrite("tests.faults.fuzzing", "tests.faults.processes", "tests.faults.bench")
+
+from tests.faults.processes import Server  # noqa: E402
 
 
 @pytest.fixture(scope="session")
