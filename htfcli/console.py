@@ -24,7 +24,12 @@ Row = dict[str, Any]
 def note(text: str, quiet: bool = False) -> None:
     """Say something on stderr."""
     if not quiet:
-        print(text, file=sys.stderr, flush=True)
+        print("\n".join(map(printable, text.splitlines())), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """Text in one line, with escapes for what would move the cursor or break the line: names of files may have it."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class RecordWriter:
@@ -73,11 +78,11 @@ class RecordWriter:
 
         table = Table(box=SIMPLE_HEAD, pad_edge=False, caption=self._caption)
         for column in self._rows[0]:
-            table.add_column(column, justify="left" if isinstance(self._rows[0][column], str) else "right")
+            table.add_column(printable(column), justify="left" if isinstance(self._rows[0][column], str) else "right")
         for number, row in enumerate(self._rows):
             if self._keep(number, len(self._rows)):
                 table.add_row(*(cell(value) for value in row.values()))
-        Console().print(table)
+        Console(markup=False, emoji=False).print(table)  # a label may read [like this]
 
 
 def cell(value: Any) -> str:
@@ -88,7 +93,7 @@ def cell(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
         return "  ".join(cell(item) for item in value)
-    return str(value)
+    return printable(str(value))
 
 
 @contextmanager
@@ -111,7 +116,7 @@ def progress(label: str, total: int | None, quiet: bool) -> Iterator[Callable[[i
         TextColumn(label),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[detail]}"),
+        TextColumn("{task.fields[detail]}", markup=False),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

@@ -48,6 +48,7 @@ LAYERS = (
     "htfcli.engine.tensors.mode_tree htfcli.engine.tensors.losses",
     "htfcli.engine.training",
     "htfcli.config",
+    "htfcli.engine.memory",
     "htfcli.errors htfcli._version",
 )
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from htfcli.errors import DataError
 from htfcli.files.container import binary_destination
-from htfcli.files.readers import missing_library, parsing
+from htfcli.files.readers import missing_library, parsing, refuse_rows
 from htfcli.files.text_table import BLOCK, Fill, Floats, Head, Rows
 
 
@@ -106,6 +106,7 @@ class ParquetTable:
         except ImportError:
             raise missing_library(".parquet", "pyarrow") from None
         with parsing(self.name, ".parquet file"), pq.ParquetFile(self.path) as file:
+            refuse_rows(self.path, self.name)
             yield file
 
 

@@ -68,7 +68,7 @@ class RunFolder:
             raise DataError(f"cannot write the run folder {path}: {error.strerror or error}") from None
 
     def _acquire(self) -> IO[str]:
-        lock = open(self.path / _LOCK, "w")  # stays when the lock is released: another process may be waiting for it
+        lock = open_lock(self.path / _LOCK)  # stays when it is released: another process may be waiting for it
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -161,6 +161,11 @@ class RunFolder:
 def _begun(folder: Path) -> set[str]:
     """Names of what is in a folder, but for hidden files."""
     return {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")} if folder.is_dir() else set()
+
+
+def open_lock(path: Path) -> IO[str]:
+    """A lock file, made if it is not there; never a file that a link in its place points to."""
+    return open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
 
 
 def in_use(folder: Path) -> bool:

