@@ -129,7 +129,9 @@ def _explain(error: Exception, args: list[str]) -> tuple[str, int]:
         where = f"{error.filename}: " if error.filename else ""
         advice = " Free some space and try again." if error.errno == errno.ENOSPC else ""
         return f"{where}{error.strerror or error}.{advice}", 1
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):
+    from htfcli.engine.memory import is_out_of_memory
+
+    if is_out_of_memory(error):
         return _out_of_memory(error), 1
     return f"internal error: {type(error).__name__}: {reason}. HTF_DEBUG=1 shows where; please report it.", 1
 
@@ -160,6 +162,17 @@ def _silence_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _open_closed_streams() -> None:
+    """Streams closed from the start (`>&-`) lead nowhere; else the next file that is opened would take their place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)
+            if opened != number:
+                os.dup2(opened, number)
+            setattr(sys, name, open(number, "w" if number else "r"))
+
+
 def run() -> None:
     """Entry point of the `htf` script."""
+    _open_closed_streams()
     sys.exit(main())

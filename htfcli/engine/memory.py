@@ -42,6 +42,11 @@ def in_bytes(size: int) -> str:
     return f"{size:.4g} TiB"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python, numpy or torch says that memory was not to be had."""
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error)
+
+
 def requested_bytes(error: BaseException) -> str:
     """What an error of torch or numpy says was asked for, in a readable unit; empty if it does not."""
     torch_said = re.search(r"tried to allocate (\d+) bytes", str(error))

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from htfcli.config.vision import NETWORKS, TrainCnnConfig
+from htfcli.engine.memory import is_out_of_memory, requested_bytes
 from htfcli.engine.training.device import choose_device, describe_device
 from htfcli.engine.training.distributed import Workers
 from htfcli.engine.vision.classifier import Record, Training
@@ -161,9 +160,11 @@ class CnnRun:
         except RunError as error:
             raise RunError(str(error).rstrip(".") + self._kept()) from None
         except (RuntimeError, MemoryError) as error:
-            if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
+            if not is_out_of_memory(error):
                 raise
-            raise RunError(f"out of memory on {self.device}; {self._advice()}{self._kept()}") from None
+            asked = requested_bytes(error)
+            what = f"out of memory on {self.device}{f', {asked} more asked for' if asked else ''}"
+            raise RunError(f"{what}; {self._advice()}{self._kept()}") from None
         if training.stop_reason == "interrupted" or not saved:  # every epoch has been saved
             self._checkpoint()
         if training.stop_reason == "interrupted":

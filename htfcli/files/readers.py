@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from htfcli.engine.memory import refuse_unless_fits, requested_bytes
+from htfcli.engine.memory import is_out_of_memory, refuse_unless_fits, requested_bytes
 from htfcli.engine.tensors.observations import Entries, checked_entries, unravel
 from htfcli.errors import ConfigError, DataError, HtfError
 from htfcli.files.mat_arrays import mat_arrays
@@ -123,10 +123,9 @@ def parsing(name: str, what: str, next_step: str = "") -> Iterator[None]:
         yield
     except HtfError:
         raise
-    except MemoryError as error:
-        asked = requested_bytes(error)
-        raise DataError(f"{name} does not fit in memory", got=asked or None) from None
     except Exception as error:
+        if is_out_of_memory(error):
+            raise DataError(f"{name} does not fit in memory", got=requested_bytes(error) or None) from None
         if isinstance(error, OSError) and error.errno is not None and error.strerror:
             raise
         raise DataError(
