@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from htfcli._version import __version__
+from htfcli.console import printable
 from htfcli.engine.processes import follow_leash
 from htfcli.errors import ConfigError, HtfError, did_you_mean
 from htfcli.leaving import INTERRUPTED, listen, terminated
@@ -122,21 +123,32 @@ def main(args: list[str] | None = None) -> int:
 
 def _explain(error: Exception, args: list[str]) -> tuple[str, int]:
     """One line on what went wrong, and the exit code."""
-    less = "Ask for less: smaller widths, fewer entries, or --batch-size."
     reason = (str(error) or type(error).__name__).splitlines()[0]
     if isinstance(error, HtfError):
         return str(error), error.exit_code
     if isinstance(error, typer.TyperException):
         return usage_message(error, f"htf {args[0]}" if args and args[0] in COMMANDS else "htf"), error.exit_code
-    if isinstance(error, MemoryError):
-        return f"out of memory. {less}", 1
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         advice = " Free some space and try again." if error.errno == errno.ENOSPC else ""
         return f"{where}{error.strerror or error}.{advice}", 1
-    if "can't allocate memory" in str(error) or "out of memory" in str(error):
-        return f"out of memory: {reason} {less}", 1
+    from htfcli.engine.memory import is_out_of_memory
+
+    if is_out_of_memory(error):
+        return _out_of_memory(error), 1
     return f"internal error: {type(error).__name__}: {reason}. HTF_DEBUG=1 shows where; please report it.", 1
+
+
+def _out_of_memory(error: Exception) -> str:
+    """How much was asked for, and what there is, where that is known."""
+    from htfcli.engine.memory import available_memory, in_bytes, requested_bytes
+
+    available = available_memory()
+    asked = requested_bytes(error)
+    sizes = [f"got {asked} more" if asked else "", f"{in_bytes(available)} free" if available is not None else ""]
+    told = ", ".join(filter(None, sizes))
+    less = "Ask for less: lower --width or --batch-size, or fewer entries."
+    return f"out of memory{f' ({told})' if told else ''}. {less}"
 
 
 def _fail(message: str, code: int) -> int:
@@ -144,7 +156,7 @@ def _fail(message: str, code: int) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         _silence_stdout()
-    print(f"Error: {message}", file=sys.stderr)
+    print(f"Error: {printable(message)}", file=sys.stderr)
     return code
 
 

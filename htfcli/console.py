@@ -22,7 +22,12 @@ Row = dict[str, Any]
 def note(text: str, quiet: bool = False) -> None:
     """Say something on stderr."""
     if not quiet:
-        print(text, file=sys.stderr, flush=True)
+        print("\n".join(map(printable, text.splitlines())), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """Text in one line, with escapes for what would move the cursor or break the line: names of files may have it."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class RecordWriter:
@@ -70,10 +75,10 @@ class RecordWriter:
         from rich.measure import Measurement
         from rich.table import Table
 
-        console = Console()
+        console = Console(markup=False, emoji=False)  # a label may read [like this]
         table = Table(box=SIMPLE_HEAD, pad_edge=False, caption=self._caption)
         for column in self._rows[0]:
-            table.add_column(column, justify="left" if isinstance(self._rows[0][column], str) else "right")
+            table.add_column(printable(column), justify="left" if isinstance(self._rows[0][column], str) else "right")
         rows = [row for number, row in enumerate(self._rows) if self._keep(number, len(self._rows))]
         for row in rows:
             table.add_row(*(cell(value) for value in row.values()))
@@ -81,7 +86,8 @@ class RecordWriter:
             console.print(table)
             return
         for row in rows:  # too narrow to tell columns from each other: a line a value
-            console.print(*(f"{column}: {cell(value)}" for column, value in row.items()), "", sep="\n", markup=False)
+            lines = [f"{printable(column)}: {cell(value)}" for column, value in row.items()]
+            console.print(*lines, "", sep="\n", markup=False)
 
 
 def cell(value: Any) -> str:
@@ -92,7 +98,7 @@ def cell(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
         return "  ".join(cell(item) for item in value)
-    return str(value)
+    return printable(str(value))
 
 
 @contextmanager
@@ -115,7 +121,7 @@ def progress(label: str, total: int | None, quiet: bool) -> Iterator[Callable[[i
         TextColumn(label),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[detail]}"),
+        TextColumn("{task.fields[detail]}", markup=False),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

@@ -19,6 +19,28 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+def pytest_collection_modifyitems(config, items):
+    """Tests marked `long` are run only by an -m that names them."""
+    if "long" not in (config.option.markexpr or ""):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Tables of what the tests of faults and hostile files counted: name of the table -> rows with a number."""
+    tables: dict[str, dict[tuple[str, ...], float]] = {}
+    for report in terminalreporter.stats.get("passed", []):
+        for name, row in report.user_properties:
+            if name in ("fault", "fuzz"):
+                key = (str(row[0]), str(row[1]).partition("-seed")[0])
+                counts = tables.setdefault(name, {})
+                counts[key] = counts.get(key, 0) + row[2]
+    for name, counts in sorted(tables.items()):
+        terminalreporter.write_sep("-", f"{name}: {sum(counts.values()):,} times")
+        for (what, where), count in sorted(counts.items()):
+            terminalreporter.write_line(f"{what:45} {where:35} {count:8,}")
+
+
 @pytest.fixture(autouse=True)
 def _no_gpu_unless_asked(request, monkeypatch):
     """The same paths on every machine: only tests marked `cuda` see a GPU, and so do not the processes others start."""

@@ -54,6 +54,7 @@ LAYERS = (
     "htfcli.engine.tensors.groups htfcli.engine.tensors.leaf_sums",
     "htfcli.engine.training",
     "htfcli.config",
+    "htfcli.engine.memory",
     "htfcli.errors htfcli._version htfcli.units",
 )
 

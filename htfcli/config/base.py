@@ -5,9 +5,9 @@ The command line, `--set key=value`, YAML files and the Python API fill the same
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
@@ -18,6 +18,7 @@ from htfcli.errors import ConfigError, did_you_mean
 from htfcli.units import size
 
 _MAX_CONFIG_BYTES = 2**20
+_MAX_VALUES = 200_000
 
 
 def _plain(value: object) -> object:
@@ -156,26 +157,42 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
 def parse_yaml(text: str, what: str) -> Any:
     """Plain YAML data (no tags that build objects); ConfigError with the place of the first mistake."""
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except RecursionError:
         raise ConfigError(f"{what} is nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits, a date that is none
+        raise ConfigError(f"{what} is not valid YAML: {str(error).splitlines()[0]}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError(f"{what} is not valid YAML{place}: {problem}") from None
+    size = _expanded(value, {})
+    if size > _MAX_VALUES:
+        got = f"{size} values" if size < math.inf else "an alias inside itself"
+        raise ConfigError(f"{what} is too large for settings", got=got, allowed=f"{_MAX_VALUES} values")
+    return value
+
+
+def _expanded(value: Any, known: dict[int, float]) -> float:
+    """How many values YAML data have once aliases are written out, infinity if one contains itself."""
+    if not isinstance(value, list | dict | set):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = math.inf  # until it is known: where it is met inside itself
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_expanded(part, known) for part in parts)
+    return known[id(value)]
 
 
 def read_yaml_mapping(path: str) -> dict[str, Any]:
     """A YAML file of settings, dashes in keys allowed."""
     try:
-        data = Path(path).read_bytes()
+        with open(path, "rb") as file:
+            data = file.read(_MAX_CONFIG_BYTES + 1)  # a device has no end
         if len(data) > _MAX_CONFIG_BYTES:
-            raise ConfigError(
-                f"{path} is too large for a configuration",
-                got=size(len(data)),
-                allowed=f"at most {size(_MAX_CONFIG_BYTES)}",
-            )
+            allowed = f"at most {size(_MAX_CONFIG_BYTES)}"
+            raise ConfigError(f"{path} is too large for a configuration", got="more than that", allowed=allowed)
         text = data.decode()
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None

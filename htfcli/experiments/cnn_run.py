@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from htfcli.config.vision import NETWORKS, TrainCnnConfig
+from htfcli.engine.memory import is_out_of_memory, requested_bytes
 from htfcli.engine.training.device import choose_device, describe_device
 from htfcli.engine.training.distributed import Workers
 from htfcli.engine.vision.classifier import Record, Training
@@ -119,13 +118,13 @@ class CnnRun:
         """
         started = time.monotonic()
         if self.folder is None:
-            self._train(on_record, should_stop, started)
+            self._train(on_record, should_stop, started, {})
             return
         with self.folder:
             facts = {"data": self._source, "device": describe_device(self.device), "processes": self.workers.count}
             self.folder.write_config(self.settings.model_dump(mode="json"), facts | versions())
-            self.folder.start_records(before=self.training.epoch + 1, counter="epoch")
-            self._train(on_record, should_stop, started)
+            last = self.folder.start_records(before=self.training.epoch + 1, counter="epoch")
+            self._train(on_record, should_stop, started, last)
             self.save(self.folder.path / "model.safetensors")
             self.folder.write_summary(self.summary)
 
@@ -135,23 +134,31 @@ class CnnRun:
         save_network(destination, self.training.model, self.training.data, source, settings)
 
     def _train(
-        self, on_record: Callable[[Record], None], should_stop: Callable[[int, int], bool], started: float
+        self,
+        on_record: Callable[[Record], None],
+        should_stop: Callable[[int, int], bool],
+        started: float,
+        record: Record,
     ) -> None:
-        training, record = self.training, {}
+        """Train; `record` is the last one of what is resumed."""
+        training, saved = self.training, False
         try:
             for record in training.run(should_stop):
                 if self.folder is not None:
                     self.folder.append(record)
                 self._checkpoint()
+                saved = True
                 if self.workers.first:
                     on_record(record)
         except RunError as error:
             raise RunError(str(error).rstrip(".") + self._kept()) from None
         except (RuntimeError, MemoryError) as error:
-            if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
+            if not is_out_of_memory(error):
                 raise
-            raise RunError(f"out of memory on {self.device}; {self._advice()}{self._kept()}") from None
-        if training.stop_reason == "interrupted" or not record:  # every epoch has been saved
+            asked = requested_bytes(error)
+            what = f"out of memory on {self.device}{f', {asked} more asked for' if asked else ''}"
+            raise RunError(f"{what}; {self._advice()}{self._kept()}") from None
+        if training.stop_reason == "interrupted" or not saved:  # every epoch has been saved
             self._checkpoint()
         if training.stop_reason == "interrupted":
             raise Interrupted(f"interrupted in epoch {training.epoch + 1} at step {training.step}{self._kept()}")

@@ -133,24 +133,30 @@ class FitRun:
         """Save what `records` brings, and everything at its end; passes its Nones on."""
         started, first = time.monotonic(), self.fit.iteration
         if self.folder is None:
-            return (yield from self._train(records, on_record, started, first))
+            return (yield from self._train(records, on_record, started, first, Record()))
         with self.folder:
             self.folder.write_config(
                 self.settings.model_dump(mode="json"),
                 {"data": self._data, "device": describe_device(self.device)} | versions(),
             )
-            self.folder.start_records(before=first)
-            model = yield from self._train(records, on_record, started, first)
+            previous = self.folder.start_records(before=first)
+            model = yield from self._train(records, on_record, started, first, previous)
             self._checkpoint(self.fit.state())
             save_factorization(self.folder.path / "model.safetensors", model, self.settings.model_dump(mode="json"))
             self.folder.write_summary(self.summary)
         return model
 
     def _train(
-        self, records: Iterator[Record | None], on_record: Callable[[Record], None], started: float, first: int
+        self,
+        records: Iterator[Record | None],
+        on_record: Callable[[Record], None],
+        started: float,
+        first: int,
+        previous: Record,
     ) -> Generator[None, None, Factorization]:
+        """Train; `previous` is the last record before the first one made here."""
         saved_at = time.monotonic()
-        record, previous = Record(), Record()
+        record = Record()
         try:
             for latest in records:
                 if latest is None:

@@ -30,7 +30,7 @@ from htfcli.engine.processes import LEASH
 from htfcli.experiments.plan import PlannedRun
 from htfcli.files.container import write_text
 from htfcli.files.readers import suffix_of
-from htfcli.files.run_folder import CHECKPOINT, RunFolder, in_use
+from htfcli.files.run_folder import CHECKPOINT, RunFolder, in_use, open_lock
 
 Status = Literal["finished", "failed", "interrupted"]
 _POLL = 0.1  # seconds between looks at a process
@@ -200,7 +200,7 @@ def _outcome(job: Job, ended: Outcome | None) -> Outcome:
 @contextmanager
 def alone_with(data: Path) -> Iterator[bool]:
     """Wait until no other thread or process is in a block with the same data; whether they have been made."""
-    with open(data.with_suffix(".lock"), "w") as lock:
+    with open_lock(data.with_suffix(".lock")) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield data.exists()
 
@@ -211,7 +211,8 @@ def _process(arguments: list[str], log: Path, environment: Mapping[str, str], st
     The process is out of reach of the terminal's Ctrl-C, and holds the leash: it ends, its state saved, when this
     process has ended in whatever way.
     """
-    with open(log, "wb") as said:
+    log.unlink(missing_ok=True)
+    with open(log, "xb") as said:
         process = subprocess.Popen(
             [sys.executable, "-m", "htfcli", *arguments],
             stdin=subprocess.PIPE,

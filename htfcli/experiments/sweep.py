@@ -28,6 +28,7 @@ from htfcli.experiments.pools import Pool, Task
 from htfcli.experiments.summaries import SUMMARY_CSV, SUMMARY_JSONL, as_csv
 from htfcli.files.container import write_text
 from htfcli.files.records import to_json
+from htfcli.files.run_folder import open_lock
 
 Row = dict[str, Any]
 _POLL = 0.1  # seconds between looks at the workers
@@ -123,7 +124,7 @@ class Sweep:
             for name in ("data", "jobs", "runs", "completed"):
                 if name != "completed" or self.plan.command == "complete":
                     (self.path / name).mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / ".lock", "w")
+            lock = open_lock(self.path / ".lock")
         except OSError as error:
             raise DataError(f"cannot write the sweep {self.path}: {error.strerror or error}") from None
         with lock:

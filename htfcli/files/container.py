@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import shutil
 import struct
 import sys
 import tempfile
@@ -85,14 +86,21 @@ class Artefact:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; what was written there is flushed to disk and takes its place, or nothing does.
+    """A temporary path; what was written there is flushed to disk and takes the place of `path`, or nothing does.
+
+    It is in a folder of its own beside `path`, as safetensors makes temporary files of names that nobody could tell.
 
     Raises:
         DataError: if the place cannot be written or the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = folder / path.name
     try:
         try:
+            for left in leftovers(path):
+                if not _is_running(int(left.suffixes[-2][1:])):
+                    shutil.rmtree(left, ignore_errors=True)
+            folder.mkdir(exist_ok=True)
             yield temporary
             with open(temporary, "rb+") as file:
                 os.fchmod(file.fileno(), 0o666 & ~_UMASK)  # safetensors makes files private
@@ -101,7 +109,31 @@ def atomic_write(path: Path) -> Iterator[Path]:
         except (OSError, SafetensorError) as error:
             raise DataError(f"cannot write {path}: {_reason(error)}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def leftovers(path: Path) -> list[Path]:
+    """Temporary folders of `path`, of writers that are at it or were killed."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.\d+\.tmp")
+    if not path.parent.is_dir():
+        return []
+    return [entry for entry in path.parent.iterdir() if pattern.fullmatch(entry.name)]
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what writers of `path` left that were killed; none may be at it."""
+    for left in leftovers(path):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _reason(error: Exception) -> str:

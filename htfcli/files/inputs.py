@@ -20,7 +20,7 @@ from htfcli.errors import ConfigError, DataError
 from htfcli.files import container
 from htfcli.files.artefacts import to_factorization, to_observations
 from htfcli.files.completion_file import factorization_in
-from htfcli.files.readers import READERS, Coordinates, Dense, read_foreign
+from htfcli.files.readers import READERS, Coordinates, Dense, read_foreign, refuse_special
 from htfcli.files.records import Records, load_records
 
 Opened = container.Artefact | Dense | Coordinates | Records
@@ -54,10 +54,12 @@ def locate(argument: str) -> Located:
         if not path.exists():
             raise DataError(f"{name} has no model.safetensors", next_step="Is it a run folder, and did the run end?")
     if path.exists():
+        refuse_special(path)
         return Located(path, name)
     plain, _, key = argument.rpartition("#")
     if not plain or not Path(plain).exists():
         raise DataError(f"{name} does not exist")
+    refuse_special(Path(plain))
     return Located(Path(plain), name, key)
 
 

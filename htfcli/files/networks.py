@@ -21,6 +21,7 @@ from htfcli.engine.vision.resnet import resnet
 from htfcli.errors import ConfigError, DataError
 from htfcli.files import container
 from htfcli.files.container import Artefact
+from htfcli.files.readers import refuse_special
 
 
 class _Content(BaseModel):
@@ -161,6 +162,7 @@ def read_weights(path: str) -> dict[str, Tensor]:
     Raises:
         DataError: if it cannot be read as one.
     """
+    refuse_special(Path(path))
     try:
         if path.endswith(".safetensors"):
             return load_file(path)

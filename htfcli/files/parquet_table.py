@@ -13,7 +13,7 @@ import numpy as np
 
 from htfcli.errors import DataError
 from htfcli.files.container import binary_destination
-from htfcli.files.readers import first_line, missing_library
+from htfcli.files.readers import missing_library, parsing, refuse_rows
 from htfcli.files.text_table import BLOCK, Filled, Floats, Head
 
 
@@ -94,15 +94,12 @@ class ParquetTable:
     def _opened(self) -> Iterator[Any]:
         """The file, with what can be wrong with it in a line."""
         try:
-            import pyarrow as pa
             import pyarrow.parquet as pq
         except ImportError:
             raise missing_library(".parquet", "pyarrow") from None
-        try:
-            with pq.ParquetFile(self.path) as file:
-                yield file
-        except (pa.ArrowException, ValueError) as error:
-            raise DataError(f"{self.name} is not a readable .parquet file: {first_line(error)}") from None
+        with parsing(self.name, ".parquet file"), pq.ParquetFile(self.path) as file:
+            refuse_rows(self.path, self.name)
+            yield file
 
 
 def _texts(column: Any) -> tuple[str, ...]:

@@ -7,23 +7,23 @@ from 1 (the FROSTT format), the others from 0. Nothing is ever unpickled.
 from __future__ import annotations
 
 import csv
-import gzip
-import io
-import zipfile
 import zlib
-from collections.abc import Callable, Generator, Iterable
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from htfcli.engine.memory import is_out_of_memory, refuse_unless_fits, requested_bytes
 from htfcli.engine.tensors.observations import Entries, checked_entries, unravel
-from htfcli.errors import ConfigError, DataError
+from htfcli.errors import ConfigError, DataError, HtfError
+from htfcli.files.mat_arrays import mat_arrays
+from htfcli.files.text_lines import open_text
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,42 @@ def read_foreign(path: Path, name: str, key: str = "") -> Dense | Coordinates:
     try:
         return reader(path, name, key)
     except OSError as error:
-        raise DataError(f"cannot read {name}: {error.strerror or error}") from None
+        raise DataError(f"cannot read {name}: {error.strerror or first_line(error)}") from None
     except EOFError:
         raise DataError(f"{name} is truncated") from None
     except zlib.error as error:
         raise DataError(f"{name} is damaged: {error}") from None
+
+
+@contextmanager
+def parsing(name: str, what: str, next_step: str = "") -> Iterator[None]:
+    """Within the block a library parses a file, which for a damaged one may raise anything.
+
+    Args:
+        name: of the file, for messages. what: it should be. next_step: advice.
+    Raises:
+        DataError: for any error but those of the operating system and our own.
+    """
+    try:
+        yield
+    except HtfError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise DataError(f"{name} does not fit in memory", got=requested_bytes(error) or None) from None
+        if isinstance(error, OSError) and error.errno is not None and error.strerror:
+            raise
+        raise DataError(
+            f"{name} is not a readable {what}: {first_line(error).rstrip('.')}", next_step=next_step
+        ) from None
+
+
+def refuse_special(path: Path) -> None:
+    """Raise DataError for a folder, a named pipe or a device: what can only be read once, or never ends."""
+    if path.exists() and not path.is_file():
+        got = "a folder" if path.is_dir() else "a pipe or a device"
+        advice = "" if path.is_dir() else "Pipe it in, and name it -."
+        raise DataError(f"{path} is not a file", got=got, next_step=advice)
 
 
 def suffix_of(path: Path) -> str:
@@ -121,6 +152,7 @@ def read_mask(path: str) -> Tensor:
     Raises:
         DataError: if it cannot be read or does not hold truth values (numbers 0 and 1 will do).
     """
+    refuse_special(Path(path))
     dense = read_foreign(Path(path), path)
     if not isinstance(dense, Dense) or not bool(((dense.values == 0) | (dense.values == 1)).all()):
         raise DataError(f"{path} is not a mask", allowed="a dense array of True and False")
@@ -138,7 +170,8 @@ def _dense(array: Any, name: str, key: str = "", dtype: str | None = None) -> De
         raise DataError(f"{name} is not a tensor", got=f"shape {array.shape}", allowed="2 modes or more")
     if array.size == 0:
         raise DataError(f"{name} is empty", got=f"shape {array.shape}")
-    values = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64))
+    refuse_unless_fits(name, 8 * array.size, f"shape {list(array.shape)}")
+    values = torch.from_numpy(np.array(array, dtype=np.float64, order="C"))
     infinite = torch.nonzero(torch.isinf(values.flatten())).flatten()
     if len(infinite):
         index = unravel(infinite[:1], values.shape)[0].tolist()
@@ -157,48 +190,40 @@ def _pick(arrays: Iterable[str], key: str, name: str) -> str:
 
 
 def _npy(path: Path, name: str, key: str) -> Dense:
-    try:
-        return _dense(np.load(path, allow_pickle=False), name)
-    except ValueError as error:
-        raise DataError(f"{name} is not a readable .npy file: {first_line(error)}") from None
+    with parsing(name, ".npy file"):
+        return _dense(np.load(path, mmap_mode="r", allow_pickle=False), name)  # a header may claim any size
 
 
 def _npz(path: Path, name: str, key: str) -> Dense:
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            chosen = _pick(arrays.files, key, name)
-            return _dense(arrays[chosen], name, chosen)
-    except (ValueError, zipfile.BadZipFile, KeyError) as error:
-        raise DataError(f"{name} is not a readable .npz file: {first_line(error)}") from None
+    with parsing(name, ".npz file"), open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        chosen = _pick(arrays.files, key, name)
+        assert arrays.zip is not None
+        size = sum(entry.file_size for entry in arrays.zip.infolist() if entry.filename in (chosen, f"{chosen}.npy"))
+        refuse_unless_fits(name, 2 * size, "unpacked, and as float64")
+        return _dense(arrays[chosen], name, chosen)
 
 
 def _pt(path: Path, name: str, key: str) -> Dense:
-    try:
+    # of a sparse tensor: indices beyond its size would be written to memory of something else
+    checked = torch.sparse.check_sparse_tensor_invariants()  # type: ignore[no-untyped-call]
+    with parsing(name, ".pt file of plain tensors"), checked:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # torch raises many kinds for files that are damaged or would run code
-        raise DataError(f"{name} is not a readable .pt file of plain tensors: {first_line(error)}") from None
     tensors = {str(k): v for k, v in (loaded if isinstance(loaded, dict) else {"": loaded}).items()}
     chosen = _pick([k for k, v in tensors.items() if isinstance(v, Tensor)], key, name)
     tensor = tensors[chosen].detach()
+    refuse_unless_fits(name, 8 * tensor.numel(), f"shape {list(tensor.shape)}")
     array = tensor.to_dense().double().numpy() if tensor.is_floating_point() else tensor.numpy()
     return _dense(array, name, chosen, str(tensor.dtype).removeprefix("torch."))
 
 
 def _mat(path: Path, name: str, key: str) -> Dense:
     try:
-        from scipy.io import loadmat
+        import scipy  # noqa: F401 -- needed in the process that reads
     except ImportError:
         raise missing_library(".mat", "scipy") from None
-    try:
-        loaded = loadmat(path)
-    except (ValueError, NotImplementedError, TypeError) as error:
-        raise DataError(
-            f"{name} is not a readable .mat file: {first_line(error)}", next_step="Save it with -v7, not -v7.3."
-        ) from None
-    chosen = _pick([k for k in loaded if not k.startswith("__")], key, name)
-    return _dense(loaded[chosen], name, chosen)
+    with parsing(name, ".mat file", next_step="Save it with -v7, not -v7.3."), mat_arrays(path) as arrays:
+        chosen = _pick(arrays, key, name)
+        return _dense(arrays[chosen], name, chosen)
 
 
 # --- coordinates ------------------------------------------------------------------------------------------------------
@@ -222,7 +247,7 @@ def _text(path: Path, name: str, delimiter: str | None, first: int) -> Coordinat
     The fast parser says little about what is wrong, so when it stops the lines are gone through one by one.
     """
     try:
-        with closing(_rows(path, delimiter)) as rows:
+        with closing(_rows(path, name, delimiter)) as rows:
             line, fields = next(rows, (0, [""]))
             has_names = not any(_is_number(field) for field in fields)
             if has_names and next(rows, None) is None:
@@ -233,7 +258,7 @@ def _text(path: Path, name: str, delimiter: str | None, first: int) -> Coordinat
                 f"{name} line {line} has too few columns", got=columns, allowed="2 indices or more and a value"
             )
         dtype = np.dtype([("index", np.int64, (columns - 1,)), ("value", np.float64)])
-        with _open(path) as file:
+        with open_text(path, name) as file:
             for _ in range(line if has_names else line - 1):
                 next(file)
             table = np.loadtxt(file, dtype=dtype, delimiter=delimiter, comments="#", quotechar='"', ndmin=1)
@@ -247,21 +272,15 @@ def _text(path: Path, name: str, delimiter: str | None, first: int) -> Coordinat
     value = torch.from_numpy(np.ascontiguousarray(table["value"]))
 
     def line_of(row: int) -> int:
-        with closing(_rows(path, delimiter)) as rows:
+        with closing(_rows(path, name, delimiter)) as rows:
             return next(at for number, (at, _) in enumerate(rows, start=-has_names) if number == row)
 
     return Coordinates(name, index, value, line_of, first)
 
 
-def _open(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return io.TextIOWrapper(gzip.open(path), encoding="utf-8-sig")
-    return open(path, encoding="utf-8-sig", newline="")
-
-
-def _rows(path: Path, delimiter: str | None) -> Generator[tuple[int, list[str]], None, None]:
+def _rows(path: Path, name: str, delimiter: str | None) -> Generator[tuple[int, list[str]], None, None]:
     """(line number from 1, fields) of every line that is neither blank nor a comment."""
-    with _open(path) as file:
+    with open_text(path, name) as file:
         for number, line in enumerate(file, start=1):
             text = line.partition("#")[0].strip()
             if text:
@@ -271,7 +290,7 @@ def _rows(path: Path, delimiter: str | None) -> Generator[tuple[int, list[str]],
 
 def _explain(path: Path, name: str, delimiter: str | None, columns: int, has_names: bool) -> DataError | None:
     """The first line that is not `columns - 1` integers and a number."""
-    for line, fields in islice(_rows(path, delimiter), int(has_names), None):
+    for line, fields in islice(_rows(path, name, delimiter), int(has_names), None):
         if len(fields) != columns:
             return DataError(f"{name} line {line} has the wrong number of columns", got=len(fields), allowed=columns)
         for field in fields[:-1]:
@@ -288,7 +307,8 @@ def _parquet(path: Path, name: str, key: str) -> Coordinates:
         import pyarrow.parquet as pq
     except ImportError:
         raise missing_library(".parquet", "pyarrow") from None
-    try:
+    with parsing(name, ".parquet file"):
+        refuse_rows(path, name)
         table = pq.read_table(path)
         columns = [table.column(i) for i in range(table.num_columns)]
         if len(columns) < 3:
@@ -298,9 +318,16 @@ def _parquet(path: Path, name: str, key: str) -> Coordinates:
                 raise DataError(f"{name}: column {title} is not an index", got=str(column.type), allowed="integers")
         index = np.stack([column.to_numpy().astype(np.int64) for column in columns[:-1]], axis=1)
         value = columns[-1].to_numpy().astype(np.float64)
-    except (pa.ArrowException, ValueError) as error:
-        raise DataError(f"{name} is not a readable .parquet file: {first_line(error)}") from None
     return Coordinates(name, torch.from_numpy(index), torch.from_numpy(value), lambda row: row + 1)
+
+
+def refuse_rows(path: Path, name: str) -> None:
+    """Raise DataError if the columns of a .parquet file, packed to next to nothing maybe, do not fit in memory."""
+    import pyarrow.parquet as pq
+
+    told = pq.read_metadata(path)
+    shape = f"{told.num_rows:,} rows of {told.num_columns} columns"
+    refuse_unless_fits(name, 16 * told.num_rows * told.num_columns, shape)
 
 
 def _is_number(text: str) -> bool:

@@ -87,6 +87,8 @@ def load_records(argument: str) -> Records:
         file = path / "records.jsonl" if path.is_dir() else path
         if not file.exists():
             raise DataError(f"{argument} has no records", next_step="Name a run folder or a file of records.")
+        if not file.is_file():
+            raise DataError(f"{file} is not a file", next_step="Pipe the records in, and name them -.")
         records = [record for _, record in read_lines(file)]
     drawn = [r for r in records if r.get("kind") in KINDS]
     drawn = [r for r in drawn if r["kind"] not in _COUNTERS or isinstance(r.get(_COUNTERS[r["kind"]]), int)]

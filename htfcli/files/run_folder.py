@@ -50,13 +50,15 @@ class RunFolder:
         self.path = Path(path)
         self._records: IO[str] | None = None
         if resume and not (self.path / CHECKPOINT).exists():
-            raise ConfigError(f"{path} has no checkpoint to resume from", next_step="Start the run without --resume.")
+            advice = "Start the run without --resume" + (", with --force." if _begun(self.path) else ".")
+            raise ConfigError(f"{path} has no checkpoint to resume from", next_step=advice)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            visible = {entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")}
+            visible = _begun(self.path)
             if visible and not visible & set(FILES):
                 raise ConfigError(f"{path} is there and is not a run folder", next_step="Choose another name.")
             if visible and not resume and not force:
+                resumable = resumable and CHECKPOINT in visible  # it may have been killed before it had one
                 other = "Continue it with --resume" if resumable else "Choose another name"
                 advice = f"{other}, or replace it with --force."
                 raise ConfigError(f"{path} holds a run", next_step=advice)
@@ -66,7 +68,7 @@ class RunFolder:
             raise DataError(f"cannot write the run folder {path}: {error.strerror or error}") from None
 
     def _acquire(self) -> IO[str]:
-        lock = open(self.path / _LOCK, "w")  # stays when the lock is released: another process may be waiting for it
+        lock = open_lock(self.path / _LOCK)  # stays when it is released: another process may be waiting for it
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -77,9 +79,10 @@ class RunFolder:
 
     def _clear(self, names: tuple[str, ...]) -> None:
         """Remove these files, and what writing any of ours left behind when it was killed."""
-        leftovers = [entry for name in FILES for entry in self.path.glob(f".{name}.*.tmp")]
-        for entry in [*(self.path / name for name in names), *leftovers]:
-            entry.unlink(missing_ok=True)
+        for name in FILES:
+            container.remove_leftovers(self.path / name)
+        for name in names:
+            (self.path / name).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Release the folder."""
@@ -113,16 +116,18 @@ class RunFolder:
 
     # --- records ------------------------------------------------------------------------------------------------------
 
-    def start_records(self, before: int = 0, counter: str = "iteration") -> None:
+    def start_records(self, before: int = 0, counter: str = "iteration") -> dict[str, Any]:
         """Open the records for appending; those of iteration `before` and later, which a kill may have left, go.
 
         Args:
             counter: key of a record that counts, iteration or epoch.
+        Returns: the last record that is kept; empty if there is none.
         """
         path = self.path / "records.jsonl"
-        kept = [line for line, record in read_lines(path) if record.get(counter, 0) < before] if before else []
-        container.write_text(path, "".join(kept))
+        kept = [pair for pair in read_lines(path) if pair[1].get(counter, 0) < before] if before else []
+        container.write_text(path, "".join(line for line, _ in kept))
         self._records = open(path, "a", encoding="utf-8")
+        return kept[-1][1] if kept else {}
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add one record."""
@@ -151,6 +156,16 @@ class RunFolder:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         container.write_text(self.path / "summary.json", json.dumps(finite(summary), indent=2, allow_nan=False) + "\n")
+
+
+def _begun(folder: Path) -> set[str]:
+    """Names of what is in a folder, but for hidden files."""
+    return {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")} if folder.is_dir() else set()
+
+
+def open_lock(path: Path) -> IO[str]:
+    """A lock file, made if it is not there; never a file that a link in its place points to."""
+    return open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
 
 
 def in_use(folder: Path) -> bool:

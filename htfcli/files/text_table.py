@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import math
 import re
 import zlib
@@ -23,6 +22,7 @@ import numpy as np
 from htfcli.errors import DataError
 from htfcli.files.axes import as_number
 from htfcli.files.container import text_destination
+from htfcli.files.text_lines import open_text
 
 BLOCK = 2**16  # rows filled in at a time
 _PARSED = 2**12  # rows parsed at a time: few enough that the garbage collector stays out of it
@@ -108,7 +108,7 @@ class TextTable:
         Raises:
             DataError: for a row of the wrong length, or a value that is not a finite number, with its line.
         """
-        with _open(self.path) as file, _readable(self.name):
+        with open_text(self.path, self.name) as file, _readable(self.name):
             rows = islice(self._fields(filterfalse(_says_nothing, file)), int(head.named), None)
             start = 0
             while block := list(islice(rows, _PARSED)):
@@ -216,7 +216,7 @@ class TextTable:
         before: list[str] = []
         text: list[str] = []
 
-        def lines(file: IO[str]) -> Iterator[str]:
+        def lines(file: Iterator[str]) -> Iterator[str]:
             nonlocal number
             for number, line in enumerate(file, start=1):  # noqa: B007 -- read after each row
                 if _says_nothing(line):
@@ -225,7 +225,7 @@ class TextTable:
                     text.append(line)
                     yield line
 
-        with _open(self.path) as file:
+        with open_text(self.path, self.name) as file:
             for fields in self._fields(lines(file)):
                 yield _Row(number, "".join(before), "".join(text), fields)
                 before.clear()
@@ -251,9 +251,3 @@ def _readable(name: str) -> Iterator[None]:
 def _ended(text: str, end: str) -> str:
     """A line that ends, as the last one of a file may not."""
     return text if text.endswith(("\n", "\r")) else text + end
-
-
-def _open(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return io.TextIOWrapper(gzip.open(path), encoding="utf-8-sig", newline="")
-    return open(path, encoding="utf-8-sig", newline="")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from htfcli.config.tensors import FitConfig
+from htfcli.engine.memory import refuse_unless_fits
 from htfcli.engine.tensors.evaluation import Evaluation
 from htfcli.engine.tensors.mode_tree import ModeTree
 from htfcli.engine.tensors.observations import Entries, Sample
@@ -70,7 +71,10 @@ class Factorization:
         self.tree = tree
         self.widths = dict(widths)
         self._shapes = matrix_shapes(self.dims, tree, self.widths, self.root_weighted)
-        self._set_parameters(torch.zeros(sum(r * c for r, c in self._shapes), dtype=dtype, device=device))
+        count = sum(r * c for r, c in self._shapes)
+        if torch.device(device).type == "cpu":
+            refuse_unless_fits("the factorization", count * dtype.itemsize, f"{count:,} weights", "Lower the widths.")
+        self._set_parameters(torch.zeros(count, dtype=dtype, device=device))
 
     def _set_parameters(self, parameters: Tensor) -> None:
         self.parameters = parameters

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from htfcli.config.tensors import DEFAULT_TOLERANCE
+from htfcli.engine.memory import refuse_unless_fits
 from htfcli.engine.tensors.mode_tree import label_of
 from htfcli.errors import ConfigError, DataError
 
@@ -101,15 +102,19 @@ def dense_spectrum(tensor: Tensor, modes: Sequence[int]) -> Spectrum:
     Raises:
         DataError: if the decomposition does not fit in memory.
     """
-    matrix = matricize(tensor, modes)
     rows = checked_modes(modes, tensor.dim())
+    advice = "Ask for smaller matricizations, or fit a factorization and measure that."
+    shape = " x ".join(map(str, matricization_shape(rows, tensor.shape)))
+    needed = 2 * tensor.numel() * tensor.element_size()  # itself, and the copy that the decomposition destroys
+    refuse_unless_fits(f"matricization {label_of(rows)}", needed, shape, advice)
+    matrix = matricize(tensor, modes)
     try:
         values = torch.linalg.svdvals(matrix)
     except (RuntimeError, MemoryError) as error:
         raise DataError(
             f"the singular values of matricization {label_of(rows)} cannot be computed",
             got=f"{matrix.shape[0]} x {matrix.shape[1]}: {str(error).splitlines()[0]}",
-            next_step="Ask for smaller matricizations, or fit a factorization and measure that.",
+            next_step=advice,
         ) from error
     return Spectrum(label_of(rows), rows, (matrix.shape[0], matrix.shape[1]), values.double())
 

@@ -18,6 +18,7 @@ from htfcli.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from htfcli.engine.tensors.factorization import Factorization
 
+_LARGEST_DIMENSION = 2**62
 MAX_OBSERVATIONS = 10**9  # more would not fit in memory
 _SORTED = 2**22  # rows among which a repeat is looked for at a time
 _CHECKED = 2**20  # rows checked at a time
@@ -178,6 +179,8 @@ def checked_entries(
     Raises:
         DataError: for the first observation that is wrong.
     """
+    if max(dims) > _LARGEST_DIMENSION:
+        raise DataError(f"{name} has an index or a dimension too large to count", allowed=f"{_LARGEST_DIMENSION}")
     limit = torch.tensor(dims, dtype=torch.int64)
     for start in range(0, len(index), _CHECKED):
         part = index[start : start + _CHECKED]

@@ -26,7 +26,7 @@ _DENSE_TARGET = 2**22  # entries up to which the reconstruction error is compute
 
 def derivative_error(record: Record) -> float | None:
     """How far the measured derivatives of component norms are from the predicted ones, relative to these; None where
-    a record has none.
+    a record has none, or one that is not finite (None in records that were read).
     """
     pairs = [
         (measured, predicted)
@@ -35,6 +35,8 @@ def derivative_error(record: Record) -> float | None:
             place.get("measured_derivative", []), place.get("predicted_derivative", []), strict=False
         )
     ]
+    if any(None in pair for pair in pairs):
+        return None
     size = math.hypot(*(predicted for _, predicted in pairs))
     return math.hypot(*(m - p for m, p in pairs)) / size if size else None
 

@@ -97,7 +97,7 @@ def _files(folder: Path) -> tuple[list[Path], list[int], tuple[str, ...]]:
     files: list[Path] = []
     labels: list[int] = []
     for label, inner in enumerate(folders):
-        found = sorted(f for f in inner.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
+        found = sorted(f for f in inner.iterdir() if f.suffix.lower() in SUFFIXES and f.is_file() and f.name[0] != ".")
         if not found:
             raise DataError(f"{inner} has no images", allowed=" ".join(SUFFIXES))
         files += found

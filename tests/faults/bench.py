@@ -1,0 +1,110 @@
+"""Commands that are killed, and what must hold then: files whole or absent, and the uninterrupted result in the end."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults.processes import Server, content, whole
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command and how it goes on after it was killed.
+
+    Args:
+        argv: of the command. again: what is added to it, given its folder. prepare: makes its input beside its folder.
+    """
+
+    argv: str
+    again: Callable[[Path], str]
+    prepare: str = ""
+
+
+def resumed(folder: Path) -> str:
+    """A run folder goes on from its checkpoint, if it has come to one, and begins anew if not."""
+    return "--resume" if (folder / "run" / "checkpoint.safetensors").exists() else "--force"
+
+
+def part(folder: Path) -> str:
+    return "--resume --force" if (folder / "paths.safetensors.part").exists() else "--force"
+
+
+CASES = {
+    "generate": Case(
+        "generate tensor --order 4 --dim 24 --rank 3 --observed 200000 -o data.safetensors", lambda folder: "--force"
+    ),
+    "generate-pathfinder": Case(
+        "generate pathfinder --size 32 --path-length 3 --distractors 2 --train 16 --test 8 --workers 1 "
+        "--preview sheet.png -o paths.safetensors",
+        part,
+    ),
+    "fit": Case(
+        "fit ../data.safetensors --width 24 --iterations 80 --record-every 4 --checkpoint-every 0 -o run",
+        resumed,
+        "generate tensor --order 4 --dim 6 --rank 2 --observed 600 -o data.safetensors",
+    ),
+    "fit-batches": Case(
+        "fit ../data.safetensors --width 8 --iterations 40 --record-every 4 --checkpoint-every 0 --batch-size 50 "
+        "--optimizer adam --dtype float64 -o run",
+        resumed,
+        "generate tensor --order 3 --dim 6 --rank 2 --observed 100 -o data.safetensors",
+    ),
+    "train-cnn": Case(
+        "train-cnn ../pairs.safetensors --model resnet-mini --widths 8,16 --blocks 1,1 --batch-size 8 --epochs 4 "
+        "--reg non-local --dropout 0.1 -o run",
+        resumed,
+        "generate is-same-class --images 120 --height 32 --width 80 --distance 8 --train 24 --test 8 "
+        "-o pairs.safetensors",
+    ),
+    "complete": Case(
+        "complete ../table.csv -o filled.csv --uncertainty spread.csv --all --max-width 3", lambda folder: "--force"
+    ),
+}
+
+
+class Bench:
+    """A case on a server: its uninterrupted result, and folders of names of one length for further tries."""
+
+    def __init__(self, name: str, server: Server, folder: Path) -> None:
+        self.case, self.server, self.folder, self.count = CASES[name], server, folder, 0
+        if name == "complete":
+            rows = [f"{a},{b},{(a + 1) * (b + 2)}" for a in range(9) for b in range(9) if (a * 5 + b * 3) % 7]
+            (folder / "table.csv").write_text("a,b,value\n" + "\n".join(rows) + "\n")
+        if self.case.prepare:
+            assert server.run(*self.case.prepare.split(), cwd=folder).code == 0
+        started = time.monotonic()
+        first = self.fresh()
+        assert server.run(*self.case.argv.split(), cwd=first).code == 0
+        self.seconds = time.monotonic() - started
+        self.wanted = self.result(first)
+
+    def fresh(self) -> Path:
+        self.count += 1
+        path = self.folder / f"try{self.count:05d}"
+        path.mkdir()
+        return path
+
+    def argv(self, folder: Path, begun: bool) -> list[str]:
+        return [*self.case.argv.split(), *(self.case.again(folder).split() if begun else [])]
+
+    def result(self, folder: Path) -> dict[str, object]:
+        return content(folder)
+
+    def settle(self, folder: Path, begun: bool = True) -> None:
+        """Go on to the end, which must be the uninterrupted one, with nothing left lying about."""
+        whole(folder)
+        ended = self.server.run(*self.argv(folder, begun), cwd=folder)
+        assert ended.code == 0, ended
+        self.same(folder)
+
+    def same(self, folder: Path) -> None:
+        found = self.result(folder)
+        assert sorted(found) == sorted(self.wanted)
+        for name, value in found.items():
+            assert value == self.wanted[name], name
+        assert list(folder.rglob(".*.tmp")) == []
+        shutil.rmtree(folder)

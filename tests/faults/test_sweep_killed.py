@@ -1,0 +1,133 @@
+"""A sweep that is killed, and whose runs are: started again, it ends as if nothing was."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.faults.processes import Server, content, whole
+
+PLAN = """
+command: fit
+generate: {order: 3, dim: 6, rank: 2, observed: 100}
+base: {width: 24, iterations: 2000, record_every: 100, checkpoint_every: 0, until_loss: null}
+grid: {lr: [0.01, 0.02]}
+seeds: [0]
+"""
+
+
+@pytest.fixture(scope="module")
+def sweep(server, tmp_path_factory):
+    return KilledSweep(server, tmp_path_factory.mktemp("sweeps"))
+
+
+class KilledSweep:
+    """Sweeps of one plan, in folders of names of one length, so that paths in files have one too."""
+
+    def __init__(self, server: Server, folder: Path) -> None:
+        self.server, self.folder, self.count = server, folder, 0
+        (folder / "plan.yaml").write_text(PLAN)
+        started = time.monotonic()
+        first = self.fresh()
+        assert self.start(first).wait().code == 0
+        self.seconds = time.monotonic() - started
+        self.wanted = self.result(first)
+
+    def fresh(self) -> Path:
+        self.count += 1
+        return self.folder / f"sweep{self.count:03d}"
+
+    def start(self, path: Path, *more: object):
+        return self.server.start("sweep", "plan.yaml", "-o", path, "--workers", 2, *more, cwd=self.folder)
+
+    def result(self, path: Path) -> dict[str, object]:
+        """Contents, with the path of the sweep replaced by one that all have."""
+
+        def common(value):
+            if isinstance(value, bytes):
+                return value.replace(bytes(path), b"@")
+            if isinstance(value, dict):
+                return {key: common(item) for key, item in value.items()}
+            if isinstance(value, list):
+                return [common(item) for item in value]
+            return value.replace(str(path), "@") if isinstance(value, str) else value
+
+        return {name: common(value) for name, value in content(path).items()}
+
+    def finish(self, path: Path) -> None:
+        ended = self.start(path).wait()
+        assert ended.code == 0, ended
+        self.same(path)
+
+    def same(self, path: Path) -> None:
+        found = self.result(path)
+        assert sorted(found) == sorted(name for name in self.wanted)
+        for name, value in found.items():
+            if name == "summary.csv":  # has times; summary.jsonl has the same rows
+                continue
+            assert value == self.wanted[name], name
+        assert list(path.rglob(".*.tmp")) == []
+
+
+def runs_of(sweep: int) -> list[int]:
+    """Process ids of the runs of a sweep, those that write already."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:  # it has ended meanwhile
+                continue
+            found += [int(entry.name)] if parent == sweep else []
+    return found
+
+
+def kill_sweeps(sweep: KilledSweep, kills: int, seed: int) -> int:
+    generator, path, survived = random.Random(seed), sweep.fresh(), 0
+    while survived < kills:
+        if not sweep.start(path).kill_after(generator.uniform(0.0, sweep.seconds)):
+            sweep.same(path)
+            path = sweep.fresh()
+            continue
+        survived += 1
+        if path.exists():
+            whole(path)
+    sweep.finish(path)
+    return survived
+
+
+def test_a_killed_sweep_goes_on(sweep, record_property):
+    record_property("fault", ("SIGKILL at a random moment", "sweep", kill_sweeps(sweep, 4, seed=1)))
+
+
+def test_killed_runs_are_tried_again(sweep, record_property):
+    path, killed = sweep.fresh(), set()
+    generator = random.Random(2)
+    running = sweep.start(path, "--retries", 9)
+    while running.poll(0.02) is None:
+        for pid in set(runs_of(running.pid)) - killed:
+            if len(killed) == 4:
+                break
+            if len(killed) % 2:  # a moment while it starts, or one while it writes
+                deadline = time.monotonic() + 30
+                while not list(path.glob("runs/*/checkpoint.safetensors")) and time.monotonic() < deadline:
+                    time.sleep(0.01)
+            time.sleep(generator.uniform(0.0, 0.3))
+            with suppress(ProcessLookupError):  # it has ended by itself
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+    assert running.wait().code == 0, running.wait()
+    assert len(killed) == 4
+    sweep.same(path)
+    record_property("fault", ("SIGKILL of its runs", "sweep", len(killed)))
+
+
+@pytest.mark.long
+def test_a_sweep_killed_many_times_goes_on(sweep, record_property):
+    record_property("fault", ("SIGKILL at a random moment", "sweep", kill_sweeps(sweep, 40, seed=3)))
