@@ -52,11 +52,12 @@ class Choice:
         return statistics.stdev(self.errors) if len(self.errors) > 1 else None
 
 
-def choose(trials: list[Trial], splits: list[Split], on_trial: Callable[[Trial], None]) -> Choice:
+def choose(trials: list[Trial], splits: list[Split], on_trial: Callable[[Trial], None], fixed: bool = False) -> Choice:
     """Choose among the best trials of a search on the first split.
 
     Args:
         trials: of the search. splits: all of them, the search's own first. on_trial: told of every finalist.
+        fixed: the widths were asked for, none are left out.
     Returns: the one of fewest parameters among those whose mean error is within one standard error of the lowest.
     """
     choices: list[Choice] = []
@@ -69,7 +70,7 @@ def choose(trials: list[Trial], splits: list[Split], on_trial: Callable[[Trial],
     for trial in finalists(trials):
         judge(trial)
     best = min(choices, key=lambda c: c.error)
-    for narrower in _narrower(best):
+    for narrower in () if fixed else _narrower(best):
         choice = judge(narrower)
         if choice.error > best.error + _standard_error(choice, best):
             break

@@ -114,7 +114,7 @@ class _Completing:
             ridge = best.ridge * searched / len(parts[0][0])
             choice = follow(best, ridge, splits)
         else:
-            choice = choose(trials, splits, lambda t: self._report(t, "chosen among"))
+            choice = choose(trials, splits, lambda t: self._report(t, "chosen among"), self._config.width is not None)
         return self._finished(choice, splits, centre)
 
     # --- data ---------------------------------------------------------------------------------------------------------

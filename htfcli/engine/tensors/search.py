@@ -270,7 +270,7 @@ class Race:
             STARTS[start](model := blank, self.split.train.value, self.generator)
         first = RIDGES[0] if start == "near zero" else _LOW_RIDGE
         part = self.split.part(ROWS * len(model.parameters))
-        trial, work = fit_path(model, part, first, self.budget - self.work)
+        trial, work = fit_path(model, part, first, self.budget - self.work, fixed=self.widths is not None)
         ridge = trial.ridge * len(part.train) / len(self.split.train)  # noise asks for less the more data there are
         trial = replace(trial, tree=tree, start=start, width=width or max(model.widths.values()), ridge=ridge)
         self.work += work
@@ -280,17 +280,17 @@ class Race:
 
 
 def fit_path(
-    model: Factorization, split: Split, first: float = RIDGES[0], budget: float = math.inf
+    model: Factorization, split: Split, first: float = RIDGES[0], budget: float = math.inf, fixed: bool = False
 ) -> tuple[Trial, float]:
     """Fit along falling ridges, then along rising ones from the best of them: noise asks for more ridge than the way to
     a solution does, and the way back up keeps the solution found.
 
     Args:
         model: where to begin. split: what is fitted and what judges. first: the ridge to begin with, see `penalty`.
-        budget: work after which to stop where it is.
+        budget: work after which to stop where it is. fixed: the widths stay, also of an exact solution with less.
     Returns: the trial at the ridge with the smallest held-out error, and the work done (see `Sweeps.work`).
     """
-    path = _Path(model, split, first, budget)
+    path = _Path(model, split, first, budget, fixed)
     path.down()
     if path.exact is None:
         path.up()
@@ -300,8 +300,8 @@ def fit_path(
 class _Path:
     """Fits of one model at one ridge after another."""
 
-    def __init__(self, model: Factorization, split: Split, first: float, budget: float) -> None:
-        self.work, self._budget, self._settled = 0.0, budget, False
+    def __init__(self, model: Factorization, split: Split, first: float, budget: float, fixed: bool) -> None:
+        self.work, self._budget, self._fixed, self._settled = 0.0, budget, fixed, False
         self._split, self._n = split, len(split.train.value)
         self._norm = math.sqrt(float(split.train.value.square().sum())) or 1.0
         self._ridges = [first] + [r for r in RIDGES if r < 0.9 * first]
@@ -382,6 +382,8 @@ class _Path:
                 model, error = narrow, reached
             if error <= _EXACT_TRAIN or error > 0.3 * before:
                 break
+        if self._fixed:
+            model = grown(model, trial.model.widths, generator, 0.0)
         held_out_error = self._split.error(model)
         if held_out_error < EXACT:
             self.exact = Trial("", "", 0, model, 0.0, error, held_out_error)

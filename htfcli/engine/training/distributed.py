@@ -49,7 +49,7 @@ class Workers:
         return tensor
 
     def agreed(self, tensor: Tensor) -> Tensor:
-        """The tensor (...) of the first process, in place."""
+        """The tensor, of any shape, of the first process, in place."""
         if self.count > 1:
             dist.broadcast(tensor, 0)
         return tensor
