@@ -47,6 +47,7 @@ _CLOSE = 1.05  # a tree grows on while its held-out error is under this times th
 _BEST_TREES = 2  # the best ones
 _FITS = 0.3  # a held-out error that shows that something has been found on a tree
 _MEAN_SHOWS = 0.1  # over the root mean square
+_NOISE = 1e-3  # a train error under which there is likely none, but a solution to be found
 _SIGNAL = 0.7  # one above this says nothing
 _AGAIN = 3  # times that trees on which nothing was found are tried again,
 _LOW_RUNGS = 3  # at so many widths
@@ -202,7 +203,7 @@ class Race:
                     entrants += [(name, start) for start in dict.fromkeys(s for _, s in entrants) if start in STARTS]
             gained = before is None or lowest < _GAIN * before.held_out_error
             in_vain = 0 if gained or self._first().held_out_error > 0.95 else in_vain + 1
-            if in_vain == (1 if lowest < _FITS else 3):
+            if in_vain == (1 if lowest < _FITS and self._first().train_error > _NOISE else 3):
                 return
 
     def _still_in(self, rung: list[Trial]) -> list[tuple[str, str]]:
