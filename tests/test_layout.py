@@ -33,6 +33,7 @@ LAYERS = (
     "htfcli.engine.tensors.choice htfcli.engine.tensors.tree_search htfcli.engine.tensors.trust",
     "htfcli.engine.tensors.large_search",
     "htfcli.engine.tensors.search",
+    "htfcli.engine.tensors.ridge_path",
     "htfcli.engine.tensors.prediction htfcli.engine.tensors.spectral_start",
     "htfcli.engine.tensors.effects",
     "htfcli.engine.tensors.batch",

@@ -11,7 +11,7 @@ from htfcli.engine.tensors.completion import complete
 from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.tensors.mode_tree import ModeTree
 from htfcli.engine.tensors.observations import Entries
-from htfcli.engine.tensors.search import Split, fit_path
+from htfcli.engine.tensors.ridge_path import Split, fit_path
 from htfcli.engine.tensors.starts import start_gaussian
 from htfcli.errors import ConfigError, DataError
 from tests.engine.test_second_order import TREES, problem

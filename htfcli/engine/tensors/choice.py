@@ -16,7 +16,8 @@ import torch
 from htfcli.engine.tensors.alternating import make_solver
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.reduction import reduced
-from htfcli.engine.tensors.search import ROWS, Split, Trial, penalty
+from htfcli.engine.tensors.ridge_path import Split, Trial, penalty
+from htfcli.engine.tensors.search import ROWS
 
 FINALISTS = 3
 _NEAR = 1.05  # a finalist's held-out error is under this times the best

@@ -27,7 +27,8 @@ from htfcli.engine.tensors.mode_tree import ModeTree
 from htfcli.engine.tensors.observations import Entries, split
 from htfcli.engine.tensors.prediction import Completion, Predictor
 from htfcli.engine.tensors.ranks import FactoredSpectra
-from htfcli.engine.tensors.search import EXACT, WORK, Race, Split, Trial, penalty, size_of
+from htfcli.engine.tensors.ridge_path import EXACT, Split, Trial, penalty, size_of
+from htfcli.engine.tensors.search import WORK, Race
 from htfcli.engine.tensors.tree_search import candidate_trees, paired_tree, text_of
 from htfcli.engine.tensors.trust import doubts_of_data, doubts_of_error, is_wild, unobserved, wildness
 from htfcli.engine.training.device import choose_device

@@ -19,7 +19,7 @@ from htfcli.engine.tensors.alternating import AlternatingLeastSquares
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.mode_tree import ModeTree
 from htfcli.engine.tensors.observations import Entries
-from htfcli.engine.tensors.search import Split, Trial, penalty, size_of
+from htfcli.engine.tensors.ridge_path import Split, Trial, penalty, size_of
 from htfcli.engine.tensors.second_order import MATRIX_LIMIT
 from htfcli.engine.tensors.spectral_start import SpectralStart, some
 from htfcli.engine.tensors.starts import grown, pruned

@@ -1,47 +1,28 @@
-"""Which mode tree, width, start and ridge: tried from small to large on a part of the data, judged by the rest.
+"""Which mode tree, width and start: tried from small to large on a part of the data, judged by the rest.
 
-For one width after another, every tree and start still in the race is fitted along a path of falling ridges. The ridge
-acts as the small initialization does in the theory of incremental learning: components that the data do not ask for
-stay at zero, so a model that is a little too wide does no harm, and finds the solution far more often than one that is
-just wide enough. Held-out entries choose.
+For one width after another, every tree and start still in the race is fitted along a path of falling ridges (see
+`ridge_path`). Held-out entries choose.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from htfcli.engine.tensors.alternating import make_solver
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.tensors.mode_tree import ModeTree
-from htfcli.engine.tensors.observations import Entries
-from htfcli.engine.tensors.reduction import reduced
-from htfcli.engine.tensors.starts import STARTS, grown, needed_widths, pruned
+from htfcli.engine.tensors.ridge_path import EXACT, RIDGES, Split, Trial, fit_path
+from htfcli.engine.tensors.starts import STARTS, grown
 
-EXACT = 1e-9  # held-out relative error at which there is nothing left to search
-RIDGES = (2e-4, 2e-5, 2e-6, 2e-7, 2e-8)  # see `penalty`; for values of root mean square one
 _LOW_RIDGE = 1e-5  # where a start around one, or one that has grown, begins: a stronger one makes components the same
-_UP = 3.16
-_NEARLY = 1e-2  # train error at which an exact solution is looked for
 WORK = 3e10  # of a search: about 30 s of one core; counted, not timed, so that a seed gives the same result everywhere
-_STEPS = 12  # at each ridge
 _MOST_PARAMETERS = 0.6  # over the number of training data
 ROWS = 12  # training entries for each parameter of a model: more change little, and cost
-_FINISH_STEPS = 48
-_ROUNDS = 6
-_CUT = 0.5  # singular values cut off on the way to an exact solution, over the train error
-_EXACT_TRAIN = 1e-12  # train error that is as small as it gets
-_SLOW = 1e-3
-_SATURATED = 0.99  # a smaller ridge that leaves the train error above this times the last one changes nothing
-_MORE = 6  # further rounds at the last ridge, at most
-_STILL_FALLING = 0.93  # while they bring the train error under this times the last one
 _LADDER = (3, 5, 7, 10, 14, 20, 28, 40, 56, 80)
 _CLOSE = 1.05  # a tree grows on while its held-out error is under this times the best of the rung,
 _BEST_TREES = 2  # the best ones
@@ -52,84 +33,6 @@ _SIGNAL = 0.7  # one above this says nothing
 _AGAIN = 3  # times that trees on which nothing was found are tried again,
 _LOW_RUNGS = 3  # at so many widths
 _GAIN = 0.99  # a rung that does not bring the error under this times the best so far is one in vain
-
-
-@dataclass
-class Trial:
-    """One model fitted and judged.
-
-    Args:
-        tree: its name in `trees`. start: key of `STARTS`, or grown. width: the rung, 0 for widths by node.
-        model: the weights at the best ridge of its path. ridge: that ridge.
-        train_error, held_out_error: relative, at that ridge.
-    """
-
-    tree: str
-    start: str
-    width: int
-    model: Factorization
-    ridge: float
-    train_error: float
-    held_out_error: float
-
-    def step(self, stage: str) -> dict[str, Any]:
-        """Plain data for progress and report."""
-        return {
-            "stage": stage,
-            "tree": self.tree,
-            "start": self.start,
-            "width": self.width,
-            "ridge": self.ridge,
-            "train_error": self.train_error,
-            "held_out_error": self.held_out_error,
-        }
-
-
-@dataclass
-class Split:
-    """Data that models are fitted to, and data that judges them; values in the units of the fit.
-
-    Args:
-        train, held_out: the two parts, less what was subtracted from the data before the fit.
-        observed: (n,) the held-out values as they were. loss: l2, l1 or huber.
-    """
-
-    train: Entries
-    held_out: Entries
-    observed: Tensor
-    loss: str = "l2"
-
-    @cached_property
-    def norm(self) -> float:
-        return size_of(self.observed, self.loss) or 1.0
-
-    def part(self, count: int) -> Split:
-        """Not more than `count` of the training entries, the same ones each time; all that is held out."""
-        if count >= len(self.train):
-            return self
-        rows = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(0))[:count]
-        return replace(self, train=self.train.select(rows.to(self.train.index.device)))
-
-    def error(self, model: Factorization) -> float:
-        """Error on what was held out, over its size; see `size_of`."""
-        residual = model.values(self.held_out.index) - self.held_out.value
-        return size_of(residual, self.loss) / self.norm
-
-
-def size_of(values: Tensor, loss: str = "l2") -> float:
-    """Euclidean norm of residuals (n,), or for a robust loss the sum of their absolute values."""
-    return float(torch.linalg.vector_norm(values, 2 if loss == "l2" else 1))
-
-
-def penalty(ridge: float, model: Factorization, count: int) -> float:
-    """What a solver adds for each squared weight, from a ridge in units that mean the same for tensors of any size.
-
-    With entries of order one, balanced weight vectors have squared norms that grow like the mode dimensions, and so
-    does what a ridge costs; how strong the first ridge of a path has to be grows less. The root of the dimensions'
-    geometric mean served both from 4 to 60. The penalty grows with the number of observations, as the loss does.
-    """
-    mean = math.exp(sum(map(math.log, model.dims)) / model.order)
-    return ridge * count * math.sqrt(10 / mean)
 
 
 @dataclass
@@ -278,120 +181,3 @@ class Race:
         self.trials.append(trial)
         self.on_trial(trial)
         return trial
-
-
-def fit_path(
-    model: Factorization, split: Split, first: float = RIDGES[0], budget: float = math.inf, fixed: bool = False
-) -> tuple[Trial, float]:
-    """Fit along falling ridges, then along rising ones from the best of them: noise asks for more ridge than the way to
-    a solution does, and the way back up keeps the solution found.
-
-    Args:
-        model: where to begin. split: what is fitted and what judges. first: the ridge to begin with, see `penalty`.
-        budget: work after which to stop where it is. fixed: the widths stay, also of an exact solution with less.
-    Returns: the trial at the ridge with the smallest held-out error, and the work done (see `Sweeps.work`).
-    """
-    path = _Path(model, split, first, budget, fixed)
-    path.down()
-    if path.exact is None:
-        path.up()
-    return path.exact or path.best, path.work
-
-
-class _Path:
-    """Fits of one model at one ridge after another."""
-
-    def __init__(self, model: Factorization, split: Split, first: float, budget: float, fixed: bool) -> None:
-        self.work, self._budget, self._fixed, self._settled = 0.0, budget, fixed, False
-        self._split, self._n = split, len(split.train.value)
-        self._norm = math.sqrt(float(split.train.value.square().sum())) or 1.0
-        self._ridges = [first] + [r for r in RIDGES if r < 0.9 * first]
-        self.solver = make_solver(model, split.train, penalty(first, model, self._n), split.loss)
-        self.exact: Trial | None = None
-        self.best = self._trial(first)
-
-    def _trial(self, ridge: float) -> Trial:
-        model = self.solver.model
-        return Trial("", "", 0, model, ridge, math.sqrt(self.solver.loss) / self._norm, self._split.error(model))
-
-    def _fit(self, ridge: float) -> Trial:
-        self.solver.set_ridge(penalty(ridge, self.solver.model, self._n))
-        before = self.solver.iterations
-        self.solver.run(_STEPS, slow=_SLOW)
-        steps = self.solver.iterations - before
-        self._settled = steps < _STEPS  # it stopped by itself: further steps at this ridge would gain nothing
-        self.work += steps * self.solver.work
-        trial = self._trial(ridge)
-        if trial.held_out_error < self.best.held_out_error:
-            self.best = replace(trial, model=trial.model.to())
-        return trial
-
-    def down(self) -> None:
-        """Falling ridges, as long as they change the fit and do not ruin it; a last one as long as it makes progress.
-
-        A model whose error falls towards zero with the ridge is on its way to an exact solution.
-        """
-        self.best = replace(self.best, model=self.best.model.to())
-        before, rising, nearly = math.inf, 0, _NEARLY
-        for number, ridge in enumerate([*self._ridges, *[self._ridges[-1]] * _MORE]):
-            trial = self._fit(ridge)
-            error = trial.held_out_error
-            if trial.train_error < nearly and error < 10 * _NEARLY:
-                nearly = trial.train_error / 10
-                self._finish(trial)
-                if self.exact is not None:
-                    return
-            falling = _SATURATED if number < len(self._ridges) - 1 else _STILL_FALLING
-            done = self._settled and trial.train_error > falling * before
-            if done or error > 3.0 * max(1.0, self.best.held_out_error):
-                return
-            rising = 0 if trial.train_error < 0.5 * before else rising + (error > self.best.held_out_error)
-            if rising == 2 or self.work > self._budget:
-                return
-            before = trial.train_error
-
-    def up(self) -> None:
-        """Rising ridges from the best one, until they have not helped twice."""
-        ridge, in_vain = self.best.ridge, 0
-        if not ridge or self.best.held_out_error > 0.95:
-            return
-        self.solver.model.parameters.copy_(self.best.model.parameters)
-        self.solver.refresh()
-        while in_vain < 2 and ridge < 1e-2 and self.work < self._budget:
-            ridge *= _UP
-            best = self.best
-            self._fit(ridge)
-            in_vain = in_vain + 1 if self.best is best else 0
-
-    def _finish(self, trial: Trial) -> None:
-        """Look for the exact solution that a model is close to: prune, solve, grow, solve, and again while that helps.
-
-        What the model does not need is pruned, so that Newton's method converges quadratically; where that was too
-        much, because the last components are weaker than the error so far, new ones are grown.
-        """
-        generator = torch.Generator().manual_seed(0)
-        model, error = trial.model, trial.train_error
-        for _ in range(_ROUNDS):
-            before = error
-            narrow = reduced(model, _CUT * error, generator) or pruned(model, needed_widths(model, _CUT * error))
-            reached = self._solved(narrow)
-            if reached > _EXACT_TRAIN:
-                widths = {v: min(w + 1, trial.model.widths[v]) for v, w in narrow.widths.items()}
-                narrow = grown(narrow, widths, generator, min(reached, 1.0) ** (1 / 3))
-                reached = self._solved(narrow)
-            if reached < error:
-                model, error = narrow, reached
-            if error <= _EXACT_TRAIN or error > 0.3 * before:
-                break
-        if self._fixed:
-            model = grown(model, trial.model.widths, generator, 0.0)
-        held_out_error = self._split.error(model)
-        if held_out_error < EXACT:
-            self.exact = Trial("", "", 0, model, 0.0, error, held_out_error)
-
-    def _solved(self, model: Factorization) -> float:
-        """Solve from where a model is, without a ridge; its train error."""
-        solver = make_solver(model, self._split.train, 0.0, self._split.loss)
-        solver.run(_FINISH_STEPS, tolerance=(1e-14 * self._norm) ** 2, slow=1e-2)
-        self.work += solver.iterations * solver.work
-        return math.sqrt(solver.loss) / self._norm
