@@ -14,9 +14,9 @@ import typer
 from typer.core import TyperGroup
 
 from htfcli._version import __version__
-from htfcli.console import printable, terminate, terminated
+from htfcli.console import terminate, terminated
 from htfcli.engine.processes import follow_leash
-from htfcli.errors import ConfigError, HtfError, did_you_mean
+from htfcli.errors import ConfigError, HtfError, did_you_mean, printable
 
 COMMANDS = {
     "generate": ("htfcli.commands.generate", "Make learning problems with a known answer."),
