@@ -14,9 +14,8 @@ import typer
 from typer.core import TyperGroup
 
 from htfcli._version import __version__
-from htfcli.console import printable
 from htfcli.engine.processes import follow_leash
-from htfcli.errors import ConfigError, HtfError, did_you_mean
+from htfcli.errors import ConfigError, HtfError, did_you_mean, printable
 from htfcli.leaving import INTERRUPTED, listen, terminated
 from htfcli.usage import usage_message
 

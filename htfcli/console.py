@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+from htfcli.errors import printable
 from htfcli.files.records import flatten, to_json
 
 Format = Literal["table", "jsonl", "csv"]
@@ -23,11 +24,6 @@ def note(text: str, quiet: bool = False) -> None:
     """Say something on stderr."""
     if not quiet:
         print("\n".join(map(printable, text.splitlines())), file=sys.stderr, flush=True)
-
-
-def printable(text: str) -> str:
-    """Text in one line, with escapes for what would move the cursor or break the line: names of files may have it."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class RecordWriter:

@@ -26,7 +26,12 @@ class HtfError(Exception):
     def __init__(self, what: str, *, got: object = None, allowed: object = None, next_step: str = "") -> None:
         values = [f"{label} {value}" for label, value in (("got", got), ("allowed", allowed)) if value is not None]
         message = f"{what} ({', '.join(values)})." if values else f"{what}."
-        super().__init__(f"{message} {next_step}".strip())
+        super().__init__(printable(f"{message} {next_step}".strip()))
+
+
+def printable(text: str) -> str:
+    """Text in one line, with escapes for what would move the cursor or break the line: names of files may have it."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

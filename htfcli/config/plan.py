@@ -17,12 +17,17 @@ COMMANDS: dict[str, type[Config]] = {
     "complete": CompletionRunConfig,
     "train-cnn": TrainCnnConfig,
 }
+_MOST_SEEDS = 100_000
 TARGET = "generate."  # how a plan names a setting of the generated data in grid and zip
 
 
 def _seeds(value: object) -> object:
     """A number of seeds means that many from 0."""
-    return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    if value > _MOST_SEEDS:
+        raise ValueError(f"at most {_MOST_SEEDS:,} seeds")
+    return list(range(value))
 
 
 def _keys(value: object) -> object:

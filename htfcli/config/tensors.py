@@ -40,7 +40,7 @@ class TargetConfig(Config):
     """`htf generate tensor`: a low-rank tensor and what is observed of it."""
 
     target: Literal["htf", "cp", "matrix"] = Field("htf", description="What the tensor is made by.")
-    order: int | None = Field(None, ge=2, description="Number of modes (4 unless --dims says).")
+    order: int | None = Field(None, ge=2, le=100_000, description="Number of modes (4 unless --dims says).")
     dim: int = Field(8, ge=1, description="Dimension of every mode.")
     dims: Dims | None = Field(None, description="Dimensions of the modes one by one, e.g. 13,4,12,8.")
     rank: Widths = Field(5, description="Rank: one number, one a level from the leaves up, or by node in YAML.")
@@ -131,7 +131,9 @@ class FitConfig(Config):
     seconds: float | None = Field(None, gt=0, description="Seconds at most.")
     until_loss: float | None = Field(5e-5, ge=0, description="Stop once the train loss stays under this.")
     patience: int = Field(100, ge=1, description="For this many records in a row.")
-    dtype: Literal["float32", "float64"] = Field("float32", description="Precision (second-order: float64).")
+    dtype: Literal["float32", "float64"] = Field(
+        "float32", description="Precision (second-order: float64); summary.json has the final loss in float64 too."
+    )
     device: Device = Field("auto", description="auto, cpu, cuda or cuda:N.")
     threads: int | None = Field(None, ge=1, description="CPU threads (torch's choice).")
     seed: Seed = Field(0, description="Seed of everything random.")

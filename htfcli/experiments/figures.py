@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from htfcli.errors import ConfigError
+from htfcli.errors import ConfigError, DataError
 from htfcli.experiments.completion_plots import PANELS, plot_completions
 from htfcli.experiments.network_plots import plot_locality, plot_training
 from htfcli.experiments.plots import DEFAULT, plot_runs
@@ -30,11 +30,16 @@ def draw(runs: Sequence[Records], wishes: Wishes) -> Figure:
 
     Raises:
         ConfigError: if they are of several kinds, or what is wished for is not drawn of this one.
+        DataError: if they do not hold what records of this kind do.
     """
     kinds = sorted({run.kind for run in runs})
     if len(kinds) > 1:
         raise ConfigError("runs of different kinds do not go into one figure", got=" and ".join(kinds))
-    return FIGURES[kinds[0]](runs, wishes)
+    try:
+        return FIGURES[kinds[0]](runs, wishes)
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        names = ", ".join(run.name for run in runs)
+        raise DataError(f"the records of {names} are not as htf writes them", got=repr(error)[:80]) from error
 
 
 def _fits(runs: Sequence[Records], wishes: Wishes) -> Figure:

@@ -11,6 +11,7 @@ import torch
 from htfcli.config.tensors import DEFAULT_TOLERANCE, FitConfig
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.gradient_fit import SOLVERS, GradientFit, build_model, prepare
+from htfcli.engine.tensors.losses import LOSSES
 from htfcli.engine.tensors.observations import Observations
 from htfcli.engine.tensors.ranks import FactoredSpectra
 from htfcli.engine.tensors.recording import Record, derivative_error
@@ -26,6 +27,9 @@ from htfcli.files.shards import fingerprint, load_shard
 from htfcli.units import duration
 
 MAY_CHANGE = {"iterations", "seconds", "until_loss", "patience", "lr", "checkpoint_every", "threads", "device"}
+
+
+_DRIFT = 0.01  # relative difference of a loss in float32 that is worth a word
 
 
 class FitRun:
@@ -102,6 +106,9 @@ class FitRun:
         }[self.fit.stop_reason]
         error = self.summary.get("test_error")
         held_out = "" if error is None else f", held-out relative error {error:.4g}"
+        rounded, exact = self.summary["train_loss"], self.summary.get("train_loss_float64")
+        if exact is not None and abs(exact - rounded) > _DRIFT * exact:
+            held_out += f"; train loss {rounded:.4g} is {exact:.4g} in float64, try --dtype float64"
         return f"{why} at iteration {self.fit.iteration:,} after {duration(self.summary['seconds'])}{held_out}"
 
     def run(self, on_record: Callable[[Record], None], should_stop: Callable[[int], bool]) -> Factorization:
@@ -198,6 +205,14 @@ class FitRun:
             state, self.settings.model_dump(mode="json"), {"data": self._digest, "input": absolute(self._data)}
         )
 
+    def _exact_loss(self) -> dict[str, float]:
+        """The final train loss evaluated in float64, for a fit in float32: what its rounding hides."""
+        if self.settings.dtype == "float64" or not self.workers.first:
+            return {}
+        train = self.observations.train
+        residual = self.fit.model.to(torch.float64, "cpu").measure(train) - train.value
+        return {"train_loss_float64": float(LOSSES[self.settings.loss].mean(residual))}
+
     def _summarize(self, model: Factorization, record: Record, seconds: float, first: int) -> dict[str, Any]:
         spectra = FactoredSpectra(model.to(torch.float64)).spectra()
         steps = self.fit.iteration - first
@@ -209,6 +224,7 @@ class FitRun:
             "hierarchical_rank": {s.label: s.rank() for s in spectra},
             "rank_tolerance": DEFAULT_TOLERANCE,
             "effective_rank": {s.label: s.effective_rank for s in spectra},
+            **self._exact_loss(),
             "parameters": len(model.parameters),
             "value_scale": self.scale,
             "seconds": round(seconds, 3),

@@ -90,7 +90,7 @@ def load_records(argument: str) -> Records:
         if not file.is_file():
             raise DataError(f"{file} is not a file", next_step="Pipe the records in, and name them -.")
         records = [record for _, record in read_lines(file)]
-    drawn = [r for r in records if r.get("kind") in KINDS]
+    drawn = [r for r in records if str(r.get("kind")) in KINDS]
     drawn = [r for r in drawn if r["kind"] not in _COUNTERS or isinstance(r.get(_COUNTERS[r["kind"]]), int)]
     if not drawn:
         kinds = ", ".join(sorted({str(r.get("kind")) for r in records})) or "nothing"
