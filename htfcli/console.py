@@ -136,6 +136,7 @@ class StopSignals:
     received = False
 
     def __enter__(self) -> StopSignals:
+        self.received = bool(terminated)  # one that came earlier, which an import has swallowed
         self._before = {s: signal.signal(s, self._receive) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
 

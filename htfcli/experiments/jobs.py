@@ -34,6 +34,7 @@ from htfcli.files.run_folder import CHECKPOINT, RunFolder, in_use, open_lock
 
 Status = Literal["finished", "failed", "interrupted"]
 _POLL = 0.1  # seconds between looks at a process
+_OVERTAKEN = 3  # times that a run is begun again because another process was found to be at it
 _GRACE = 60.0  # seconds that a process has to save its state once it is told to stop
 
 
@@ -156,17 +157,21 @@ def execute(job: Job, environment: Mapping[str, str], stopped: Callable[[], bool
     Args:
         environment: variables set for the process. stopped: asked often; True ends the process, its state saved.
     """
-    while in_use(job.folder):  # by a process that outlived its sweep and is saving its state
-        if stopped():
-            return Outcome("interrupted")
-        time.sleep(_POLL)
-    if job.finished:
-        return Outcome("finished")
-    if job.run.target is not None and job.data is not None:
-        made = _make_data(job.data, environment, stopped)
-        if made.status != "finished":
-            return made
-    outcome = _process([job.run.command, *job.arguments], job.log, environment, stopped)
+    for _ in range(_OVERTAKEN):
+        while in_use(job.folder):  # by a process that outlived its sweep and is saving its state
+            if stopped():
+                return Outcome("interrupted")
+            time.sleep(_POLL)
+        if job.finished:
+            return Outcome("finished")
+        if job.run.target is not None and job.data is not None:
+            made = _make_data(job.data, environment, stopped)
+            if made.status != "finished":
+                return made
+        arguments = job.arguments
+        outcome = _process([job.run.command, *arguments], job.log, environment, stopped)
+        if not outcome.hopeless or (job.arguments == arguments and not in_use(job.folder)):
+            break  # or such a process, which was still starting, has begun the run meanwhile
     if outcome.status == "finished" and not job.finished:
         return Outcome("failed", f"{job.folder} has no summary though its process ended well")
     return outcome
