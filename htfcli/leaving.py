@@ -88,6 +88,7 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         _saving.append(1)
+        self.received = bool(terminated)  # one that came earlier, which an import has swallowed
         self._before = {s: signal.signal(s, self._receive) for s in (signal.SIGINT, signal.SIGTERM)}
         if self._patience is not None:
             self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, _interrupt)

@@ -207,11 +207,15 @@ class FitRun:
 
     def _exact_loss(self) -> dict[str, float]:
         """The final train loss evaluated in float64, for a fit in float32: what its rounding hides."""
-        if self.settings.dtype == "float64" or not self.workers.first:
+        if self.settings.dtype == "float64":
             return {}
-        train = self.observations.train
+        train = self.observations.train  # this process's part of it
         residual = self.fit.model.to(torch.float64, "cpu").measure(train) - train.value
-        return {"train_loss_float64": float(LOSSES[self.settings.loss].mean(residual))}
+        mean = LOSSES[self.settings.loss].mean(residual)
+        total, count = self.workers.sum(
+            torch.stack([mean * len(train), mean.new_tensor(len(train))]).to(self.device)
+        ).tolist()
+        return {"train_loss_float64": total / count}
 
     def _summarize(self, model: Factorization, record: Record, seconds: float, first: int) -> dict[str, Any]:
         spectra = FactoredSpectra(model.to(torch.float64)).spectra()

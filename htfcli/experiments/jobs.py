@@ -34,6 +34,7 @@ from htfcli.files.run_folder import CHECKPOINT, RunFolder, in_use, open_lock
 
 Status = Literal["finished", "failed", "interrupted"]
 _POLL = 0.1  # seconds between looks at a process
+_OVERTAKEN = 3  # times that a run is begun again because another process was found to be at it
 _GRACE = 60.0  # seconds that a process has to save its state once it is told to stop
 
 
@@ -162,22 +163,34 @@ def execute(jobs: Sequence[Job], environment: Mapping[str, str], stopped: Callab
         jobs: one, or small fits that are trained as one batch (`htf fit-batch`).
         environment: variables set for the process. stopped: asked often; True ends the process, its state saved.
     """
-    while any(in_use(job.folder) for job in jobs):  # by a process that outlived its sweep and is saving its state
-        if stopped():
-            return [Outcome("interrupted") for _ in jobs]
-        time.sleep(_POLL)
-    left = [job for job in jobs if not job.finished]
-    if len(left) > 1:
-        names = [job.run.name for job in left]
-        log = left[0].settings_file.with_suffix(".batch.log")
-        ended = _process(["fit-batch", str(left[0].sweep), *names], log, environment, stopped)
-        ends = {job.run.name: replace(ended, error=last_words(job.log) or ended.error) for job in left}
-    else:
-        ends = {job.run.name: _execute(job, environment, stopped) for job in left}
+    ends: dict[str, Outcome] = {}
+    for _ in range(_OVERTAKEN):
+        while any(in_use(job.folder) for job in jobs):  # by a process that outlived its sweep and is saving its state
+            if stopped():
+                return [Outcome("interrupted") for _ in jobs]
+            time.sleep(_POLL)
+        left = [(job, job.arguments) for job in jobs if not job.finished]
+        ends |= _execute([job for job, _ in left], environment, stopped)
+        # or such a process, which was still starting, has begun a run meanwhile
+        if not any(
+            ends[job.run.name].hopeless and (job.arguments != arguments or in_use(job.folder))
+            for job, arguments in left
+        ):
+            break
     return [_outcome(job, ends.get(job.run.name)) for job in jobs]
 
 
-def _execute(job: Job, environment: Mapping[str, str], stopped: Callable[[], bool]) -> Outcome:
+def _execute(jobs: Sequence[Job], environment: Mapping[str, str], stopped: Callable[[], bool]) -> dict[str, Outcome]:
+    """How the process of one run, or of several as a batch, ended, by the names of the runs."""
+    if len(jobs) > 1:
+        log = jobs[0].settings_file.with_suffix(".batch.log")
+        names = [job.run.name for job in jobs]
+        ended = _process(["fit-batch", str(jobs[0].sweep), *names], log, environment, stopped)
+        return {job.run.name: replace(ended, error=last_words(job.log) or ended.error) for job in jobs}
+    return {job.run.name: _execute_one(job, environment, stopped) for job in jobs}
+
+
+def _execute_one(job: Job, environment: Mapping[str, str], stopped: Callable[[], bool]) -> Outcome:
     if job.run.target is not None and job.data is not None:
         with alone_with(job.data) as there:
             if not there:

@@ -406,6 +406,13 @@ def test_what_is_not_a_file(refused, tmp_path, command_line, place):
     assert set(tmp_path.iterdir()) == before
 
 
+def test_a_pipe_among_images(refused, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        os.mkfifo(tmp_path / "images" / name / "x.png")
+    assert refused("train-cnn", "images", "-o", "run") == "cannot read images/a/x.png: not a file."
+
+
 def test_links_in_a_run_folder_are_not_followed(tmp_path, monkeypatch):
     """A run folder of somebody else's may have links where its files should be."""
     monkeypatch.chdir(tmp_path)

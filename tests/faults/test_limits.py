@@ -269,7 +269,7 @@ def test_signals_while_paths_are_drawn(server, place, number, record_property):
         "--path-length",
         "5",
         "--train",
-        "400",
+        "2000",
         "--test",
         "40",
         "--workers",

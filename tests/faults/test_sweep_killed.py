@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from htfcli.experiments import jobs
+from htfcli.experiments.jobs import Job
+from htfcli.experiments.plan import planned_runs, read_plan
+from htfcli.files.run_folder import RunFolder
 from tests.faults.processes import Server, content, whole
 
 PLAN = """
@@ -126,6 +130,30 @@ def test_killed_runs_are_tried_again(sweep, record_property):
     assert len(killed) == 4
     sweep.same(path)
     record_property("fault", ("SIGKILL of its runs", "sweep", len(killed)))
+
+
+def test_a_run_that_another_process_begins_meanwhile(tmp_path, monkeypatch):
+    """One that outlived its sweep, and made its folder only when the next sweep had looked for it."""
+    (tmp_path / "plan.yaml").write_text(PLAN.replace("2000", "20"))
+    job = Job(planned_runs(read_plan(str(tmp_path / "plan.yaml")))[0], tmp_path / "sweep")
+    for name in ("data", "jobs", "runs"):
+        (tmp_path / "sweep" / name).mkdir(parents=True)
+    job.write_settings()
+    outcomes = []
+
+    def overtaken(arguments, *more):
+        if arguments[0] == "fit" and not job.folder.exists():
+            with RunFolder(str(job.folder)) as folder:
+                folder.write_config({}, {})
+        outcomes.append(process(arguments, *more))
+        return outcomes[-1]
+
+    process = jobs._process
+    monkeypatch.setattr(jobs, "_process", overtaken)
+    assert [ended.status for ended in jobs.execute([job], {}, lambda: False)] == ["finished"]
+    said = [outcome.error for outcome in outcomes if outcome.status == "failed"]
+    assert len(said) == 1
+    assert "holds a run" in said[0]
 
 
 @pytest.mark.long

@@ -97,7 +97,7 @@ def _files(folder: Path) -> tuple[list[Path], list[int], tuple[str, ...]]:
     files: list[Path] = []
     labels: list[int] = []
     for label, inner in enumerate(folders):
-        found = sorted(f for f in inner.iterdir() if f.suffix.lower() in SUFFIXES and f.is_file() and f.name[0] != ".")
+        found = sorted(f for f in inner.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
         if not found:
             raise DataError(f"{inner} has no images", allowed=" ".join(SUFFIXES))
         files += found
@@ -111,6 +111,8 @@ def _use(file: Path, function: Callable[[Image.Image], Result]) -> Result:
     Raises:
         DataError: if it cannot be read, claims too many pixels, or has more than 8 bits.
     """
+    if file.exists() and not file.is_file():  # a pipe would be waited for
+        raise DataError(f"cannot read {file}: not a file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own, weaker limit of pixels, and oddities of files it can read
