@@ -25,7 +25,7 @@ class HtfError(Exception):
 
     def __init__(self, what: str, *, got: object = None, allowed: object = None, next_step: str = "") -> None:
         values = [f"{label} {value}" for label, value in (("got", got), ("allowed", allowed)) if value is not None]
-        message = f"{what} ({', '.join(values)})." if values else f"{what}."
+        message = f"{what} ({', '.join(values)})." if values else what if what.endswith("?") else f"{what}."
         super().__init__(printable(f"{message} {next_step}".strip()))
 
 

@@ -88,7 +88,8 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         _saving.append(1)
-        self.received = bool(terminated)  # one that came earlier, which an import has swallowed
+        if terminated:  # earlier, and an import has swallowed it
+            self.received = True
         self._before = {s: signal.signal(s, self._receive) for s in (signal.SIGINT, signal.SIGTERM)}
         if self._patience is not None:
             self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, _interrupt)

@@ -298,7 +298,7 @@ def test_a_summary_is_json_whatever_the_numbers(htf, tmp_path):
         ("{data} --ridge 0.1", 2, "ridge: only for solver second-order (got solver gradient)."),
         ("{data} --solver second-order --ridge -1", 2, "ridge: input should be greater than or equal to 0 (got '-1')."),
         ("{data} --momentum 0.5", 2, "momentum: only for optimizer sgd (got optimizer group-rmsprop)."),
-        ("{data} --lr 0 --iterations -1 --dtype float16", 2, "Invalid value for '--dtype': Value error, 'float16' is not one of 'float32', 'float64'. See 'htf fit --help'."),
+        ("{data} --lr 0 --iterations -1 --dtype float16", 2, "Invalid value for '--dtype': 'float16' is not one of 'float32', 'float64'. Did you mean float64? See 'htf fit --help'."),
         ("{data} --lr 0 --iterations -1", 2, "2 problems: lr: input should be greater than 0 (got '0'); iterations: input should be greater than or equal to 0 (got '-1')."),
         ("{data} --matricization 0,x", 2, "matricization: not sets of modes (got ['0,x'], allowed e.g. 0,2, or in YAML [[0, 2], [1]])."),
         ("{data} --set matricization=x", 2, "matricization: not sets of modes (got 'x', allowed e.g. 0,2, or in YAML [[0, 2], [1]])."),

@@ -73,7 +73,7 @@ def test_mask(htf, tmp_path):
         ("--order 3 --dims 4,4", 2, "order and dims disagree (got 3 and 2 dimensions)."),
         ("--target cp --tree star", 2, "tree: only for target htf (got target cp)."),
         ("--target matrix --order 3", 2, "target matrix has two modes (got 3)."),
-        ("--target other", 2, "Invalid value for '--target': Value error, 'other' is not one of 'htf', 'cp', 'matrix'. "
+        ("--target other", 2, "Invalid value for '--target': 'other' is not one of 'htf', 'cp', 'matrix'. "
          "See 'htf generate tensor --help'."),
         ("--tree blanced", 2, "unknown mode tree (got blanced, allowed balanced, half, square, chain, star, layered). "
          "Did you mean balanced? Nested lists will do too, e.g. '[[0, 1], [2, 3]]'."),
@@ -88,7 +88,7 @@ def test_mask(htf, tmp_path):
         ("--dims 5", 2, "dims: not dimensions (got '5', allowed two positive numbers or more, as 13,4,12,8)."),
         ("--seed 99999999999999999999", 2, "seed: input should be less than or equal to 9223372036854775807 (got '99999999999999999999')."),
         ("--mask no.npy", 1, "cannot read no.npy: No such file or directory."),
-        ("--rnk 3", 2, "No such option: --rnk (Possible options: --rank). See 'htf generate tensor --help'."),
+        ("--rnk 3", 2, "No such option: --rnk. Did you mean --rank? See 'htf generate tensor --help'."),
         ("-o no/where.safetensors", 1, "cannot write no/where.safetensors: No such file or directory."),
         ("-o .", 2, ". is a folder (allowed a file)."),
     ],

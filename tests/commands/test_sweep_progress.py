@@ -33,9 +33,9 @@ def test_the_table(sweep):
     Console(file=text, width=100).print(_view(sweep.progress, 20.0))
     lines = [" ".join(line.split()) for line in text.getvalue().splitlines() if line.strip()]
     assert lines[2:] == [
-        "lr=0.3_seed=0 running 1 5 iteration 300, train loss 0.01235",
+        "lr=0.3_seed=0 running 1 5 s iteration 300, train loss 0.01235",
         "lr=0.2_seed=0 failed 2 training diverged",
-        "lr=0.1_seed=0 finished 12",
+        "lr=0.1_seed=0 finished 12 s",
         "lr=0.4_seed=0 waiting",
         "1 running, 1 failed, 1 finished, 1 waiting; about 20 s left",
     ]

@@ -358,7 +358,7 @@ def test_processes_that_are_stopped_save_one_state(shell):
         ("--distance 4", 2, "distance: only for task is-same-class (got task unset)."),
         ("{data} --widths 4,8", 2, "widths: only for model resnet-mini (got model resnet18)."),
         ("{data} --model resnet-mini --widths 4,8", 2, "a residual network needs one width and one number of blocks a stage (got 2 widths, 3 numbers of blocks)."),
-        ("{data} --model resnet19", 2, "model: unknown network (got 'resnet19', allowed resnet18, resnet34, resnet50, resnet-mini, module:function)."),
+        ("{data} --model resnet19", 2, "model: unknown network (got 'resnet19', allowed resnet18, resnet34, resnet50, resnet-mini, module:function). Did you mean resnet18?"),
         ("{data} --model nowhere:net", 2, "cannot import nowhere:net: ModuleNotFoundError: No module named 'nowhere'."),
         ("{data} --model json:net", 2, "cannot import json:net: AttributeError: module 'json' has no attribute 'net'."),
         ("{data} --model json:dumps", 2, "json:dumps does not build a network for these images: TypeError: dumps() takes 1 positional argument but 2 were given."),
