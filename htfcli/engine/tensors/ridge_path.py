@@ -25,6 +25,7 @@ EXACT = 1e-9  # held-out relative error at which there is nothing left to search
 RIDGES = (2e-4, 2e-5, 2e-6, 2e-7, 2e-8)  # see `penalty`; for values of root mean square one
 _UP = 3.16
 _NEARLY = 1e-2  # train error at which an exact solution is looked for
+NOISE = 1e-3  # a train error under which there is likely none, but a solution to be found
 _STEPS = 12  # at each ridge
 _FINISH_STEPS = 48
 _ROUNDS = 6
@@ -33,7 +34,7 @@ _EXACT_TRAIN = 1e-12  # train error that is as small as it gets
 _SLOW = 1e-3
 _SATURATED = 0.99  # a smaller ridge that leaves the train error above this times the last one changes nothing
 _MORE = 6  # further rounds at the last ridge, at most
-_STILL_FALLING = 0.93  # while they bring the train error under this times the last one
+_STILL_FALLING = 0.8  # while they bring the train error under this times the last one
 
 
 @dataclass
@@ -171,12 +172,13 @@ class _Path:
             trial = self._fit(ridge)
             error = trial.held_out_error
             if trial.train_error < nearly and error < 10 * _NEARLY:
-                nearly = trial.train_error / 10
+                nearly = trial.train_error / 30
                 self._finish(trial)
                 if self.exact is not None:
                     return
-            falling = _SATURATED if number < len(self._ridges) - 1 else _STILL_FALLING
-            done = self._settled and trial.train_error > falling * before
+            further = number >= len(self._ridges)  # rounds at the last ridge
+            done = trial.train_error > (_STILL_FALLING if further else _SATURATED) * before
+            done = done and (further or self._settled)
             if done or error > 3.0 * max(1.0, self.best.held_out_error):
                 return
             rising = 0 if trial.train_error < 0.5 * before else rising + (error > self.best.held_out_error)
@@ -187,7 +189,7 @@ class _Path:
     def up(self) -> None:
         """Rising ridges from the best one, until they have not helped twice."""
         ridge, in_vain = self.best.ridge, 0
-        if not ridge or self.best.held_out_error > 0.95:
+        if not ridge or self.best.held_out_error > 0.95 or self.best.train_error < NOISE:
             return
         self.solver.model.parameters.copy_(self.best.model.parameters)
         self.solver.refresh()

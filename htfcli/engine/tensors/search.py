@@ -16,7 +16,7 @@ import torch
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.tensors.mode_tree import ModeTree
-from htfcli.engine.tensors.ridge_path import EXACT, RIDGES, Split, Trial, fit_path
+from htfcli.engine.tensors.ridge_path import EXACT, NOISE, RIDGES, Split, Trial, fit_path
 from htfcli.engine.tensors.starts import STARTS, grown
 
 _LOW_RIDGE = 1e-5  # where a start around one, or one that has grown, begins: a stronger one makes components the same
@@ -28,7 +28,6 @@ _CLOSE = 1.05  # a tree grows on while its held-out error is under this times th
 _BEST_TREES = 2  # the best ones
 _FITS = 0.3  # a held-out error that shows that something has been found on a tree
 _MEAN_SHOWS = 0.1  # over the root mean square
-_NOISE = 1e-3  # a train error under which there is likely none, but a solution to be found
 _SIGNAL = 0.7  # one above this says nothing
 _AGAIN = 3  # times that trees on which nothing was found are tried again,
 _LOW_RUNGS = 3  # at so many widths
@@ -65,14 +64,17 @@ class Race:
     def run(self, more_trees: Callable[[Trial], dict[str, ModeTree]]) -> Trial:
         """Climb the ladder until nothing is left to gain; `more_trees` proposes candidates after each rung.
 
-        Trees that nothing was found on are then tried again from other random starts, at the lower widths.
+        Trees that nothing was found on are then tried again from other random starts, at the lower widths; so is the
+        best one where it is nearly exact.
         """
         self._climb(list(self._ladder()), more_trees)
         for _ in range(_AGAIN if self.widths is None else 0):
-            unfitted = [tree for tree in self.trees if not self._fits(tree)]
-            if self._over() or not unfitted:
+            again = [tree for tree in self.trees if not self._fits(tree)]
+            if self._first().train_error < NOISE:
+                again.append(self._first().tree)
+            if self._over() or not again:
                 break
-            self._climb([w for w in self._ladder() if w > 1][:_LOW_RUNGS], lambda trial: {}, unfitted)
+            self._climb([w for w in self._ladder() if w > 1][:_LOW_RUNGS], lambda trial: {}, again)
         return self._first()
 
     def once(self, tree: str) -> Trial:
@@ -95,6 +97,10 @@ class Race:
                 rung.append(self._try(tree, start, width))
                 if self._over():
                     return
+            for tree in dict.fromkeys(t.tree for t in rung if t.train_error < NOISE):  # from elsewhere it may be exact
+                rung.append(self._try(tree, self._likely, width))
+                if self._over():
+                    return
             lowest = min(t.held_out_error for t in rung)
             if width != 1:
                 entrants = self._still_in(rung)
@@ -106,7 +112,7 @@ class Race:
                     entrants += [(name, start) for start in dict.fromkeys(s for _, s in entrants) if start in STARTS]
             gained = before is None or lowest < _GAIN * before.held_out_error
             in_vain = 0 if gained or self._first().held_out_error > 0.95 else in_vain + 1
-            if in_vain == (1 if lowest < _FITS and self._first().train_error > _NOISE else 3):
+            if in_vain == (1 if lowest < _FITS and self._first().train_error > NOISE else 3):
                 return
 
     def _still_in(self, rung: list[Trial]) -> list[tuple[str, str]]:
