@@ -34,7 +34,8 @@ _EXACT_TRAIN = 1e-12  # train error that is as small as it gets
 _SLOW = 1e-3
 _SATURATED = 0.99  # a smaller ridge that leaves the train error above this times the last one changes nothing
 _MORE = 6  # further rounds at the last ridge, at most
-_STILL_FALLING = 0.8  # while they bring the train error under this times the last one
+_STILL_FALLING = 0.93  # while they bring the train error under this times the last one,
+_NO_WAY = 0.8  # or under this where there is no noise and `_finish` is the way on
 
 
 @dataclass
@@ -176,9 +177,10 @@ class _Path:
                 self._finish(trial)
                 if self.exact is not None:
                     return
-            further = number >= len(self._ridges)  # rounds at the last ridge
-            done = trial.train_error > (_STILL_FALLING if further else _SATURATED) * before
-            done = done and (further or self._settled)
+            further = number >= len(self._ridges) - 1  # rounds at the last ridge
+            done = self._settled and trial.train_error > (_STILL_FALLING if further else _SATURATED) * before
+            if further and trial.train_error < NOISE:
+                done = trial.train_error > _NO_WAY * before
             if done or error > 3.0 * max(1.0, self.best.held_out_error):
                 return
             rising = 0 if trial.train_error < 0.5 * before else rising + (error > self.best.held_out_error)
