@@ -132,10 +132,10 @@ def test_the_scheduler_is_killed(cluster, start, tmp_path):
     assert [row["status"] for row in load_summary(str(tmp_path / "out"))] == ["finished", "interrupted"]
     reached = len((second / "records.jsonl").read_text().splitlines())
     local = start("again.log", "htfcli", "sweep", "plan.yaml", "-o", "out")
+    wait_for(lambda: "1 of them finished before" in (tmp_path / "again.log").read_text())
     wait_for(lambda: len((second / "records.jsonl").read_text().splitlines()) > reached + 2)
     local.terminate()
     assert local.wait(timeout=60) == 130
-    assert "1 of them finished before" in (tmp_path / "again.log").read_text()
     assert (first / "summary.json").stat().st_mtime_ns == stamp
     iterations = [json.loads(line)["iteration"] for line in (second / "records.jsonl").read_text().splitlines()]
     assert iterations == list(range(0, 1000 * len(iterations), 1000))
