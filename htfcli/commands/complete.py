@@ -50,34 +50,26 @@ def complete(
     Mode tree, widths and centring are found by how well held-out observations are predicted. The fit is kept in a run
     folder; htf complete FOLDER --predict uses it again. Under torchrun all processes share the search.
     """
+    from htfcli.commands.training import together
     from htfcli.console import RecordWriter, note, progress
-    from htfcli.engine.training.distributed import workers
-    from htfcli.errors import HtfError
     from htfcli.experiments.complete_run import CompleteRun
     from htfcli.experiments.completion_summary import headline, rows
     from htfcli.leaving import StopSignals
 
-    first = True
-    try:
-        with workers() as team:
-            first = team.first
-            silent = quiet or not first
-            options = {"predict": predict, "uncertainty": uncertainty, "folder": run}
-            job = CompleteRun(config, data, output, **options, force=force, workers=team)
-            note(job.describe(), silent)
-            with StopSignals(patience=0.5) as stop, progress("complete", None, silent) as show:
-                tried: list[dict[str, Any]] = []
+    with together() as team:
+        silent = quiet or not team.first
+        options = {"predict": predict, "uncertainty": uncertainty, "folder": run}
+        job = CompleteRun(config, data, output, **options, force=force, workers=team)
+        note(job.describe(), silent)
+        with StopSignals(patience=0.5) as stop, progress("complete", None, silent) as show:
+            tried: list[dict[str, Any]] = []
 
-                def on_step(step: dict[str, Any]) -> None:
-                    tried.append(step)
-                    show(len(tried), progress_line(tried))
+            def on_step(step: dict[str, Any]) -> None:
+                tried.append(step)
+                show(len(tried), progress_line(tried))
 
-                summary = job.run(on_step, lambda: stop.received)
-    except HtfError as error:
-        if first:
-            raise
-        raise SystemExit(error.exit_code) from None  # the first process says it for all
-    if not first:
+            summary = job.run(on_step, lambda: stop.received)
+    if not team.first:
         return
     for warning in summary.get("warnings", []):
         note(f"Warning: {warning}", quiet)

@@ -1,4 +1,4 @@
-"""What `htf fit` and `htf train-cnn` share: processes that train together, of which the first one talks."""
+"""Processes that work together, of which the first one talks; and what `htf fit` and `htf train-cnn` share besides."""
 
 from __future__ import annotations
 
@@ -47,12 +47,19 @@ class Talk:
 
 @contextmanager
 def talking(track: Literal["tensorboard"] | None, output: str, counter: str, quiet: bool) -> Iterator[Talk]:
+    """Connect the processes of a training."""
+    with together() as team, tracking(track if team.first else None, output, counter) as send:
+        yield Talk(team, send, output, quiet or not team.first)
+
+
+@contextmanager
+def together() -> Iterator[Workers]:
     """Connect the processes that torchrun started; what goes wrong is said by the first one for all."""
     first = True
     try:
-        with workers() as team, tracking(track if team.first else None, output, counter) as send:
+        with workers() as team:
             first = team.first
-            yield Talk(team, send, output, quiet or not first)
+            yield team
     except HtfError as error:
         if first:
             raise

@@ -66,6 +66,19 @@ def assert_same(one, two, tolerance):
         assert float((tensor - two[name]).norm()) <= tolerance * float(tensor.norm()), name
 
 
+def completed_twice(shell, data, *settings):
+    """By one process and by two, which is returned; and the weights of both."""
+    options = " ".join(("--threads 1", *settings))
+    done = shell(
+        f"htf generate tensor {data} -o data.safetensors > /dev/null && "
+        f"htf complete data.safetensors {options} -q -o one.npy > /dev/null && "
+        f"{TEAM} -m htfcli complete data.safetensors {options} -o two.npy",
+        timeout=600,
+    )
+    assert done.code == 0, done.err
+    return done, *(weights(shell.folder / f"{name}.npy.run/model.safetensors") for name in ("one", "two"))
+
+
 @pytest.mark.slow
 def test_sums_and_steps_of_two_processes(shell):
     """Uneven parts, weighted residuals, every product of derivatives, and steps of both solvers with a robust loss."""
@@ -80,16 +93,9 @@ def test_sums_and_steps_of_two_processes(shell):
 def test_a_completion_by_two_processes(shell):
     """The whole search on noisy data in float64: trials, fitted weights and output."""
     data = "--order 3 --dim 10 --rank 2 --observed 400 --noise 0.05 --seed 1"
-    done = shell(
-        f"htf generate tensor {data} -o data.safetensors > /dev/null && "
-        f"htf complete data.safetensors --threads 1 --max-width 3 -q -o one.npy > /dev/null && "
-        f"{TEAM} -m htfcli complete data.safetensors --threads 1 --max-width 3 -o two.npy",
-        timeout=600,
-    )
-    assert done.code == 0, done.err
+    done, one, two = completed_twice(shell, data, "--max-width 3")
     assert ", 2 processes" in done.err
     assert len(done.records) == 1  # the first process talks
-    one, two = (weights(shell.folder / f"{name}.npy.run/model.safetensors") for name in ("one", "two"))
     assert_same(one, two, 1e-10)
     trials = [
         [json.loads(line) for line in (shell.folder / f"{name}.npy.run/records.jsonl").read_text().splitlines()]
@@ -104,14 +110,7 @@ def test_a_completion_by_two_processes(shell):
 def test_a_large_completion_by_two_processes(shell):
     """Its search is in float32, where sums in another order differ by more; the result is the same to that precision."""
     data = "--order 3 --dim 110 --rank 2 --target cp --observed 30000 --noise 0.1 --seed 1"
-    done = shell(
-        f"htf generate tensor {data} -o data.safetensors > /dev/null && "
-        f"htf complete data.safetensors --threads 1 -q -o one.npy > /dev/null && "
-        f"{TEAM} -m htfcli complete data.safetensors --threads 1 -q -o two.npy > /dev/null",
-        timeout=600,
-    )
-    assert done.code == 0, done.err
-    one, two = (weights(shell.folder / f"{name}.npy.run/model.safetensors") for name in ("one", "two"))
+    _, one, two = completed_twice(shell, data)
     assert_same(one, two, 1e-4)
     summary = json.loads((shell.folder / "two.npy.run/summary.json").read_text())
     assert any(step["start"] == "spectral" for step in summary["steps"])

@@ -107,35 +107,30 @@ def test_the_objective_never_rises(monkeypatch, name, ridge, limit):
     assert solver.iterations == 15
 
 
-@pytest.mark.parametrize("name", TREES)
-def test_exact_recovery(name):
+def assert_recovered(target, entries, model):
     """From one of a few random starts; a single one may end in a local minimum."""
     errors = []
     for seed in range(4):
-        target, entries, model = problem(TREES[name], 2, seed=3)
         start_gaussian(model, entries.value, generator(seed))
         LevenbergMarquardt(model, entries).run(200, tolerance=1e-26 * len(entries))
         errors.append(error(model, target))
         if errors[-1] < 1e-10:
             break
     assert errors[-1] < 1e-10, errors
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_exact_recovery(name):
+    assert_recovered(*problem(TREES[name], 2, seed=3))
 
 
 @pytest.mark.parametrize("kind", ["cp", "matrix"])
 def test_exact_recovery_without_root_weights(kind):
-    errors = []
-    for seed in range(4):
-        make = (lambda: CPFactorization((6, 5, 7), 3)) if kind == "cp" else lambda: MatrixFactorization((12, 10), 3, 2)
-        target = make().init_gaussian(0.9, generator(7))
-        entries = random_sample("entries", target.dims, round(0.7 * target.entries), 0)
-        entries = Entries(entries.index, target.values(entries.index))
-        model = make()
-        start_gaussian(model, entries.value, generator(seed))
-        LevenbergMarquardt(model, entries).run(200, tolerance=1e-26 * len(entries))
-        errors.append(error(model, target))
-        if errors[-1] < 1e-10:
-            break
-    assert errors[-1] < 1e-10, errors
+    make = (lambda: CPFactorization((6, 5, 7), 3)) if kind == "cp" else lambda: MatrixFactorization((12, 10), 3, 2)
+    target = make().init_gaussian(0.9, generator(7))
+    entries = random_sample("entries", target.dims, round(0.7 * target.entries), 0)
+    entries = Entries(entries.index, target.values(entries.index))
+    assert_recovered(target, entries, make())
 
 
 @pytest.mark.parametrize("ridge", [0.0, 1e-2])

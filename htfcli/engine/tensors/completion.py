@@ -19,7 +19,7 @@ from htfcli.config.completion import CompleteConfig
 from htfcli.config.tensors import DEFAULT_TOLERANCE
 from htfcli.engine.tensors.alternating import make_solver
 from htfcli.engine.tensors.choice import Choice, choose, follow
-from htfcli.engine.tensors.effects import Effects, estimate_effects
+from htfcli.engine.tensors.effects import GAIN, WORTH, Effects, estimate_effects
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.tensors.large_search import is_large, search_large
@@ -41,8 +41,6 @@ _PER_INDEX = 40  # this many for each index of each mode
 _MOST_HELD_OUT = 50_000  # more do not make the error better known
 _LARGE = 2_000_000  # observations from which float32 is used, and the model of the search is fitted to them once
 _FEWEST = 8  # observations under which nothing can be held out: the mean is all that can be said
-_CENTRE_GAIN = 0.95  # held-out error over that without centring, under which centring is worth its parameters
-_CENTRE_LEAVES = 0.98  # of what is held out; where it leaves more it is not worth a search
 _CENTRE_WORK = 0.1  # of a search's, for each way of centring
 _SHOWN = 2000  # held-out entries kept for a scatter plot
 _REFIT_STEPS = 40
@@ -187,10 +185,9 @@ class _Completing:
         best = race.run(self._more_trees)
         if self._config.centre != "auto" or best.held_out_error < EXACT:
             return first, race.trials
-        found, lowest = (first, race.trials), _CENTRE_GAIN * best.held_out_error
+        found, lowest = (first, race.trials), GAIN * best.held_out_error
         for centre in ("mean", "modes"):
-            centred = self._split(part, centre)
-            if size_of(centred.held_out.value, centred.loss) > _CENTRE_LEAVES * centred.norm:
+            if self._split(part, centre).left > WORTH:
                 continue
             race = self._race(part, centre, race.trees, self._config.width or best.width, _CENTRE_WORK)
             error = race.once(best.tree).held_out_error

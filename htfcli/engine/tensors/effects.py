@@ -10,6 +10,8 @@ from torch import Tensor
 
 from htfcli.engine.tensors.observations import Entries
 
+WORTH = 0.98  # what a centring leaves of the held-out values; one that leaves more is not worth a search
+GAIN = 0.95  # held-out error over that without centring, under which centring is worth its parameters
 _SWEEPS = 20
 _PRIOR = 1.0  # observations that say "no effect", against chance where an index has few
 

@@ -254,6 +254,17 @@ class Factorization:
         return blank
 
 
+def check_state(state: Mapping[str, Tensor], model: Factorization, needed: set[str]) -> None:
+    """Refuse a saved state whose `parameters` are not (p,) of this model, or that lacks something.
+
+    Raises:
+        DataError: if so.
+    """
+    shape = state["parameters"].shape if "parameters" in state else None
+    if shape != model.parameters.shape or not needed <= set(state):
+        raise DataError("the checkpoint does not fit the model", got=shape, allowed=model.parameters.shape)
+
+
 def matrix_shapes(
     dims: Sequence[int], tree: ModeTree, widths: Mapping[int, int], root_weighted: bool
 ) -> list[tuple[int, int]]:

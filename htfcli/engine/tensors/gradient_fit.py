@@ -12,7 +12,7 @@ from torch import Tensor
 
 from htfcli.config.tensors import FitConfig
 from htfcli.engine.tensors.dynamics import init_balanced
-from htfcli.engine.tensors.factorization import Factorization
+from htfcli.engine.tensors.factorization import Factorization, check_state
 from htfcli.engine.tensors.losses import LOSSES
 from htfcli.engine.tensors.models import MODELS
 from htfcli.engine.tensors.observations import Observations, Sample, rescale, split
@@ -273,9 +273,7 @@ class GradientFit:
         Raises:
             DataError: if the state belongs to another model.
         """
-        shape = state["parameters"].shape if "parameters" in state else None
-        if shape != self.model.parameters.shape or not {"counters", "limit"} <= set(state):
-            raise DataError("the checkpoint does not fit the model", got=shape, allowed=self.model.parameters.shape)
+        check_state(state, self.model, {"counters", "limit"})
         self.iteration, self._calm = (int(c) for c in state["counters"])
         self._limit = float(state["limit"])
         self.model.parameters.copy_(state["parameters"])

@@ -16,10 +16,12 @@ import torch
 
 from htfcli.config.completion import CompleteConfig
 from htfcli.engine.tensors.alternating import AlternatingLeastSquares
+from htfcli.engine.tensors.effects import GAIN, WORTH
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.mode_tree import ModeTree
 from htfcli.engine.tensors.observations import Entries
 from htfcli.engine.tensors.ridge_path import Split, Trial, penalty, size_of
+from htfcli.engine.tensors.search import MOST_PARAMETERS, RUNG_GAIN
 from htfcli.engine.tensors.second_order import MATRIX_LIMIT
 from htfcli.engine.tensors.spectral_start import SpectralStart, some
 from htfcli.engine.tensors.starts import grown, pruned
@@ -30,12 +32,10 @@ _PER_INDEX = 300  # observations a search is given for each index of each mode; 
 _MOST_SEARCHED = 2_000_000  # where they would be more than this, but at least:
 _LEAST_PER_INDEX = 40
 _LADDER = (1, 2, 3, 4, 6, 8, 11, 16, 22, 32, 45, 64)
-_MOST_PARAMETERS = 0.6  # over the number of training data
 _RIDGE = 1e-5
 _UP, _DOWN, _WEAKEST, _STRONGEST = 3.16, 0.2, 1e-9, 1e-2  # ridges tried around it
 _SWEEPS = 30
 _SLOW, _SLOW_BELOW = 3e-3, 1e-2
-_GAIN = 0.99  # a width that does not bring the error under this times the best so far is one in vain
 _IN_VAIN = 2
 _LEAST_OF_RANK = 0.6
 _HELPS = 0.999  # a ridge that does not bring the error under this times the last one ends the way
@@ -43,8 +43,6 @@ _SAME = 1.005  # times the lowest error, up to which a narrower model is preferr
 _TREE_GAIN = 0.8  # of the error at the core, for which a later tree is preferred
 _FOUND = 0.9  # held-out error above which nothing has been found
 _EXACT_IN_SINGLE = 1e-4
-_WORTH = 0.98  # what is left of the data by centring, for which it is tried
-_CENTRE_GAIN = 0.95  # held-out error over that without centring, under which centring is worth its parameters
 _WORK = 3e11  # of a search, see `Race.work`
 
 
@@ -81,14 +79,13 @@ def search_large(
     limit = _FOUND
     for centre in ("none", "modes") if config.centre == "auto" else (config.centre,):
         split = split_without(centre)
-        left = size_of(split.held_out.value, split.loss) / split.norm
-        if found is not None and (limit < _EXACT_IN_SINGLE or left > _WORTH):
+        if found is not None and (limit < _EXACT_IN_SINGLE or split.left > WORTH):
             break
         search = _LargeSearch(split, dims, trees, config, generator, partial(_told, on_trial, centre), should_stop)
         best = search.run()
-        if best is not None and best.held_out_error < limit * min(left, 1.0):
+        if best is not None and best.held_out_error < limit * min(split.left, 1.0):
             winner = _finished(best, split.train.value.dtype)
-            found, limit = (centre, winner, len(search.split.train)), _CENTRE_GAIN * best.held_out_error
+            found, limit = (centre, winner, len(search.split.train)), GAIN * best.held_out_error
     return found
 
 
@@ -170,13 +167,13 @@ class _LargeSearch:
         for width in _LADDER:
             if width < _LEAST_OF_RANK * rank:
                 continue
-            if width > self._config.max_width or width * sum(self._dims) > _MOST_PARAMETERS * len(self.split.train):
+            if width > self._config.max_width or width * sum(self._dims) > MOST_PARAMETERS * len(self.split.train):
                 return
             before = self.best
             error = self._try("spectral", width)
-            if before is not None and before.held_out_error < _FOUND and error > _GAIN * before.held_out_error:
+            if before is not None and before.held_out_error < _FOUND and error > RUNG_GAIN * before.held_out_error:
                 error = min(error, self._try("grown", width))
-            gained = before is None or error < _GAIN * before.held_out_error
+            gained = before is None or error < RUNG_GAIN * before.held_out_error
             in_vain = 0 if gained and error < _FOUND else in_vain + 1
             if in_vain == (1 if self._spectral.found and width > rank else _IN_VAIN) or self._over():
                 return

@@ -87,6 +87,11 @@ class Split:
     def norm(self) -> float:
         return size_of(self.observed, self.loss) or 1.0
 
+    @property
+    def left(self) -> float:
+        """What subtracting left of the held-out values, over their size."""
+        return size_of(self.held_out.value, self.loss) / self.norm
+
     def part(self, count: int) -> Split:
         """Not more than `count` of the training entries, the same ones each time; all that is held out."""
         if count >= len(self.train):

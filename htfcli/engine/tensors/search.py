@@ -21,7 +21,7 @@ from htfcli.engine.tensors.starts import STARTS, grown
 
 _LOW_RIDGE = 1e-5  # where a start around one, or one that has grown, begins: a stronger one makes components the same
 WORK = 3e10  # of a search: about 30 s of one core; counted, not timed, so that a seed gives the same result everywhere
-_MOST_PARAMETERS = 0.6  # over the number of training data
+MOST_PARAMETERS = 0.6  # over the number of training data
 ROWS = 12  # training entries for each parameter of a model: more change little, and cost
 _LADDER = (3, 5, 7, 10, 14, 20, 28, 40, 56, 80)
 _CLOSE = 1.05  # a tree grows on while its held-out error is under this times the best of the rung,
@@ -31,7 +31,7 @@ _MEAN_SHOWS = 0.1  # over the root mean square
 _SIGNAL = 0.7  # one above this says nothing
 _AGAIN = 3  # times that trees on which nothing was found are tried again,
 _LOW_RUNGS = 3  # at so many widths
-_GAIN = 0.99  # a rung that does not bring the error under this times the best so far is one in vain
+RUNG_GAIN = 0.99  # a rung that does not bring the error under this times the best so far is one in vain
 
 
 @dataclass
@@ -110,7 +110,7 @@ class Race:
                 if proposed not in self.trees.values():
                     self.trees[name] = proposed
                     entrants += [(name, start) for start in dict.fromkeys(s for _, s in entrants) if start in STARTS]
-            gained = before is None or lowest < _GAIN * before.held_out_error
+            gained = before is None or lowest < RUNG_GAIN * before.held_out_error
             in_vain = 0 if gained or self._first().held_out_error > 0.95 else in_vain + 1
             if in_vain == (1 if lowest < _FITS and self._first().train_error > NOISE else 3):
                 return
@@ -146,7 +146,7 @@ class Race:
             yield 0
             return
         yield 1
-        most = _MOST_PARAMETERS * len(self.split.train)
+        most = MOST_PARAMETERS * len(self.split.train)
         fitting = [w for w in _LADDER if min(self._parameters(t, w) for t in self.trees.values()) < most]
         yield from [w for w in fitting if w <= self.max_width] or [2][: self.max_width - 1]
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from htfcli.config.tensors import FitConfig
-from htfcli.engine.tensors.factorization import Factorization
+from htfcli.engine.tensors.factorization import Factorization, check_state
 from htfcli.engine.tensors.losses import LOSSES
 from htfcli.engine.tensors.observations import Entries, Observations
 from htfcli.engine.tensors.recording import Record, Recorder, SampleLoss
 from htfcli.engine.tensors.second_order import LevenbergMarquardt
 from htfcli.engine.training.distributed import Workers
-from htfcli.errors import ConfigError, DataError, RunError
+from htfcli.errors import ConfigError, RunError
 
 _CALM = 1e-6  # share of the objective under which a step gains next to nothing
 _CALM_STEPS = 10  # such steps in a row, after which the run has converged
@@ -134,9 +134,7 @@ class SecondOrderFit:
         Raises:
             DataError: if the state belongs to another model.
         """
-        shape = state["parameters"].shape if "parameters" in state else None
-        if shape != self.model.parameters.shape or not {"counters", "damping"} <= set(state):
-            raise DataError("the checkpoint does not fit the model", got=shape, allowed=self.model.parameters.shape)
+        check_state(state, self.model, {"counters", "damping"})
         self.iteration, self._calm, self._idle = (int(c) for c in state["counters"])
         self._solver.restore(state["parameters"], state["damping"])
 
