@@ -261,7 +261,7 @@ def _text(path: Path, name: str, delimiter: str | None, first: int) -> Coordinat
         with open_text(path, name) as file:
             for _ in range(line if has_names else line - 1):
                 next(file)
-            table = np.loadtxt(file, dtype=dtype, delimiter=delimiter, comments="#", quotechar='"', ndmin=1)
+            table = np.loadtxt(_ascii(file), dtype=dtype, delimiter=delimiter, comments="#", quotechar='"', ndmin=1)
     except UnicodeDecodeError:
         raise DataError(f"{name} is not a text file") from None
     except (ValueError, OverflowError) as error:
@@ -288,13 +288,22 @@ def _rows(path: Path, name: str, delimiter: str | None) -> Generator[tuple[int, 
                 yield number, [field.strip() for field in fields]
 
 
+def _ascii(lines: Iterable[str]) -> Iterator[str]:
+    """The lines, for the fast parser, which looks up the digits of other scripts beyond the end of its table."""
+    for line in lines:
+        text = line if line.isascii() else line.partition("#")[0]
+        if not text.isascii():
+            raise ValueError("characters other than ASCII")
+        yield text
+
+
 def _explain(path: Path, name: str, delimiter: str | None, columns: int, has_names: bool) -> DataError | None:
     """The first line that is not `columns - 1` integers and a number."""
     for line, fields in islice(_rows(path, name, delimiter), int(has_names), None):
         if len(fields) != columns:
             return DataError(f"{name} line {line} has the wrong number of columns", got=len(fields), allowed=columns)
         for field in fields[:-1]:
-            if not field.lstrip("+-").isdigit() or len(field) > 18:
+            if not (field.isascii() and field.lstrip("+-").isdigit()) or len(field) > 18:
                 return DataError(f"{name} line {line} has an index that is not a whole number", got=repr(field[:40]))
         if not _is_number(fields[-1]):
             return DataError(f"{name} line {line} has a value that is not a number", got=repr(fields[-1][:40]))
@@ -335,7 +344,7 @@ def _is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return True
+    return text.isascii()
 
 
 def first_line(error: Exception) -> str:
