@@ -288,10 +288,10 @@ def test_signals_while_paths_are_drawn(server, place, number, record_property):
             running.send(number)
         ended = running.wait()
         assert ended.code in (0, 130), ended
-        if ended.code == 0:
+        interrupted += ended.code == 130
+        if (place / "paths.safetensors").exists():  # also where the signal came after it was in place
             break
-        interrupted += 1
-        assert not (place / "paths.safetensors").exists()
+        assert ended.code == 130
         more = ["--resume"] if (place / "paths.safetensors.part").exists() else []
     assert interrupted
     assert (place / "paths.safetensors").read_bytes() == wanted

@@ -27,8 +27,9 @@ _UP = 3.16
 _NEARLY = 1e-2  # train error at which an exact solution is looked for
 NOISE = 1e-3  # a train error under which there is likely none, but a solution to be found
 _STEPS = 12  # at each ridge
-_FINISH_STEPS = 48
+_FINISH_STEPS = 150
 _ROUNDS = 6
+_HELPS = 0.5  # a round that does not bring the train error under this times the last one is the last
 _CUT = 0.5  # singular values cut off on the way to an exact solution, over the train error
 _EXACT_TRAIN = 1e-12  # train error that is as small as it gets
 _SLOW = 1e-3
@@ -217,14 +218,14 @@ class _Path:
         for _ in range(_ROUNDS):
             before = error
             narrow = reduced(model, _CUT * error, generator) or pruned(model, needed_widths(model, _CUT * error))
-            reached = self._solved(narrow)
+            reached = self._solved(narrow, slow=1e-2)
             if reached > _EXACT_TRAIN:
                 widths = {v: min(w + 1, trial.model.widths[v]) for v, w in narrow.widths.items()}
                 narrow = grown(narrow, widths, generator, min(reached, 1.0) ** (1 / 3))
                 reached = self._solved(narrow)
             if reached < error:
                 model, error = narrow, reached
-            if error <= _EXACT_TRAIN or error > 0.3 * before:
+            if error <= _EXACT_TRAIN or error > _HELPS * before:
                 break
         if self._fixed:
             model = grown(model, trial.model.widths, generator, 0.0)
@@ -232,9 +233,9 @@ class _Path:
         if held_out_error < EXACT:
             self.exact = Trial("", "", 0, model, 0.0, error, held_out_error)
 
-    def _solved(self, model: Factorization) -> float:
-        """Solve from where a model is, without a ridge; its train error."""
+    def _solved(self, model: Factorization, slow: float = _SLOW) -> float:
+        """Solve from where a model is, without a ridge, until steps gain less than `slow`; its train error."""
         solver = make_solver(model, self._split.train, 0.0, self._split.loss)
-        solver.run(_FINISH_STEPS, tolerance=(1e-14 * self._norm) ** 2, slow=1e-2)
+        solver.run(_FINISH_STEPS, tolerance=(1e-14 * self._norm) ** 2, slow=slow)
         self.work += solver.iterations * solver.work
         return math.sqrt(solver.loss) / self._norm
