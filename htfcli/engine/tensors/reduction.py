@@ -11,6 +11,8 @@ Source: Grasedyck, Hierarchical singular value decomposition of tensors, SIAM J.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,6 +24,7 @@ from htfcli.engine.tensors.observations import Entries, unravel
 from htfcli.engine.tensors.second_order import LevenbergMarquardt
 
 CORE_LIMIT = 4096  # entries of the tensor at one node; a star tree of many modes would have R^N
+DENSE_LIMIT = 2**18  # entries of a tensor that is written out to see it on other trees
 _STARTS = 3  # of the decomposition at a node
 _STEPS = 40
 _ACCEPTED = 3.0  # a core's relative residual over the tolerance, under which its width is enough
@@ -36,17 +39,62 @@ def reduced(model: Factorization, tolerance: float, generator: torch.Generator) 
         matricization are cut off. generator: for the starts of the small decompositions.
     Returns: a new model, its widths not above the given one's; None where a node has too many children.
     """
-    tree, weights = model.tree, model.node_weights
-    if weights[tree.root] is None:
+    frames = None if model.node_weights[model.tree.root] is None else _frames_of_model(model, tolerance)
+    return None if frames is None else _joined(frames, model, model.widths, tolerance, generator)
+
+
+@torch.no_grad()
+def rewritten(
+    model: Factorization, trees: Iterable[ModeTree], tolerance: float, generator: torch.Generator
+) -> Factorization | None:
+    """The same on the tree, of several, on which the tensor takes the fewest numbers: a tensor of low rank on one tree
+    is nearly one of not so low rank on another, and may be found there first.
+
+    Returns: a new model, no wider than the widest node of the given one; None for a tensor of more than `DENSE_LIMIT`
+    entries, or where no tree has only nodes of few children.
+    """
+    if model.entries > DENSE_LIMIT:
         return None
-    frames = _Frames(model, tolerance)
-    if not frames.fit:
+    tensor = model.dense()
+    frames = [found for tree in trees if (found := _frames_of_tensor(tensor, tree, tolerance)) is not None]
+    if not frames:
         return None
+    best = min(frames, key=lambda f: f.size)
+    widths = dict.fromkeys(best.tree.interior, max(model.widths.values()))
+    return _joined(best, model, widths, tolerance, generator)
+
+
+@dataclass
+class _Frames:
+    """Orthonormal frames of the leading singular vectors at every node, and the core tensors between them.
+
+    Args:
+        leaves: per leaf (d, r). cores: per interior node (r_c for each child, r_v), the last axis 1 at the root.
+        scales: (r_v,), singular values over the largest, by which the last axis of a core is multiplied, so that what
+        matters most is fitted best.
+    """
+
+    tree: ModeTree
+    leaves: dict[int, Tensor] = field(default_factory=dict)
+    cores: dict[int, Tensor] = field(default_factory=dict)
+    scales: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Numbers that the tensor takes."""
+        return sum(part.numel() for part in [*self.leaves.values(), *self.cores.values()])
+
+
+def _joined(
+    frames: _Frames, like: Factorization, most: Mapping[int, int], tolerance: float, generator: torch.Generator
+) -> Factorization:
+    """The model of a tensor in its frames, every core a sum of at most `most` products."""
+    tree = frames.tree
     parts: dict[int, list[Tensor]] = {}  # per node: its children's (r_c, R_v), and its own (r_v, R_v)
     for node in tree.interior:
-        parts[node] = _components(frames.cores[node], model.widths[node], tolerance, generator)
+        parts[node] = _components(frames.cores[node], most[node], tolerance, generator)
     widths = {v: parts[v][-1].shape[1] for v in tree.interior}
-    narrow = type(model).blank(model.dims, tree, widths, dtype=model.parameters.dtype)
+    narrow = type(like).blank(like.dims, tree, widths, dtype=like.parameters.dtype)
     for node, target in enumerate(narrow.node_weights):
         assert target is not None
         parent = tree.parent[node]
@@ -56,65 +104,88 @@ def reduced(model: Factorization, tolerance: float, generator: torch.Generator) 
     return narrow
 
 
-class _Frames:
-    """Orthonormal frames of the leading singular vectors at every node, and the core tensors between them.
+def _frames_of_tensor(tensor: Tensor, tree: ModeTree, tolerance: float) -> _Frames | None:
+    """Singular vectors of the matricizations of a tensor (d_0, ..., d_{N-1}); None where a core is too large."""
+    frames = _Frames(tree)
+    below: list[list[int]] = []  # modes under a node, in the order of the tree
+    leading: list[tuple[Tensor, Tensor]] = []
+    for node, children in enumerate(tree.children):
+        below.append([mode for c in children for mode in below[c]] or [node])
+        rest = [mode for mode in range(tree.order) if mode not in below[node]]
+        columns = tensor.permute(*below[node], *rest).reshape(-1, math.prod(tensor.shape[m] for m in rest))
+        if node != tree.root:
+            u, values, _ = torch.linalg.svd(columns, full_matrices=False)
+            rank = _rank(values, tolerance)
+            columns, scale = u[:, :rank], values[:rank] / values[0].clamp_min(1e-300)
+            leading.append((columns, scale))
+        else:
+            scale = columns.new_ones(1)
+        if not children:
+            frames.leaves[node] = columns
+            continue
+        if math.prod(leading[c][0].shape[1] for c in children) * columns.shape[1] > CORE_LIMIT:
+            return None
+        frames.scales[node] = scale
+        frames.cores[node] = _within(columns, [leading[c][0] for c in children]) * scale
+    return frames
 
-    Attributes:
-        leaves: per leaf (d, r). cores: per interior node (r_c for each child, r_v), the last axis 1 at the root.
-        scales: (r_v,), singular values over the largest, by which the last axis of a core is multiplied, so that what
-        matters most is fitted best.
-    """
 
-    def __init__(self, model: Factorization, tolerance: float) -> None:
-        self.leaves: dict[int, Tensor] = {}
-        self.cores: dict[int, Tensor] = {}
-        self.scales: dict[int, Tensor] = {}
-        self.fit = True
-        tree = model.tree
-        bases: dict[int, Tensor] = {}  # orthonormal columns over the children's frames, or the leaf's index
-        small: dict[int, Tensor] = {}
-        for node, weight in enumerate(model.node_weights):
-            assert weight is not None
-            joined = weight
-            if node >= tree.order:
-                joined = torch.ones(1, weight.shape[0], dtype=weight.dtype, device=weight.device)
-                for child in tree.children[node]:
-                    joined = (joined.unsqueeze(1) * small[child].unsqueeze(0)).flatten(0, 1)
-                if joined.shape[0] * weight.shape[1] > CORE_LIMIT:
-                    self.fit = False
-                    return
-                joined = joined @ weight
-            if node == tree.root:
-                bases[node] = joined
-            else:
-                bases[node], small[node] = torch.linalg.qr(joined)
-        self._cut(tree, bases, tolerance)
+def _within(columns: Tensor, bases: list[Tensor]) -> Tensor:
+    """Columns (d_1 d_2 ..., r) in the bases (d_k, r_k) of their parts: (r_1, r_2, ..., r)."""
+    core = columns.reshape(*(base.shape[0] for base in bases), -1)
+    for place, base in enumerate(bases):
+        core = torch.tensordot(base, core, dims=([0], [place])).movedim(0, place)
+    return core
 
-    def _cut(self, tree: ModeTree, bases: dict[int, Tensor], tolerance: float) -> None:
-        """Down the tree: the singular vectors of every child in its basis; then up: cores between the cut frames."""
-        spread = {tree.root: torch.ones(1, 1, dtype=bases[tree.root].dtype)}  # what the rest makes of a node's columns
-        leading: dict[int, tuple[Tensor, Tensor]] = {}
-        for node in reversed(tree.interior):
-            children = tree.children[node]
-            sizes = [bases[c].shape[1] for c in children]
-            core = (bases[node] @ spread[node]).reshape(*sizes, -1)
-            for place, child in enumerate(children):
-                side = core.movedim(place, 0).flatten(1)
-                u, values, _ = torch.linalg.svd(side, full_matrices=False)
-                rank = max(1, int((values > tolerance * values[0]).sum()))
-                leading[child] = u[:, :rank], values[:rank]
-                spread[child] = u * values
-        for node, base in bases.items():
-            if node < tree.order:
-                self.leaves[node] = base @ leading[node][0]
-                continue
-            children = tree.children[node]
-            core = base.reshape(*(bases[c].shape[1] for c in children), -1)
-            for place, child in enumerate(children):
-                core = torch.tensordot(leading[child][0], core, dims=([0], [place])).movedim(0, place)
-            u, values = leading.get(node, (spread[node], spread[node][0]))
-            self.scales[node] = values / values[0]
-            self.cores[node] = core @ (u * self.scales[node])
+
+def _rank(values: Tensor, tolerance: float) -> int:
+    return max(1, int((values > tolerance * values[0]).sum()))
+
+
+def _frames_of_model(model: Factorization, tolerance: float) -> _Frames | None:
+    """The same without the tensor, for the model's own tree: singular vectors in a basis at every node."""
+    tree = model.tree
+    bases: dict[int, Tensor] = {}  # orthonormal columns over the children's frames, or the leaf's index
+    small: dict[int, Tensor] = {}
+    for node, weight in enumerate(model.node_weights):
+        assert weight is not None
+        joined = weight
+        if node >= tree.order:
+            joined = torch.ones(1, weight.shape[0], dtype=weight.dtype, device=weight.device)
+            for child in tree.children[node]:
+                joined = (joined.unsqueeze(1) * small[child].unsqueeze(0)).flatten(0, 1)
+            if joined.shape[0] * weight.shape[1] > CORE_LIMIT:
+                return None
+            joined = joined @ weight
+        if node == tree.root:
+            bases[node] = joined
+        else:
+            bases[node], small[node] = torch.linalg.qr(joined)
+    return _cut(tree, bases, tolerance)
+
+
+def _cut(tree: ModeTree, bases: dict[int, Tensor], tolerance: float) -> _Frames:
+    """Down the tree: the singular vectors of every child in its basis; then up: cores between the cut frames."""
+    frames = _Frames(tree)
+    spread = {tree.root: torch.ones(1, 1, dtype=bases[tree.root].dtype)}  # what the rest makes of a node's columns
+    leading: dict[int, tuple[Tensor, Tensor]] = {}
+    for node in reversed(tree.interior):
+        children = tree.children[node]
+        core = (bases[node] @ spread[node]).reshape(*(bases[c].shape[1] for c in children), -1)
+        for place, child in enumerate(children):
+            u, values, _ = torch.linalg.svd(core.movedim(place, 0).flatten(1), full_matrices=False)
+            rank = _rank(values, tolerance)
+            leading[child] = u[:, :rank], values[:rank]
+            spread[child] = u * values
+    for node, base in bases.items():
+        if node < tree.order:
+            frames.leaves[node] = base @ leading[node][0]
+            continue
+        u, values = leading.get(node, (spread[node], spread[node][0]))
+        frames.scales[node] = values / values[0]
+        core = _within(base, [leading[c][0] for c in tree.children[node]])
+        frames.cores[node] = core @ (u * frames.scales[node])
+    return frames
 
 
 def _components(core: Tensor, most: int, tolerance: float, generator: torch.Generator) -> list[Tensor]:

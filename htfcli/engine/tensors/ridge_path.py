@@ -8,8 +8,10 @@ that is just wide enough.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,8 +19,9 @@ from torch import Tensor
 
 from htfcli.engine.tensors.alternating import make_solver
 from htfcli.engine.tensors.factorization import Factorization
+from htfcli.engine.tensors.mode_tree import ModeTree
 from htfcli.engine.tensors.observations import Entries
-from htfcli.engine.tensors.reduction import reduced
+from htfcli.engine.tensors.reduction import reduced, rewritten
 from htfcli.engine.tensors.starts import grown, needed_widths, pruned
 
 EXACT = 1e-9  # held-out relative error at which there is nothing left to search
@@ -123,7 +126,12 @@ def penalty(ridge: float, model: Factorization, count: int) -> float:
 
 
 def fit_path(
-    model: Factorization, split: Split, first: float = RIDGES[0], budget: float = math.inf, fixed: bool = False
+    model: Factorization,
+    split: Split,
+    first: float = RIDGES[0],
+    budget: float = math.inf,
+    fixed: bool = False,
+    trees: Mapping[str, ModeTree] = MappingProxyType({}),
 ) -> tuple[Trial, float]:
     """Fit along falling ridges, then along rising ones from the best of them: noise asks for more ridge than the way to
     a solution does, and the way back up keeps the solution found.
@@ -131,9 +139,11 @@ def fit_path(
     Args:
         model: where to begin. split: what is fitted and what judges. first: the ridge to begin with, see `penalty`.
         budget: work after which to stop where it is. fixed: the widths stay, also of an exact solution with less.
-    Returns: the trial at the ridge with the smallest held-out error, and the work done (see `Sweeps.work`).
+        trees: on which an exact solution is looked for, beside the model's own.
+    Returns: the trial at the ridge with the smallest held-out error, and the work done (see `Sweeps.work`); an exact
+    one that is on another tree says on which.
     """
-    path = _Path(model, split, first, budget, fixed)
+    path = _Path(model, split, first, budget, fixed, {} if fixed else trees)
     path.down()
     if path.exact is None:
         path.up()
@@ -143,8 +153,17 @@ def fit_path(
 class _Path:
     """Fits of one model at one ridge after another."""
 
-    def __init__(self, model: Factorization, split: Split, first: float, budget: float, fixed: bool) -> None:
+    def __init__(
+        self,
+        model: Factorization,
+        split: Split,
+        first: float,
+        budget: float,
+        fixed: bool,
+        trees: Mapping[str, ModeTree],
+    ) -> None:
         self.work, self._budget, self._fixed, self._settled = 0.0, budget, fixed, False
+        self._trees = trees
         self._split, self._n = split, len(split.train.value)
         self._norm = math.sqrt(float(split.train.value.square().sum())) or 1.0
         self._ridges = [first] + [r for r in RIDGES if r < 0.9 * first]
@@ -214,24 +233,35 @@ class _Path:
         much, because the last components are weaker than the error so far, new ones are grown.
         """
         generator = torch.Generator().manual_seed(0)
-        model, error = trial.model, trial.train_error
+        model, error = self._on_best_tree(trial.model, trial.train_error, generator), trial.train_error
+        widest = (
+            trial.model.widths
+            if model.tree == trial.model.tree
+            else dict.fromkeys(model.tree.interior, max(trial.model.widths.values()))
+        )
         for _ in range(_ROUNDS):
             before = error
             narrow = reduced(model, _CUT * error, generator) or pruned(model, needed_widths(model, _CUT * error))
             reached = self._solved(narrow, slow=1e-2)
             if reached > _EXACT_TRAIN:
-                widths = {v: min(w + 1, trial.model.widths[v]) for v, w in narrow.widths.items()}
+                widths = {v: min(w + 1, widest[v]) for v, w in narrow.widths.items()}
                 narrow = grown(narrow, widths, generator, min(reached, 1.0) ** (1 / 3))
                 reached = self._solved(narrow)
             if reached < error:
                 model, error = narrow, reached
-            if error <= _EXACT_TRAIN or error > _HELPS * before:
+            if self._split.error(model) < EXACT or error > _HELPS * before or self.work > self._budget:
                 break
         if self._fixed:
             model = grown(model, trial.model.widths, generator, 0.0)
         held_out_error = self._split.error(model)
         if held_out_error < EXACT:
-            self.exact = Trial("", "", 0, model, 0.0, error, held_out_error)
+            tree = next((name for name, tree in self._trees.items() if tree == model.tree), "")
+            self.exact = Trial(tree, "", 0, model, 0.0, error, held_out_error)
+
+    def _on_best_tree(self, model: Factorization, error: float, generator: torch.Generator) -> Factorization:
+        """The model itself, or nearly the same tensor on a tree that suits it better."""
+        found = rewritten(model, self._trees.values(), _CUT * error, generator) if len(self._trees) > 1 else None
+        return model if found is None or found.tree == model.tree else found
 
     def _solved(self, model: Factorization, slow: float = _SLOW) -> float:
         """Solve from where a model is, without a ridge, until steps gain less than `slow`; its train error."""

@@ -94,6 +94,8 @@ class Race:
             before = self.best
             rung: list[Trial] = []
             for tree, start in entrants if width != 1 else entrants[: len(STARTS)]:  # rank one is the same on all trees
+                if width != 1 and _in_vain(tree, start, rung):
+                    continue
                 rung.append(self._try(tree, start, width))
                 if self._over():
                     return
@@ -180,10 +182,18 @@ class Race:
             STARTS[start](model := blank, self.split.train.value, self.generator)
         first = RIDGES[0] if start == "near zero" else _LOW_RIDGE
         part = self.split.part(ROWS * len(model.parameters))
-        trial, work = fit_path(model, part, first, self.budget - self.work, fixed=self.widths is not None)
+        trial, work = fit_path(model, part, first, self.budget - self.work, self.widths is not None, self.trees)
         ridge = trial.ridge * len(part.train) / len(self.split.train)  # noise asks for less the more data there are
-        trial = replace(trial, tree=tree, start=start, width=width or max(model.widths.values()), ridge=ridge)
+        width = width or max(model.widths.values())
+        trial = replace(trial, tree=trial.tree or tree, start=start, width=width, ridge=ridge)
         self.work += work
         self.trials.append(trial)
         self.on_trial(trial)
         return trial
+
+
+def _in_vain(tree: str, start: str, rung: list[Trial]) -> bool:
+    """Whether a start is not worth trying: another one showed nothing on this tree, while other trees show something."""
+    of_tree = [t.held_out_error for t in rung if t.tree == tree]
+    found = any(t.held_out_error < _SIGNAL for t in rung)
+    return start in STARTS and bool(of_tree) and min(of_tree) >= _SIGNAL and found
