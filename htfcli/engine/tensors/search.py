@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import torch
@@ -125,12 +126,17 @@ class Race:
         """
         ranked = sorted(rung, key=lambda t: t.held_out_error)
         fresh = [t for t in ranked if t.start == self._likely or (t.start in STARTS and t.held_out_error < _SIGNAL)]
-        limit = _SIGNAL
+        limit, rest = _SIGNAL, list[Trial]()
         if ranked[0].held_out_error < _FITS:
-            fresh = [t for t in fresh if not self._fits(t.tree)] + fresh[:1]
+            fresh, rest = fresh[:1], [t for t in fresh if not self._fits(t.tree)]
             limit = _CLOSE * ranked[0].held_out_error
         growing = list(dict.fromkeys(t.tree for t in ranked if t.held_out_error <= limit))[:_BEST_TREES]
-        return list(dict.fromkeys([(t.tree, t.start) for t in fresh] + [(tree, "grown") for tree in growing]))
+        again = (
+            [(t.tree, t.start) for t in fresh],
+            [(tree, "grown") for tree in growing],
+            [(t.tree, t.start) for t in rest],
+        )
+        return list(dict.fromkeys(chain.from_iterable(again)))
 
     @cached_property
     def _likely(self) -> str:
@@ -193,7 +199,7 @@ class Race:
 
 
 def _in_vain(tree: str, start: str, rung: list[Trial]) -> bool:
-    """Whether a start is not worth trying: another one showed nothing on this tree, while other trees show something."""
+    """Whether a start is not worth trying: another showed nothing on its tree, while other trees show something."""
     of_tree = [t.held_out_error for t in rung if t.tree == tree]
     found = any(t.held_out_error < _SIGNAL for t in rung)
     return start in STARTS and bool(of_tree) and min(of_tree) >= _SIGNAL and found
