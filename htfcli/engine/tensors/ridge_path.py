@@ -27,6 +27,7 @@ from htfcli.engine.tensors.starts import grown, needed_widths, pruned
 EXACT = 1e-9  # held-out relative error at which there is nothing left to search
 RIDGES = (2e-4, 2e-5, 2e-6, 2e-7, 2e-8)  # see `penalty`; for values of root mean square one
 _UP = 3.16
+_FAR = 1.2  # held-out error over the best so far that no ridge makes up for
 _NEARLY = 1e-2  # train error at which an exact solution is looked for
 NOISE = 1e-3  # a train error under which there is likely none, but a solution to be found
 _STEPS = 12  # at each ridge
@@ -132,6 +133,7 @@ def fit_path(
     budget: float = math.inf,
     fixed: bool = False,
     trees: Mapping[str, ModeTree] = MappingProxyType({}),
+    rival: float = math.inf,
 ) -> tuple[Trial, float]:
     """Fit along falling ridges, then along rising ones from the best of them: noise asks for more ridge than the way to
     a solution does, and the way back up keeps the solution found.
@@ -139,13 +141,14 @@ def fit_path(
     Args:
         model: where to begin. split: what is fitted and what judges. first: the ridge to begin with, see `penalty`.
         budget: work after which to stop where it is. fixed: the widths stay, also of an exact solution with less.
-        trees: on which an exact solution is looked for, beside the model's own.
+        trees: on which an exact solution is looked for, beside the model's own. rival: the held-out error to beat; the
+        way back up is not for a model that is far from it.
     Returns: the trial at the ridge with the smallest held-out error, and the work done (see `Sweeps.work`); an exact
     one that is on another tree says on which.
     """
     path = _Path(model, split, first, budget, fixed, {} if fixed else trees)
     path.down()
-    if path.exact is None:
+    if path.exact is None and path.best.held_out_error < _FAR * rival:
         path.up()
     return path.exact or path.best, path.work
 

@@ -6,6 +6,7 @@ For one width after another, every tree and start still in the race is fitted al
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -188,7 +189,8 @@ class Race:
             STARTS[start](model := blank, self.split.train.value, self.generator)
         first = RIDGES[0] if start == "near zero" else _LOW_RIDGE
         part = self.split.part(ROWS * len(model.parameters))
-        trial, work = fit_path(model, part, first, self.budget - self.work, self.widths is not None, self.trees)
+        rival = self.best.held_out_error if self.best else math.inf
+        trial, work = fit_path(model, part, first, self.budget - self.work, self.widths is not None, self.trees, rival)
         ridge = trial.ridge * len(part.train) / len(self.split.train)  # noise asks for less the more data there are
         width = width or max(model.widths.values())
         trial = replace(trial, tree=trial.tree or tree, start=start, width=width, ridge=ridge)
