@@ -53,7 +53,7 @@ class LevenbergMarquardt:
         self._sweeps = Sweeps(model, entries)
         self._robust = loss if loss != "l2" else None
         self._small = self._sweeps.p <= MATRIX_LIMIT
-        self._growth = 2.0
+        self._growth, self._factors_shift = 2.0, 0.0
         balance(model, sweeps=5)
         self.refresh()
         self._mu = damping * self._scale
@@ -135,6 +135,7 @@ class LevenbergMarquardt:
     def refresh(self) -> None:
         """Derivatives at the weights of now."""
         parameters = self.model.parameters
+        self._factors: list[Tensor] = []  # of J^T J + shift: a step and its correction solve with the same
         if self._small:
             normal = self._sweeps.normal(parameters)
             self._hessian, self._gradient, self.loss = normal.hessian, normal.gradient, normal.loss
@@ -157,29 +158,27 @@ class LevenbergMarquardt:
 
     def _solve(self, gradient: Tensor) -> Tensor | None:
         shift = self.ridge + self._mu
+        blocks = [self._hessian.unsqueeze(0)] if self._small else self._blocks
+        if not self._factors or self._factors_shift != shift:
+            self._factors, self._factors_shift = [], shift
+            for block in blocks:
+                shifted = block.clone()
+                shifted.diagonal(dim1=1, dim2=2).add_(shift)
+                factor, info = torch.linalg.cholesky_ex(shifted)
+                if bool(info.any()):
+                    self._factors = []
+                    return None
+                self._factors.append(factor)
         if self._small:
-            matrix = self._hessian.clone()
-            matrix.diagonal().add_(shift)
-            factor, info = torch.linalg.cholesky_ex(matrix)
-            if int(info):
-                return None
-            return -torch.cholesky_solve(gradient.unsqueeze(1), factor).squeeze(1)
+            return -torch.cholesky_solve(gradient.unsqueeze(1), self._factors[0][0]).squeeze(1)
         return self._conjugate_gradients(-gradient, shift)
 
-    def _conjugate_gradients(self, target: Tensor, shift: float) -> Tensor | None:
+    def _conjugate_gradients(self, target: Tensor, shift: float) -> Tensor:
         """Solve (J^T J + shift) x = target, to a tenth; a step need not be exact."""
-        factors = []
-        for block in self._blocks:
-            shifted = block.clone()
-            shifted.diagonal(dim1=1, dim2=2).add_(shift)
-            factor, info = torch.linalg.cholesky_ex(shifted)
-            if bool(info.any()):
-                return None
-            factors.append(factor)
 
         def precondition(vector: Tensor) -> Tensor:
             parts = []
-            for (start, rows, columns), factor in zip(self._sweeps.spans, factors, strict=True):
+            for (start, rows, columns), factor in zip(self._sweeps.spans, self._factors, strict=True):
                 part = vector[start : start + rows * columns]
                 if len(part):
                     shaped = part.view(factor.shape[0], -1, 1)
