@@ -8,7 +8,7 @@ import torch
 from htfcli.engine.tensors.cp import CPFactorization
 from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.tensors.mode_tree import ModeTree
-from htfcli.engine.tensors.reduction import reduced
+from htfcli.engine.tensors.reduction import reduced, rewritten
 from htfcli.engine.tensors.starts import grown
 
 
@@ -75,3 +75,27 @@ def test_too_many_children_and_no_output_weights_are_not_for_it() -> None:
     star = HierarchicalTensorFactorization((3,) * 12, 3, ModeTree.named("star", 12)).init_gaussian(1.0, generator())
     assert reduced(star, 1e-6, generator()) is None
     assert reduced(CPFactorization((3, 3, 3), 2).init_gaussian(1.0, generator()), 1e-6, generator()) is None
+
+
+def test_a_tensor_is_written_on_the_tree_that_suits_it() -> None:
+    """A target of width 2 on one tree takes more on others, modes in another order included."""
+    dims = (3, 4, 3, 4, 3)
+    own = ModeTree.from_nested([[0, 3], [[1, 4], 2]])
+    model = HierarchicalTensorFactorization(dims, 2, own).init_gaussian(1.0, generator())
+    chain = ModeTree.from_nested([[[[0, 1], 2], 3], 4])
+    there = rewritten(grown(model, dict.fromkeys(own.interior, 16), generator(), 0.0), [chain], 1e-9, generator())
+    assert there is not None and there.tree == chain and max(there.widths.values()) > 2
+    back = rewritten(there, [chain, ModeTree.named("star", 5), own], 1e-6, generator())
+    assert back is not None and back.tree == own
+    assert set(back.widths.values()) == {2}
+    dense = model.dense()
+    for found in (there, back):
+        assert (found.dense() - dense).norm() < 1e-4 * dense.norm()
+
+
+def test_a_tree_on_which_a_tensor_needs_wider_nodes_is_not_for_it() -> None:
+    model = HierarchicalTensorFactorization((4, 4, 4, 4), 3).init_gaussian(1.0, generator())
+    other = ModeTree.from_nested([[0, 2], [1, 3]])
+    assert rewritten(model, [other], 1e-6, generator()) is None
+    large = HierarchicalTensorFactorization((70, 70, 70), 2).init_gaussian(1.0, generator())
+    assert rewritten(large, [large.tree], 1e-6, generator()) is None

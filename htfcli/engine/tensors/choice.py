@@ -133,10 +133,10 @@ def _judge(trial: Trial, splits: list[Split]) -> Choice:
         split = whole.part(_ROWS * len(trial.model.parameters))
         model, n = trial.model.to(), len(whole.train)
         solver = make_solver(model, split.train, penalty(ridges[0], model, n), split.loss)
-        solver.run(_FRESH_STEPS if number else _STEPS)
+        solver.run(_FRESH_STEPS if number else _STEPS, patience=1)
         for at, ridge in enumerate(ridges):
             solver.set_ridge(penalty(ridge, model, n))
-            solver.run(_STEPS)
+            solver.run(_STEPS, patience=1)
             errors[at].append(split.error(model))
             models[at].append(model.to())
     best = min(range(len(ridges)), key=lambda at: statistics.fmean(errors[at]))

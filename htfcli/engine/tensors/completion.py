@@ -19,7 +19,7 @@ from htfcli.config.completion import CompleteConfig
 from htfcli.config.tensors import DEFAULT_TOLERANCE
 from htfcli.engine.tensors.alternating import make_solver
 from htfcli.engine.tensors.choice import Choice, choose, follow
-from htfcli.engine.tensors.effects import GAIN, WORTH, Effects, estimate_effects
+from htfcli.engine.tensors.effects import GAIN, SMALL, WORTH, Effects, estimate_effects
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.tensors.large_search import is_large, search_large
@@ -35,7 +35,7 @@ from htfcli.engine.training.device import choose_device
 from htfcli.engine.training.distributed import team
 from htfcli.errors import DataError
 
-_FEW = 20_000  # observations up to which three splits choose; one where there are more
+_SPLITS = ((5_000, 3), (20_000, 2))  # splits that choose, up to so many observations; one where there are more
 _MOST_SEARCHED = 20_000  # observations that a search is given, or more where the mode dimensions are large:
 _PER_INDEX = 40  # this many for each index of each mode
 _MOST_HELD_OUT = 50_000  # more do not make the error better known
@@ -88,6 +88,11 @@ class _Completing:
             raise DataError(
                 "the data are to be non-negative and are not", got=got, next_step="Leave out --nonnegative."
             )
+        least, most = entries.index.amin(0).tolist(), entries.index.amax(0).tolist()
+        if len(most) != len(dims) or min(least) < 0 or any(at >= d for at, d in zip(most, dims, strict=True)):
+            raise DataError(
+                "an index is out of range", got=f"from {least} to {most}", allowed=f"0 to {[d - 1 for d in dims]}"
+            )
         self._entries, self._dims, self._config = entries, dims, config
         self._on_progress, self._steps = on_progress, list[dict[str, Any]]()
         self._started = time.monotonic()
@@ -104,7 +109,7 @@ class _Completing:
         spread = float(self._scaled.value.max() - self._scaled.value.min())
         if len(self._entries) < _FEWEST or spread <= 1e-14 * float(self._scaled.value.abs().max()):
             return self._constant(spread)
-        count = self._config.splits or (3 if len(self._entries) <= _FEW else 1)
+        count = self._config.splits or next((splits for most, splits in _SPLITS if len(self._entries) <= most), 1)
         parts = [self._parted() for _ in range(count)]
         centre, trials, searched = self._searched(parts[0])
         splits = [self._split(part, centre) for part in parts]
@@ -179,17 +184,19 @@ class _Completing:
         return *self._raced(sample, trees), len(sample[0])
 
     def _raced(self, part: tuple[Entries, Entries], trees: dict[str, ModeTree]) -> tuple[str, list[Trial]]:
-        """A centring that explains something is tried on the tree and with the width found without, unless exact."""
+        """A centring that explains something is tried on the tree and with the width found without it, unless that
+        explains nearly everything."""
         first = "none" if self._config.centre == "auto" else self._config.centre
         race = self._race(part, first, trees, self._config.width)
         best = race.run(self._more_trees)
-        if self._config.centre != "auto" or best.held_out_error < EXACT:
+        if self._config.centre != "auto":
             return first, race.trials
         found, lowest = (first, race.trials), GAIN * best.held_out_error
         for centre in ("mean", "modes"):
-            if self._split(part, centre).left > WORTH:
+            left = self._split(part, centre).left
+            if left > WORTH or best.held_out_error < max(EXACT, SMALL * left):
                 continue
-            race = self._race(part, centre, race.trees, self._config.width or best.width, _CENTRE_WORK)
+            race = self._race(part, centre, race.trees, self._config.width or best.width, _CENTRE_WORK, lowest)
             error = race.once(best.tree).held_out_error
             if error < lowest:
                 found, lowest = (centre, race.trials), error
@@ -202,8 +209,9 @@ class _Completing:
         trees: dict[str, ModeTree],
         widths: Any,
         share: float = 1.0,
+        rival: float = math.inf,
     ) -> Race:
-        """A search in a share of the work that the number of observations allows."""
+        """A search in a share of the work that the number of observations allows, for less than a rival's error."""
         return Race(
             self._split(part, centre),
             self._dims,
@@ -214,6 +222,7 @@ class _Completing:
             self._should_stop,
             widths,
             share * WORK * max(1.0, len(self._entries) / 1e6),
+            rival,
         )
 
     def _more_trees(self, best: Trial) -> dict[str, ModeTree]:

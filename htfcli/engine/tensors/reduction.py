@@ -25,6 +25,8 @@ from htfcli.engine.tensors.second_order import LevenbergMarquardt
 
 CORE_LIMIT = 4096  # entries of the tensor at one node; a star tree of many modes would have R^N
 DENSE_LIMIT = 2**18  # entries of a tensor that is written out to see it on other trees
+_SIMILAR = 4  # numbers that a tensor takes on a tree, over the fewest on any, up to which its cores are decomposed
+_NEAR = 10.0  # what writing a tensor on another tree may change, over the tolerance
 _STARTS = 3  # of the decomposition at a node
 _STEPS = 40
 _ACCEPTED = 3.0  # a core's relative residual over the tolerance, under which its width is enough
@@ -47,21 +49,23 @@ def reduced(model: Factorization, tolerance: float, generator: torch.Generator) 
 def rewritten(
     model: Factorization, trees: Iterable[ModeTree], tolerance: float, generator: torch.Generator
 ) -> Factorization | None:
-    """The same on the tree, of several, on which the tensor takes the fewest numbers: a tensor of low rank on one tree
-    is nearly one of not so low rank on another, and may be found there first.
+    """The same on the tree, of several, on which it takes the fewest parameters: a tensor of low rank on one tree is
+    nearly one of not so low rank on another, and may be found there first.
 
     Returns: a new model, no wider than the widest node of the given one; None for a tensor of more than `DENSE_LIMIT`
-    entries, or where no tree has only nodes of few children.
+    entries, or where no tree has a model as near as the tolerance asks.
     """
     if model.entries > DENSE_LIMIT:
         return None
-    tensor = model.dense()
+    tensor, widest = model.dense(), max(model.widths.values())
     frames = [found for tree in trees if (found := _frames_of_tensor(tensor, tree, tolerance)) is not None]
-    if not frames:
-        return None
-    best = min(frames, key=lambda f: f.size)
-    widths = dict.fromkeys(best.tree.interior, max(model.widths.values()))
-    return _joined(best, model, widths, tolerance, generator)
+    near = []
+    for found in frames:
+        if found.size <= _SIMILAR * min(f.size for f in frames):
+            narrow = _joined(found, model, dict.fromkeys(found.tree.interior, widest), tolerance, generator)
+            if float((narrow.dense() - tensor).norm()) <= _NEAR * tolerance * float(tensor.norm()):
+                near.append(narrow)
+    return min(near, key=lambda narrow: len(narrow.parameters), default=None)
 
 
 @dataclass

@@ -35,6 +35,7 @@ _FINISH_STEPS = 150
 _ROUNDS = 6
 _HELPS = 0.5  # a round that does not bring the train error under this times the last one is the last
 _CUT = 0.5  # singular values cut off on the way to an exact solution, over the train error
+_HOLDING = 2e-6  # ridge
 _EXACT_TRAIN = 1e-12  # train error that is as small as it gets
 _SLOW = 1e-3
 _SATURATED = 0.99  # a smaller ridge that leaves the train error above this times the last one changes nothing
@@ -254,6 +255,8 @@ class _Path:
                 model, error = narrow, reached
             if self._split.error(model) < EXACT or error > _HELPS * before or self.work > self._budget:
                 break
+        if self._split.error(model) < EXACT:
+            model = self._held(model, generator)
         if self._fixed:
             model = grown(model, trial.model.widths, generator, 0.0)
         held_out_error = self._split.error(model)
@@ -261,14 +264,27 @@ class _Path:
             tree = next((name for name, tree in self._trees.items() if tree == model.tree), "")
             self.exact = Trial(tree, "", 0, model, 0.0, error, held_out_error)
 
+    def _held(self, model: Factorization, generator: torch.Generator) -> Factorization:
+        """An exact solution without what no observation holds: a component that a wide model has to spare may be zero
+        at all of them, and anything elsewhere. A ridge takes it to zero, and leaves the rest nearly where it is.
+        """
+        held = model.to()
+        error = self._solved(held, _HOLDING)
+        for narrower in (reduced(held, _CUT * error, generator), held):
+            if narrower is not None:
+                self._solved(narrower)
+                if self._split.error(narrower) < EXACT:
+                    return narrower
+        return model
+
     def _on_best_tree(self, model: Factorization, error: float, generator: torch.Generator) -> Factorization:
         """The model itself, or nearly the same tensor on a tree that suits it better."""
         found = rewritten(model, self._trees.values(), _CUT * error, generator) if len(self._trees) > 1 else None
         return model if found is None or found.tree == model.tree else found
 
-    def _solved(self, model: Factorization, slow: float = _SLOW) -> float:
-        """Solve from where a model is, without a ridge, until steps gain less than `slow`; its train error."""
-        solver = make_solver(model, self._split.train, 0.0, self._split.loss)
-        solver.run(_FINISH_STEPS, tolerance=(1e-14 * self._norm) ** 2, slow=slow)
+    def _solved(self, model: Factorization, ridge: float = 0.0, slow: float = _SLOW) -> float:
+        """Solve from where a model is, at one ridge, until steps gain less than the share `slow`; its train error."""
+        solver = make_solver(model, self._split.train, penalty(ridge, model, self._n), self._split.loss)
+        solver.run(_FINISH_STEPS, tolerance=0.0 if ridge else (1e-14 * self._norm) ** 2, slow=slow)
         self.work += solver.iterations * solver.work
         return math.sqrt(solver.loss) / self._norm

@@ -43,7 +43,7 @@ class Race:
     Args:
         split: what is fitted, what judges. dims: of the tensor. trees: candidates by name.
         widths: asked for by the user; None to climb the ladder. max_width: its top.
-        budget: work after which the search ends with the best so far.
+        budget: work after which the search ends with the best so far. rival: a held-out error to beat.
         generator: for the starts. on_trial: told of every trial. should_stop: asked between trials.
     """
 
@@ -56,6 +56,7 @@ class Race:
     should_stop: Callable[[], bool]
     widths: Any = None
     budget: float = WORK
+    rival: float = math.inf
     trials: list[Trial] = field(default_factory=list)
     work: float = 0.0
 
@@ -189,7 +190,7 @@ class Race:
             STARTS[start](model := blank, self.split.train.value, self.generator)
         first = RIDGES[0] if start == "near zero" else _LOW_RIDGE
         part = self.split.part(ROWS * len(model.parameters))
-        rival = self.best.held_out_error if self.best else math.inf
+        rival = min([self.rival, *(t.held_out_error for t in self.trials)])
         trial, work = fit_path(model, part, first, self.budget - self.work, self.widths is not None, self.trees, rival)
         ridge = trial.ridge * len(part.train) / len(self.split.train)  # noise asks for less the more data there are
         width = width or max(model.widths.values())
