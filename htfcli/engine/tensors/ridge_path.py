@@ -36,6 +36,7 @@ _ROUNDS = 6
 _HELPS = 0.5  # a round that does not bring the train error under this times the last one is the last
 _CUT = 0.5  # singular values cut off on the way to an exact solution, over the train error
 _HOLDING = 2e-6  # ridge
+_AS_GOOD_AS_EXACT = 1e-6  # held-out error that only a solution has, and steps in which the last digits are hard to get
 _EXACT_TRAIN = 1e-12  # train error that is as small as it gets
 _SLOW = 1e-3
 _SATURATED = 0.99  # a smaller ridge that leaves the train error above this times the last one changes nothing
@@ -255,14 +256,16 @@ class _Path:
                 model, error = narrow, reached
             if self._split.error(model) < EXACT or error > _HELPS * before or self.work > self._budget:
                 break
-        if self._split.error(model) < EXACT:
+        if self._split.error(model) < _AS_GOOD_AS_EXACT:
             model = self._held(model, generator)
         if self._fixed:
             model = grown(model, trial.model.widths, generator, 0.0)
-        held_out_error = self._split.error(model)
-        if held_out_error < EXACT:
-            tree = next((name for name, tree in self._trees.items() if tree == model.tree), "")
-            self.exact = Trial(tree, "", 0, model, 0.0, error, held_out_error)
+        tree = next((name for name, tree in self._trees.items() if tree == model.tree), "")
+        found = Trial(tree, "", 0, model, 0.0, error, self._split.error(model))
+        if found.held_out_error < EXACT:
+            self.exact = found
+        elif found.held_out_error < self.best.held_out_error:
+            self.best = found
 
     def _held(self, model: Factorization, generator: torch.Generator) -> Factorization:
         """An exact solution without what no observation holds: a component that a wide model has to spare may be zero

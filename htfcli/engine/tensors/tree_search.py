@@ -55,7 +55,15 @@ def paired_tree(model: Factorization) -> ModeTree | None:
         return None
     root = parts[0][1]
     assert isinstance(root, list)
-    return ModeTree.from_nested(root)
+    return ModeTree.from_nested(_ordered(root)[1])
+
+
+def _ordered(nested: Nested) -> tuple[int, Nested]:
+    """The smallest mode, and the tree with all children in the order of their smallest modes: one form for each tree."""
+    if isinstance(nested, int):
+        return nested, nested
+    children = sorted((_ordered(child) for child in nested), key=lambda child: child[0])
+    return children[0][0], [child for _, child in children]
 
 
 def _joined(
