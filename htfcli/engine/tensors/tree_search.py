@@ -59,7 +59,7 @@ def paired_tree(model: Factorization) -> ModeTree | None:
 
 
 def _ordered(nested: Nested) -> tuple[int, Nested]:
-    """The smallest mode, and the tree with all children in the order of their smallest modes: one form for each tree."""
+    """The smallest mode, and the tree with all children in the order of their smallest modes: one form for each."""
     if isinstance(nested, int):
         return nested, nested
     children = sorted((_ordered(child) for child in nested), key=lambda child: child[0])
