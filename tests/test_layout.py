@@ -30,6 +30,7 @@ LAYERS = (
     "htfcli.engine.vision.image_set htfcli.engine.vision.shapes htfcli.engine.vision.dashed_paths",
     "htfcli.engine.processes",
     "htfcli.engine.tensors.completion",
+    "htfcli.engine.tensors.completion_report",
     "htfcli.engine.tensors.choice htfcli.engine.tensors.tree_search htfcli.engine.tensors.trust",
     "htfcli.engine.tensors.large_search",
     "htfcli.engine.tensors.search",

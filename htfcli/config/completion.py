@@ -18,7 +18,9 @@ class CompleteConfig(Config):
         None, description="Local components per node: one number, one a level from the leaves up (found from the data)."
     )
     max_width: int = Field(32, ge=1, description="Largest width tried.")
-    loss: Literal["l2", "l1", "huber"] = Field("l2", description="Loss: huber or l1 where there are outliers.")
+    loss: Literal["auto", "l2", "l1", "huber"] = Field(
+        "auto", description="Loss: l2, or huber or l1 where there are outliers; auto sees whether there are."
+    )
     centre: Literal["auto", "none", "mean", "modes"] = Field(
         "auto",
         description="Subtract before fitting: the mean, or an effect of every index of every mode; auto tries them.",

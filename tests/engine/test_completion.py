@@ -144,16 +144,31 @@ def test_noise_costs_little_more_than_the_oracle(name):
     assert 0.01 < spread < 0.3
 
 
-@pytest.mark.parametrize("loss", ["huber", "l1"])
+@pytest.mark.parametrize("loss", ["auto", "huber", "l1"])
 def test_outliers(loss):
-    """One observation in fifty is absurd: a robust loss does not follow it. (With l2 the error is 0.2.)"""
+    """One observation in fifty is absurd: a robust loss does not follow it, and one is found. (With l2 the error is
+    0.2.)"""
     target, entries, _ = problem(TREES["star"], 2, observed=0.8, noise=0.02, seed=3)
     value = entries.value.clone()
     value[torch.randperm(len(value), generator=generator(1))[: len(value) // 50]] += 5.0
+    given = {"tree": "star"} if loss == "auto" else {"splits": 1, "tree": "balanced", "max_width": 3}
+    done = complete(Entries(entries.index, value), target.dims, CompleteConfig(loss=loss, **given))
+    assert error(done, target) < 0.03
+    assert done.report["loss"] == {"auto": "huber"}.get(loss, loss)
+    said = [w for w in done.report["warnings"] if "observations lie far from what the others say" in w]
+    assert len(said) == (loss == "auto")
+
+
+@pytest.mark.parametrize("loss", ["auto", "l2"])
+def test_noise_and_a_loss_that_is_asked_for_make_no_outliers(loss):
+    target, entries, _ = problem(TREES["star"], 2, observed=0.8, noise=0.1, seed=3)
+    value = entries.value.clone()
+    if loss == "l2":
+        value[torch.randperm(len(value), generator=generator(1))[: len(value) // 50]] += 5.0
     config = CompleteConfig(loss=loss, splits=1, tree="balanced", max_width=3)
     done = complete(Entries(entries.index, value), target.dims, config)
-    assert error(done, target) < 0.03
-    assert done.report["loss"] == loss
+    assert done.report["loss"] == "l2"
+    assert not any("far from" in w for w in done.report["warnings"])
 
 
 # --- effects, floor ---------------------------------------------------------------------------------------------------

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from htfcli.config.completion import CompleteConfig
-from htfcli.config.tensors import DEFAULT_TOLERANCE
 from htfcli.engine.tensors.alternating import make_solver
 from htfcli.engine.tensors.choice import Choice, choose, follow
+from htfcli.engine.tensors.completion_report import baseline, facts
 from htfcli.engine.tensors.effects import GAIN, SMALL, WORTH, Effects, estimate_effects
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
@@ -26,11 +26,18 @@ from htfcli.engine.tensors.large_search import is_large, search_large
 from htfcli.engine.tensors.mode_tree import ModeTree
 from htfcli.engine.tensors.observations import Entries, split
 from htfcli.engine.tensors.prediction import Completion, Predictor
-from htfcli.engine.tensors.ranks import FactoredSpectra
-from htfcli.engine.tensors.ridge_path import EXACT, Split, Trial, penalty, size_of
-from htfcli.engine.tensors.search import WORK, Race
+from htfcli.engine.tensors.ridge_path import EXACT, NOISE, Split, Trial, penalty, size_of
+from htfcli.engine.tensors.search import FITS, WORK, Race
 from htfcli.engine.tensors.tree_search import candidate_trees, paired_tree, text_of
-from htfcli.engine.tensors.trust import doubts_of_data, doubts_of_error, is_wild, unobserved, wildness
+from htfcli.engine.tensors.trust import (
+    doubts_of_data,
+    doubts_of_error,
+    has_heavy_tails,
+    is_wild,
+    outliers,
+    unobserved,
+    wildness,
+)
 from htfcli.engine.training.device import choose_device
 from htfcli.engine.training.distributed import team
 from htfcli.errors import DataError
@@ -42,7 +49,8 @@ _MOST_HELD_OUT = 50_000  # more do not make the error better known
 _LARGE = 2_000_000  # observations from which float32 is used, and the model of the search is fitted to them once
 _FEWEST = 8  # observations under which nothing can be held out: the mean is all that can be said
 _CENTRE_WORK = 0.1  # of a search's, for each way of centring
-_SHOWN = 2000  # held-out entries kept for a scatter plot
+_AS_GOOD = 1.03  # held-out error of a robust fit over that of the best, as it counts it itself, up to which it is kept
+_NEAR = 1.05  # held-out error over the best, up to which a narrower model is preferred where outliers bend wide ones
 _REFIT_STEPS = 40
 _LEAST = 1e-12  # over the rms of the data: what centring leaves is taken for no smaller
 
@@ -94,6 +102,8 @@ class _Completing:
                 "an index is out of range", got=f"from {least} to {most}", allowed=f"0 to {[d - 1 for d in dims]}"
             )
         self._entries, self._dims, self._config = entries, dims, config
+        self._loss = "l2" if config.loss == "auto" else config.loss
+        self._doubts: list[str] = []
         self._on_progress, self._steps = on_progress, list[dict[str, Any]]()
         self._started = time.monotonic()
         limit = math.inf if config.seconds is None else self._started + config.seconds
@@ -145,7 +155,7 @@ class _Completing:
         effects = estimate_effects(centre, train, self._dims)
         observed = held_out.value.to(self._device) / self._size(centre)
         train, held_out = self._without(train, effects, centre), self._without(held_out, effects, centre)
-        return Split(train, held_out, observed, self._config.loss)
+        return Split(train, held_out, observed, self._loss)
 
     def _size(self, centre: str) -> float:
         """Root mean square of what the effects leave, which is what is fitted: ridges are for values of size one."""
@@ -181,7 +191,10 @@ class _Completing:
                 centre, best, count = found
                 return centre, [best], count
         sample = self._sampled(part)
-        return *self._raced(sample, trees), len(sample[0])
+        centre, trials = self._raced(sample, trees)
+        if self._config.loss == "auto":
+            trials = self._robust(sample, centre, trees, trials)
+        return centre, trials, len(sample[0])
 
     def _raced(self, part: tuple[Entries, Entries], trees: dict[str, ModeTree]) -> tuple[str, list[Trial]]:
         """A centring that explains something is tried on the tree and with the width found without it, unless that
@@ -201,6 +214,34 @@ class _Completing:
             if error < lowest:
                 found, lowest = (centre, race.trials), error
         return found
+
+    def _robust(
+        self, part: tuple[Entries, Entries], centre: str, trees: dict[str, ModeTree], trials: list[Trial]
+    ) -> list[Trial]:
+        """Where outliers decide the fit, one in which they count less, kept if it does as well by the others: at the
+        tree and width found, or by a search from the beginning if nothing was.
+        """
+        best = min(trials, key=lambda t: t.held_out_error)
+        if best.train_error < NOISE or not has_heavy_tails(self._split(part, centre).residual(best.model)):
+            return trials
+        self._loss = "huber"
+        if best.held_out_error < FITS:
+            narrow = min((t for t in trials if t.held_out_error < _NEAR * best.held_out_error), key=lambda t: t.width)
+            race = self._race(part, centre, trees, self._config.width or narrow.width)
+            robust = race.once(narrow.tree)
+        else:
+            race = self._race(part, centre, trees, self._config.width)
+            robust = race.run(self._more_trees)
+        train = race.split.train
+        far = outliers(robust.model.values(train.index) - train.value)
+        if not far or robust.held_out_error > _AS_GOOD * race.split.error(best.model):
+            self._loss = "l2"
+            return trials
+        self._doubts.append(
+            f"{far} of {len(train)} observations lie far from what the others say, and count less "
+            "(loss huber; with --loss l2 all count the same)"
+        )
+        return race.trials
 
     def _race(
         self,
@@ -238,11 +279,10 @@ class _Completing:
     # --- result -------------------------------------------------------------------------------------------------------
 
     def _finished(self, choice: Choice, splits: list[Split], centre: str) -> Completion:
-        baseline = _baseline(splits[0])
         effects = estimate_effects(centre, self._scaled, self._dims)
         refitted, train_error = self._refitted(choice, effects, centre)
         predictor = self._predictor(refitted, effects, centre)
-        warnings = []
+        warnings = list(self._doubts)
         wild = wildness(predictor.values, self._entries, self._dims)
         if is_wild(wild):
             kept = self._predictor(choice.models[0], effects, centre)
@@ -253,20 +293,31 @@ class _Completing:
                 warnings.append(
                     f"some predictions are {wild:.3g} times the observed range outside it: do not trust them"
                 )
-        warnings += doubts_of_error(train_error, choice.error, baseline) + doubts_of_data(refitted, self._entries)
+        warnings += doubts_of_error(train_error, choice.error, baseline(splits[0])) + doubts_of_data(
+            refitted, self._entries
+        )
         ensemble = tuple(self._predictor(model, effects, centre) for model in choice.models)
-        report = self._facts(predictor, choice, centre, train_error, warnings, splits)
+        report = facts(predictor.model, choice, splits, self._unit * self._size(centre)) | {
+            "train_error": train_error,
+            "centre": centre,
+            "loss": self._loss,
+            "solver": "second-order",
+            "seconds": round(time.monotonic() - self._started, 3),
+            "warnings": warnings,
+            "steps": self._steps,
+            "unobserved": unobserved(self._entries, self._dims),
+        }
         return Completion(predictor, (predictor, *ensemble), report)
 
     def _refitted(self, choice: Choice, effects: Effects, centre: str) -> tuple[Factorization, float]:
         """The chosen model fitted to all observations, and its train error."""
         everything = self._without(self._scaled, effects, centre)
         model = choice.models[0].to()
-        solver = make_solver(model, everything, penalty(choice.ridge, model, len(everything)), self._config.loss)
+        solver = make_solver(model, everything, penalty(choice.ridge, model, len(everything)), self._loss)
         solver.run(_REFIT_STEPS if len(everything) <= _LARGE else 1, tolerance=1e-28 * len(everything))
-        norm = size_of(self._scaled.value, self._config.loss) / self._size(centre)
+        norm = size_of(self._scaled.value, self._loss) / self._size(centre)
         residual = model.values(everything.index) - everything.value
-        return model, size_of(residual, self._config.loss) / norm
+        return model, size_of(residual, self._loss) / norm
 
     def _predictor(self, model: Factorization, effects: Effects, centre: str) -> Predictor:
         """In the units of the data; a slice without any observation is predicted as the mean of the others."""
@@ -281,48 +332,6 @@ class _Completing:
         floor = 0.0 if self._config.nonnegative else None
         model.scale(self._size(centre)).scale(self._unit)
         return Predictor(model, effects.scaled(self._unit), floor)
-
-    def _facts(
-        self,
-        predictor: Predictor,
-        choice: Choice,
-        centre: str,
-        train_error: float,
-        warnings: list[str],
-        splits: list[Split],
-    ) -> dict[str, Any]:
-        model = predictor.model
-        spectra = FactoredSpectra(model).spectra()
-        r2 = [_r2(error, split) for error, split in zip(choice.errors, splits, strict=False)]
-        return {
-            "held_out_error": choice.error,
-            "held_out_error_spread": choice.spread,
-            "r2": sum(r2) / len(r2),
-            "r2_spread": float(torch.tensor(r2).std()) if len(r2) > 1 else None,
-            "train_error": train_error,
-            "tree": model.tree.to_nested(),
-            "widths": {model.tree.labels[v]: model.widths[v] for v in model.tree.interior},
-            "hierarchical_rank": {s.label: s.rank() for s in spectra},
-            "effective_rank": {s.label: s.effective_rank for s in spectra},
-            "rank_tolerance": DEFAULT_TOLERANCE,
-            "ridge": choice.ridge,
-            "centre": centre,
-            "loss": self._config.loss,
-            "solver": "second-order",
-            "splits": len(choice.errors),
-            "seconds": round(time.monotonic() - self._started, 3),
-            "warnings": warnings,
-            "steps": self._steps,
-            "held_out": self._scatter(choice, splits[0], self._unit * self._size(centre)),
-            "unobserved": unobserved(self._entries, self._dims),
-        }
-
-    def _scatter(self, choice: Choice, split: Split, unit: float) -> dict[str, list[float]]:
-        """Held-out values and their predictions by the model that did not see them, at most `_SHOWN`."""
-        index = split.held_out.index[:_SHOWN]
-        observed, subtracted = split.observed[:_SHOWN], (split.observed - split.held_out.value)[:_SHOWN]
-        predicted = choice.models[0].values(index) + subtracted
-        return {"observed": (observed * unit).tolist(), "predicted": (predicted * unit).tolist()}
 
     # --- nothing to search --------------------------------------------------------------------------------------------
 
@@ -346,7 +355,7 @@ class _Completing:
             "hierarchical_rank": dict.fromkeys(tree.labels[: tree.root], 0),
             "effective_rank": dict.fromkeys(tree.labels[: tree.root], 0.0),
             "centre": "mean",
-            "loss": self._config.loss,
+            "loss": self._loss,
             "solver": "mean",
             "seconds": round(time.monotonic() - self._started, 3),
             "warnings": warnings,
@@ -358,16 +367,3 @@ class _Completing:
 
 def _stage(centre: str) -> str:
     return "search" if centre == "none" else f"search, centre {centre}"
-
-
-def _baseline(split: Split) -> float:
-    """Held-out error of the mean of the training data."""
-    before = split.train.value.mean()
-    return size_of(split.held_out.value - before, split.loss) / split.norm
-
-
-def _r2(error: float, split: Split) -> float:
-    """Share of the held-out values' variance that is explained; for a robust loss of their absolute deviation."""
-    deviation = size_of(split.observed - split.observed.mean(), split.loss) or 1.0
-    ratio = error * split.norm / deviation
-    return 1 - ratio**2 if split.loss == "l2" else 1 - ratio

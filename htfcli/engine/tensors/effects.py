@@ -12,7 +12,7 @@ from htfcli.engine.tensors.observations import Entries
 
 WORTH = 0.98  # what a centring leaves of the held-out values; one that leaves more is not worth a search
 GAIN = 0.95  # held-out error over that without centring, under which centring is worth its parameters
-SMALL = 0.2  # held-out error without a centring, over what that leaves, under which it has nothing to add
+SMALL = 0.25  # held-out error without a centring, over what that leaves, under which it has nothing to add
 _SWEEPS = 20
 _PRIOR = 1.0  # observations that say "no effect", against chance where an index has few
 

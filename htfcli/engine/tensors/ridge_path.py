@@ -106,10 +106,13 @@ class Split:
         rows = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(0))[:count]
         return replace(self, train=self.train.select(rows.to(self.train.index.device)))
 
+    def residual(self, model: Factorization) -> Tensor:
+        """On what was held out, (n,)."""
+        return model.values(self.held_out.index) - self.held_out.value
+
     def error(self, model: Factorization) -> float:
         """Error on what was held out, over its size; see `size_of`."""
-        residual = model.values(self.held_out.index) - self.held_out.value
-        return size_of(residual, self.loss) / self.norm
+        return size_of(self.residual(model), self.loss) / self.norm
 
 
 def size_of(values: Tensor, loss: str = "l2") -> float:

@@ -28,7 +28,7 @@ ROWS = 12  # training entries for each parameter of a model: more change little,
 _LADDER = (3, 5, 7, 10, 14, 20, 28, 40, 56, 80)
 _CLOSE = 1.05  # a tree grows on while its held-out error is under this times the best of the rung,
 _BEST_TREES = 2  # the best ones
-_FITS = 0.3  # a held-out error that shows that something has been found on a tree
+FITS = 0.3  # a held-out error that shows that something has been found on a tree
 _MEAN_SHOWS = 0.1  # over the root mean square
 _SIGNAL = 0.7  # one above this says nothing
 _AGAIN = 3  # times that trees on which nothing was found are tried again,
@@ -117,7 +117,7 @@ class Race:
                     entrants += [(name, start) for start in dict.fromkeys(s for _, s in entrants) if start in STARTS]
             gained = before is None or lowest < RUNG_GAIN * before.held_out_error
             in_vain = 0 if gained or self._first().held_out_error > 0.95 else in_vain + 1
-            if in_vain == (1 if lowest < _FITS and self._first().train_error > NOISE else 3):
+            if in_vain == (1 if lowest < FITS and self._first().train_error > NOISE else 3):
                 return
 
     def _still_in(self, rung: list[Trial]) -> list[tuple[str, str]]:
@@ -129,7 +129,7 @@ class Race:
         ranked = sorted(rung, key=lambda t: t.held_out_error)
         fresh = [t for t in ranked if t.start == self._likely or (t.start in STARTS and t.held_out_error < _SIGNAL)]
         limit, rest = _SIGNAL, list[Trial]()
-        if ranked[0].held_out_error < _FITS:
+        if ranked[0].held_out_error < FITS:
             fresh, rest = fresh[:1], [t for t in fresh if not self._fits(t.tree)]
             limit = _CLOSE * ranked[0].held_out_error
         growing = list(dict.fromkeys(t.tree for t in ranked if t.held_out_error <= limit))[:_BEST_TREES]
@@ -148,7 +148,7 @@ class Race:
         return "around one" if abs(mean) > _MEAN_SHOWS * rms else "near zero"
 
     def _fits(self, tree: str) -> bool:
-        return any(t.tree == tree and t.held_out_error < _FITS for t in self.trials)
+        return any(t.tree == tree and t.held_out_error < FITS for t in self.trials)
 
     def _ladder(self) -> Iterator[int]:
         """Widths from 1 to `max_width`, or until there are more parameters than data; one above 1 is always tried."""

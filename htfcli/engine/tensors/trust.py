@@ -16,6 +16,8 @@ _OVERFIT = 3.0  # held-out over train error from which a fit is called too close
 _NOTICED = 0.05  # held-out error under which that does not matter
 _OUTSIDE = 3.0  # widths of the observed range beyond it, from which predictions are called wild
 _PROBES = 10_000
+_FAR = 10.0  # standard deviations from which a residual is an outlier's
+_TAIL, _HEAVY = 6.0, 0.35  # a share of the squared residuals beyond so many, from which outliers may decide the fit
 
 
 def unobserved(entries: Entries, dims: Sequence[int]) -> list[dict[str, Any]]:
@@ -59,6 +61,24 @@ def doubts_of_error(train_error: float, held_out_error: float, baseline: float) 
     if held_out_error > 0.9 * baseline:
         said.append(f"the model (held-out error {held_out_error:.3g}) hardly beats a constant ({baseline:.3g})")
     return said
+
+
+def has_heavy_tails(residual: Tensor) -> bool:
+    """Whether a few of the residuals (n,) make up more of their squares than noise does."""
+    size = residual.abs()
+    tail = size[size > _TAIL * _deviation(size)]
+    return bool(tail.square().sum() > _HEAVY * size.square().sum())
+
+
+def outliers(residual: Tensor) -> int:
+    """How many of the residuals (n,) are too large to be noise, by their middle."""
+    size = residual.abs()
+    return int((size > _FAR * _deviation(size)).sum())
+
+
+def _deviation(size: Tensor) -> float:
+    """Standard deviation of noise by the middle of its sizes (n,), of which outliers change little."""
+    return 1.4826 * float(size.median())
 
 
 def wildness(values: Callable[[Tensor], Tensor], entries: Entries, dims: Sequence[int], seed: int = 0) -> float:
