@@ -24,6 +24,7 @@ from htfcli.engine.tensors.cp import CPFactorization
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.tensors.observations import Entries, sample_entries, unravel
+from tests.benchmarks.completion_peers import peer_errors
 from tests.benchmarks.timing import machine, table
 
 
@@ -123,6 +124,7 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", default=list(TASKS))
     parser.add_argument("--seeds", default="0-9")
     parser.add_argument("-v", "--verbose", action="store_true")
+    parser.add_argument("--peers", action="store_true", help="measure tensorly, pyttb and teneva beside, if installed")
     args = parser.parse_args()
     torch.set_num_threads(1)
     low, _, high = args.seeds.partition("-")
@@ -130,20 +132,26 @@ def main() -> None:
     for name in args.tasks:
         make, goal = TASKS[name]
         seeds = range(int(low), int(high or low) + 1) if len(name) == 1 else range(1)
-        results = []
+        results, others = [], dict[str, list[float]]()
         for seed in seeds:
-            error, seconds, found = measured(make(torch.Generator().manual_seed(seed)), seed)
+            problem = make(torch.Generator().manual_seed(seed))
+            error, seconds, found = measured(problem, seed)
             results.append((error, seconds))
+            if args.peers:
+                for peer, off in peer_errors(problem.observed, problem.dims, problem.index, problem.value).items():
+                    others.setdefault(peer, []).append(off)
             if args.verbose:
                 print(f"{name} seed {seed}: error {error:.2e}, {seconds:.1f} CPU s, {found}", flush=True)
         limit = float(goal.split()[1].rstrip(","))
         errors, times = zip(*results, strict=True)
         reached = sum(e < limit for e in errors)
         median, worst = statistics.median(errors), max(errors)
-        rows.append((name, goal, f"{reached} of {len(errors)}", f"{median:.1e} / {worst:.1e}", f"{max(times):.1f}"))
+        beside = ", ".join(f"{peer} {statistics.median(off):.1e} / {max(off):.1e}" for peer, off in others.items())
+        ours = (f"{reached} of {len(errors)}", f"{median:.1e} / {worst:.1e}", f"{max(times):.1f}")
+        rows.append((name, goal, *ours, beside))
         print(f"{name}: {rows[-1][2:]}", flush=True)
     print(machine())
-    print(table(("task", "to reach", "reached", "error, median / worst", "CPU s, worst"), rows))
+    print(table(("task", "to reach", "reached", "error, median / worst", "CPU s, worst", "peers"), rows))
 
 
 if __name__ == "__main__":
