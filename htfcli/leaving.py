@@ -22,9 +22,12 @@ _saving: list[int] = []  # one item for each `StopSignals` block: what may not b
 def listen() -> None:
     """Handle both signals by `terminate`; Ctrl-C stays ignored where it is, as in the background of a script."""
     terminated.clear()  # of an earlier call in this process
-    signal.signal(signal.SIGTERM, terminate)
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, terminate)
+    for number in _heard():
+        signal.signal(number, terminate)
+
+
+def _heard() -> list[signal.Signals]:
+    return [s for s in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(s) is not signal.SIG_IGN]
 
 
 def terminate(number: int, frame: FrameType | None) -> None:
@@ -90,7 +93,7 @@ class StopSignals:
         _saving.append(1)
         if terminated:  # earlier, and an import has swallowed it
             self.received = True
-        self._before = {s: signal.signal(s, self._receive) for s in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {s: signal.signal(s, self._receive) for s in _heard()}
         if self._patience is not None:
             self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, _interrupt)
         return self

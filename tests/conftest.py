@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from htfcli.app import main
 # Two threads are ten times slower than one where another process wants the second core, and the cases are small.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+# Ctrl-C is ignored in what a script starts in the background, and in what that starts: tests send it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config, items):

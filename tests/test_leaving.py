@@ -60,7 +60,8 @@ def test_a_state_that_may_have_to_be_saved_is_waited_for(tmp_path):
 
 def test_ctrl_c_in_the_background_of_a_script_stays_ignored():
     script = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + START
-    script += "import os; os.kill(os.getpid(), signal.SIGINT); print('on')"
+    script += "import os; os.kill(os.getpid(), signal.SIGINT)\nfrom htfcli.leaving import StopSignals\n"
+    script += "with StopSignals() as stop: os.kill(os.getpid(), signal.SIGINT)\nprint('off' if stop.received else 'on')"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "on\n"
 
 

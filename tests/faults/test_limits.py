@@ -326,9 +326,12 @@ def test_signals_to_a_cold_process(place, number, record_property):
             stderr=subprocess.PIPE,
             text=True,
         )
-        time.sleep(wait)
-        process.send_signal(number)
-        said = process.communicate(timeout=60)[1]
+        try:
+            time.sleep(wait)
+            process.send_signal(number)
+            said = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
         # before the first line of htf, Python itself ends as the signal says; and also once an import that runs code
         # was interrupted, then by SIGINT, which is 130 to a shell too
         assert process.returncode in (130, -number, -signal.SIGINT), said

@@ -87,10 +87,10 @@ def _narrower(choice: Choice) -> Iterator[Trial]:
     """The same model with fewer and fewer components: what noise has made of the data needs not all of them."""
     trial, model, generator = choice.trial, choice.models[0], torch.Generator().manual_seed(0)
     for share in _CUTS:
-        cut = reduced(model.to(device="cpu"), share * choice.error, generator)
+        cut = reduced(model, share * choice.error, generator)
         if cut is None or len(cut.parameters) >= len(model.parameters):
             continue
-        model = cut.to(device=model.parameters.device)
+        model = cut
         yield replace(trial, start="reduced", width=max(model.widths.values()), model=model)
 
 

@@ -41,8 +41,11 @@ def reduced(model: Factorization, tolerance: float, generator: torch.Generator) 
         matricization are cut off. generator: for the starts of the small decompositions.
     Returns: a new model, its widths not above the given one's; None where a node has too many children.
     """
-    frames = None if model.node_weights[model.tree.root] is None else _frames_of_model(model, tolerance)
-    return None if frames is None else _joined(frames, model, model.widths, tolerance, generator)
+    here = model.to(device="cpu")  # many small decompositions
+    frames = None if here.node_weights[model.tree.root] is None else _frames_of_model(here, tolerance)
+    if frames is None:
+        return None
+    return _joined(frames, here, model.widths, tolerance, generator).to(device=model.parameters.device)
 
 
 @torch.no_grad()
@@ -57,15 +60,17 @@ def rewritten(
     """
     if model.entries > DENSE_LIMIT:
         return None
-    tensor, widest = model.dense(), max(model.widths.values())
+    here, widest = model.to(device="cpu"), max(model.widths.values())
+    tensor = here.dense()
     frames = [found for tree in trees if (found := _frames_of_tensor(tensor, tree, tolerance)) is not None]
     near = []
     for found in frames:
         if found.size <= _SIMILAR * min(f.size for f in frames):
-            narrow = _joined(found, model, dict.fromkeys(found.tree.interior, widest), tolerance, generator)
+            narrow = _joined(found, here, dict.fromkeys(found.tree.interior, widest), tolerance, generator)
             if float((narrow.dense() - tensor).norm()) <= _NEAR * tolerance * float(tensor.norm()):
                 near.append(narrow)
-    return min(near, key=lambda narrow: len(narrow.parameters), default=None)
+    best = min(near, key=lambda narrow: len(narrow.parameters), default=None)
+    return None if best is None else best.to(device=model.parameters.device)
 
 
 @dataclass
