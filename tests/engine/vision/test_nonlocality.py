@@ -286,7 +286,7 @@ def test_distributed_data_parallel(tmp_path):
     environment = {"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     # Not the exit code: torch now and then aborts while it tears down a parallel module over gloo
-    assert done.stdout.split("\n").count("same gradient") == 2, done.stderr
+    assert done.stdout.count("same gradient") == 2, done.stderr
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
