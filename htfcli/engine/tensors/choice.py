@@ -20,7 +20,7 @@ from htfcli.engine.tensors.ridge_path import Split, Trial, penalty
 from htfcli.engine.tensors.search import ROWS
 
 FINALISTS = 3
-_NEAR = 1.05  # a finalist's held-out error is under this times the best
+NEAR = 1.05  # a finalist's held-out error is under this times the best
 _CUTS = (0.3, 0.6, 1.2, 2.5)  # singular values cut off, over the largest and the held-out error
 _RATIOS = (0.316, 1.0, 3.16)  # ridges tried, over the one of the search
 _ROWS = 2 * ROWS  # training entries for each parameter that finalists are judged by
@@ -111,7 +111,7 @@ def finalists(trials: list[Trial]) -> list[Trial]:
     ranked = sorted(trials, key=lambda t: t.held_out_error)
     found: dict[tuple[str, int], Trial] = {}
     for trial in ranked:
-        if trial.held_out_error <= _NEAR * ranked[0].held_out_error:
+        if trial.held_out_error <= NEAR * ranked[0].held_out_error:
             found.setdefault((trial.tree, trial.width), trial)
     return list(found.values())[:FINALISTS]
 

@@ -17,7 +17,7 @@ import torch
 
 from htfcli.config.completion import CompleteConfig
 from htfcli.engine.tensors.alternating import make_solver
-from htfcli.engine.tensors.choice import Choice, choose, follow
+from htfcli.engine.tensors.choice import NEAR, Choice, choose, follow
 from htfcli.engine.tensors.completion_report import baseline, facts
 from htfcli.engine.tensors.effects import GAIN, SMALL, WORTH, Effects, estimate_effects
 from htfcli.engine.tensors.factorization import Factorization
@@ -50,7 +50,6 @@ _LARGE = 2_000_000  # observations from which float32 is used, and the model of 
 _FEWEST = 8  # observations under which nothing can be held out: the mean is all that can be said
 _CENTRE_WORK = 0.1  # of a search's, for each way of centring
 _AS_GOOD = 1.03  # held-out error of a robust fit over that of the best, as it counts it itself, up to which it is kept
-_NEAR = 1.05  # held-out error over the best, up to which a narrower model is preferred where outliers bend wide ones
 _REFIT_STEPS = 40
 _LEAST = 1e-12  # over the rms of the data: what centring leaves is taken for no smaller
 
@@ -226,7 +225,7 @@ class _Completing:
             return trials
         self._loss = "huber"
         if best.held_out_error < FITS:
-            narrow = min((t for t in trials if t.held_out_error < _NEAR * best.held_out_error), key=lambda t: t.width)
+            narrow = min((t for t in trials if t.held_out_error < NEAR * best.held_out_error), key=lambda t: t.width)
             race = self._race(part, centre, trees, self._config.width or narrow.width)
             robust = race.once(narrow.tree)
         else:

@@ -63,12 +63,11 @@ def rewritten(
     here, widest = model.to(device="cpu"), max(model.widths.values())
     tensor = here.dense()
     frames = [found for tree in trees if (found := _frames_of_tensor(tensor, tree, tolerance)) is not None]
-    near = []
-    for found in frames:
-        if found.size <= _SIMILAR * min(f.size for f in frames):
-            narrow = _joined(found, here, dict.fromkeys(found.tree.interior, widest), tolerance, generator)
-            if float((narrow.dense() - tensor).norm()) <= _NEAR * tolerance * float(tensor.norm()):
-                near.append(narrow)
+    smallest, near = min((f.size for f in frames), default=0), []
+    for found in (f for f in frames if f.size <= _SIMILAR * smallest):
+        narrow = _joined(found, here, dict.fromkeys(found.tree.interior, widest), tolerance, generator)
+        if float((narrow.dense() - tensor).norm()) <= _NEAR * tolerance * float(tensor.norm()):
+            near.append(narrow)
     best = min(near, key=lambda narrow: len(narrow.parameters), default=None)
     return None if best is None else best.to(device=model.parameters.device)
 

@@ -8,10 +8,9 @@ that is just wide enough.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -137,7 +136,7 @@ def fit_path(
     first: float = RIDGES[0],
     budget: float = math.inf,
     fixed: bool = False,
-    trees: Mapping[str, ModeTree] = MappingProxyType({}),
+    trees: Sequence[ModeTree] = (),
     rival: float = math.inf,
 ) -> tuple[Trial, float]:
     """Fit along falling ridges, then along rising ones from the best of them: noise asks for more ridge than the way to
@@ -148,10 +147,9 @@ def fit_path(
         budget: work after which to stop where it is. fixed: the widths stay, also of an exact solution with less.
         trees: on which an exact solution is looked for, beside the model's own. rival: the held-out error to beat; the
         way back up is not for a model that is far from it.
-    Returns: the trial at the ridge with the smallest held-out error, and the work done (see `Sweeps.work`); an exact
-    one that is on another tree says on which.
+    Returns: the trial at the ridge with the smallest held-out error, and the work done (see `Sweeps.work`).
     """
-    path = _Path(model, split, first, budget, fixed, {} if fixed else trees)
+    path = _Path(model, split, first, budget, fixed, () if fixed else trees)
     path.down()
     if path.exact is None and path.best.held_out_error < _FAR * rival:
         path.up()
@@ -168,7 +166,7 @@ class _Path:
         first: float,
         budget: float,
         fixed: bool,
-        trees: Mapping[str, ModeTree],
+        trees: Sequence[ModeTree],
     ) -> None:
         self.work, self._budget, self._fixed, self._settled = 0.0, budget, fixed, False
         self._trees = trees
@@ -263,8 +261,7 @@ class _Path:
             model = self._held(model, generator)
         if self._fixed:
             model = grown(model, trial.model.widths, generator, 0.0)
-        tree = next((name for name, tree in self._trees.items() if tree == model.tree), "")
-        found = Trial(tree, "", 0, model, 0.0, error, self._split.error(model))
+        found = Trial("", "", 0, model, 0.0, error, self._split.error(model))
         if found.held_out_error < EXACT:
             self.exact = found
         elif found.held_out_error < self.best.held_out_error:
@@ -285,7 +282,7 @@ class _Path:
 
     def _on_best_tree(self, model: Factorization, error: float, generator: torch.Generator) -> Factorization:
         """The model itself, or nearly the same tensor on a tree that suits it better."""
-        found = rewritten(model, self._trees.values(), _CUT * error, generator) if len(self._trees) > 1 else None
+        found = rewritten(model, self._trees, _CUT * error, generator) if len(self._trees) > 1 else None
         return model if found is None or found.tree == model.tree else found
 
     def _solved(self, model: Factorization, ridge: float = 0.0, slow: float = _SLOW) -> float:

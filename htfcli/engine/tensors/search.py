@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
 from typing import Any
 
 import torch
@@ -97,7 +96,7 @@ class Race:
             before = self.best
             rung: list[Trial] = []
             for tree, start in entrants if width != 1 else entrants[: len(STARTS)]:  # rank one is the same on all trees
-                if width != 1 and _in_vain(tree, start, rung):
+                if _in_vain(tree, start, rung):
                     continue
                 rung.append(self._try(tree, start, width))
                 if self._over():
@@ -133,12 +132,8 @@ class Race:
             fresh, rest = fresh[:1], [t for t in fresh if not self._fits(t.tree)]
             limit = _CLOSE * ranked[0].held_out_error
         growing = list(dict.fromkeys(t.tree for t in ranked if t.held_out_error <= limit))[:_BEST_TREES]
-        again = (
-            [(t.tree, t.start) for t in fresh],
-            [(tree, "grown") for tree in growing],
-            [(t.tree, t.start) for t in rest],
-        )
-        return list(dict.fromkeys(chain.from_iterable(again)))
+        again = [(t.tree, t.start) for t in fresh] + [(tree, "grown") for tree in growing]
+        return list(dict.fromkeys(again + [(t.tree, t.start) for t in rest]))
 
     @cached_property
     def _likely(self) -> str:
@@ -191,10 +186,12 @@ class Race:
         first = RIDGES[0] if start == "near zero" else _LOW_RIDGE
         part = self.split.part(ROWS * len(model.parameters))
         rival = min([self.rival, *(t.held_out_error for t in self.trials)])
-        trial, work = fit_path(model, part, first, self.budget - self.work, self.widths is not None, self.trees, rival)
+        fixed, trees = self.widths is not None, list(self.trees.values())
+        trial, work = fit_path(model, part, first, self.budget - self.work, fixed, trees, rival)
+        tree = next(name for name, known in self.trees.items() if known == trial.model.tree)
         ridge = trial.ridge * len(part.train) / len(self.split.train)  # noise asks for less the more data there are
         width = width or max(model.widths.values())
-        trial = replace(trial, tree=trial.tree or tree, start=start, width=width, ridge=ridge)
+        trial = replace(trial, tree=tree, start=start, width=width, ridge=ridge)
         self.work += work
         self.trials.append(trial)
         self.on_trial(trial)

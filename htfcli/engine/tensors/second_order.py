@@ -53,7 +53,7 @@ class LevenbergMarquardt:
         self._sweeps = Sweeps(model, entries)
         self._robust = loss if loss != "l2" else None
         self._small = self._sweeps.p <= MATRIX_LIMIT
-        self._growth, self._factors_shift = 2.0, 0.0
+        self._growth = 2.0
         balance(model, sweeps=5)
         self.refresh()
         self._mu = damping * self._scale
@@ -135,7 +135,7 @@ class LevenbergMarquardt:
     def refresh(self) -> None:
         """Derivatives at the weights of now."""
         parameters = self.model.parameters
-        self._factors: list[Tensor] = []  # of J^T J + shift: a step and its correction solve with the same
+        self._factored: tuple[float, list[Tensor]] | None = None
         if self._small:
             normal = self._sweeps.normal(parameters)
             self._hessian, self._gradient, self.loss = normal.hessian, normal.gradient, normal.loss
@@ -158,27 +158,35 @@ class LevenbergMarquardt:
 
     def _solve(self, gradient: Tensor) -> Tensor | None:
         shift = self.ridge + self._mu
-        blocks = [self._hessian.unsqueeze(0)] if self._small else self._blocks
-        if not self._factors or self._factors_shift != shift:
-            self._factors, self._factors_shift = [], shift
-            for block in blocks:
+        factors = self._factors(shift)
+        if factors is None:
+            return None
+        if self._small:
+            return -torch.cholesky_solve(gradient.unsqueeze(1), factors[0][0]).squeeze(1)
+        return self._conjugate_gradients(-gradient, shift, factors)
+
+    def _factors(self, shift: float) -> list[Tensor] | None:
+        """Of J^T J + shift, or of its diagonal blocks, kept for the correction of a step, which solves with the same;
+        None where one is not positive definite.
+        """
+        if self._factored is None or self._factored[0] != shift:
+            factors = []
+            for block in [self._hessian.unsqueeze(0)] if self._small else self._blocks:
                 shifted = block.clone()
                 shifted.diagonal(dim1=1, dim2=2).add_(shift)
                 factor, info = torch.linalg.cholesky_ex(shifted)
                 if bool(info.any()):
-                    self._factors = []
                     return None
-                self._factors.append(factor)
-        if self._small:
-            return -torch.cholesky_solve(gradient.unsqueeze(1), self._factors[0][0]).squeeze(1)
-        return self._conjugate_gradients(-gradient, shift)
+                factors.append(factor)
+            self._factored = shift, factors
+        return self._factored[1]
 
-    def _conjugate_gradients(self, target: Tensor, shift: float) -> Tensor:
+    def _conjugate_gradients(self, target: Tensor, shift: float, factors: list[Tensor]) -> Tensor:
         """Solve (J^T J + shift) x = target, to a tenth; a step need not be exact."""
 
         def precondition(vector: Tensor) -> Tensor:
             parts = []
-            for (start, rows, columns), factor in zip(self._sweeps.spans, self._factors, strict=True):
+            for (start, rows, columns), factor in zip(self._sweeps.spans, factors, strict=True):
                 part = vector[start : start + rows * columns]
                 if len(part):
                     shaped = part.view(factor.shape[0], -1, 1)
@@ -211,12 +219,17 @@ def robust_weights(residual: Tensor, loss: str) -> Tensor:
     means the same for all losses.
     """
     size = residual.abs()
-    deviation = 1.4826 * float(size.median())
+    deviation = deviation_of(size)
     if deviation == 0.0:
         return torch.ones_like(residual)
     if loss == "huber":
         return 1.345 * deviation / size.clamp_min(1.345 * deviation)
     return deviation / size.clamp_min(1e-3 * deviation)
+
+
+def deviation_of(size: Tensor) -> float:
+    """Standard deviation of noise by the middle of its sizes (n,), of which outliers change little."""
+    return 1.4826 * float(size.median())
 
 
 def balance(model: Factorization, sweeps: int = 1) -> None:

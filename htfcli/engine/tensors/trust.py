@@ -11,6 +11,7 @@ from torch import Tensor
 from htfcli.engine.tensors.factorization import Factorization
 from htfcli.engine.tensors.mode_tree import label_of
 from htfcli.engine.tensors.observations import Entries
+from htfcli.engine.tensors.second_order import deviation_of
 
 _OVERFIT = 3.0  # held-out over train error from which a fit is called too close
 _NOTICED = 0.05  # held-out error under which that does not matter
@@ -66,19 +67,14 @@ def doubts_of_error(train_error: float, held_out_error: float, baseline: float) 
 def has_heavy_tails(residual: Tensor) -> bool:
     """Whether a few of the residuals (n,) make up more of their squares than noise does."""
     size = residual.abs()
-    tail = size[size > _TAIL * _deviation(size)]
+    tail = size[size > _TAIL * deviation_of(size)]
     return bool(tail.square().sum() > _HEAVY * size.square().sum())
 
 
 def outliers(residual: Tensor) -> int:
     """How many of the residuals (n,) are too large to be noise, by their middle."""
     size = residual.abs()
-    return int((size > _FAR * _deviation(size)).sum())
-
-
-def _deviation(size: Tensor) -> float:
-    """Standard deviation of noise by the middle of its sizes (n,), of which outliers change little."""
-    return 1.4826 * float(size.median())
+    return int((size > _FAR * deviation_of(size)).sum())
 
 
 def wildness(values: Callable[[Tensor], Tensor], entries: Entries, dims: Sequence[int], seed: int = 0) -> float:
