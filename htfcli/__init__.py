@@ -14,7 +14,7 @@ from htfcli._version import __version__
 _HOME = {
     "CPFactorization": "htfcli.engine.factorizations.cp",
     "CompleteConfig": "htfcli.config.completion",
-    "Entries": "htfcli.engine.observations.observations",
+    "Entries": "htfcli.engine.samples",
     "FitConfig": "htfcli.config.tensors",
     "GroupRMSprop": "htfcli.engine.fitting.optimizers",
     "HierarchicalTensorFactorization": "htfcli.engine.factorizations.hierarchical",
@@ -30,7 +30,7 @@ _HOME = {
     "TargetConfig": "htfcli.config.tensors",
     "complete": "htfcli.engine.completion.complete",
     "effective_rank": "htfcli.engine.ranks.matricization",
-    "fit": "htfcli.engine.fitting.gradient_descent",
+    "fit": "htfcli.engine.fitting.fit",
     "hierarchical_rank": "htfcli.engine.ranks.hierarchical_rank",
     "local_components": "htfcli.engine.ranks.local_components",
     "make_is_same_class": "htfcli.engine.vision.datasets.is_same_class",

@@ -16,7 +16,7 @@ from htfcli.engine.factorizations.deep_matrix import MatrixFactorization
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
-from htfcli.engine.observations.observations import Entries, MatrixMeasurements, RankOneMeasurements, Sample
+from htfcli.engine.samples import Entries, MatrixMeasurements, RankOneMeasurements, Sample
 
 GOLDEN = Path(__file__).parent / "golden"
 

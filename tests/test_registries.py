@@ -12,7 +12,7 @@ from htfcli.config.images import IsSameClassConfig
 from htfcli.config.tensors import FitConfig
 from htfcli.config.vision import NETWORKS, TrainCnnConfig
 from htfcli.engine.factorizations.registry import MODELS
-from htfcli.engine.fitting.gradient_descent import SOLVERS
+from htfcli.engine.fitting.fit import SOLVERS
 from htfcli.engine.fitting.losses import LOSSES
 from htfcli.engine.fitting.optimizers import OPTIMIZERS
 from htfcli.engine.vision.datasets.sources import SOURCES

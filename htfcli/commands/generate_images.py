@@ -95,7 +95,7 @@ def _refuse(output: str | None, preview: str | None, force: bool) -> str:
     if preview == "-":
         raise ConfigError("--preview writes a file; stdout is for the data set")
     if preview is not None:
-        from htfcli.experiments.figures.fits import kind_of
+        from htfcli.experiments.figures.style import kind_of
 
         kind_of(preview)
     for path in filter(None, (preview, output)):
@@ -111,7 +111,7 @@ def _finish(data: ImageData, output: str, preview: str | None, format: Any, quie
 
     if preview is not None:
         from htfcli.experiments.figures.contact_sheet import contact_sheet
-        from htfcli.experiments.figures.fits import kind_of, render
+        from htfcli.experiments.figures.style import kind_of, render
 
         write_bytes(preview, render(contact_sheet(data), kind_of(preview)))
         note(f"wrote {preview}", quiet)

@@ -76,8 +76,8 @@ def plot(
     from htfcli.cli.console import note
     from htfcli.config.base import parse_mode_sets
     from htfcli.errors import ConfigError
-    from htfcli.experiments.figures.fits import kind_of, render
     from htfcli.experiments.figures.registry import Wishes, draw
+    from htfcli.experiments.figures.style import kind_of, render
     from htfcli.experiments.figures.sweeps import default_axes, plot_sweep
     from htfcli.experiments.sweeps.summary import SUMMARY_JSONL, load_summary
     from htfcli.files.own.container import refuse_existing, write_bytes

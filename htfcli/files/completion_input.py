@@ -10,7 +10,7 @@ import torch
 
 from htfcli.config.completion_run import CompletionRunConfig
 from htfcli.engine.factorizations.factorization import DENSE_LIMIT
-from htfcli.engine.observations.observations import Entries
+from htfcli.engine.samples import Entries
 from htfcli.errors import ConfigError, DataError
 from htfcli.files.axes import Axis
 from htfcli.files.foreign.dense_tensor import WRITERS, DenseTensor

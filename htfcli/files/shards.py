@@ -10,8 +10,9 @@ import hashlib
 import torch
 from torch import Tensor
 
-from htfcli.engine.observations.observations import Observations, Sample
+from htfcli.engine.observations.observations import Observations
 from htfcli.engine.runtime.distributed import Workers
+from htfcli.engine.samples import Sample
 from htfcli.errors import DataError, HtfError
 from htfcli.files.inputs import load_observations, locate
 from htfcli.files.own import container

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from htfcli.engine.observations.observations import Entries
+from htfcli.engine.samples import Entries
 from htfcli.files.axes import Axis, plain_axes
 
 

@@ -23,7 +23,8 @@ from htfcli.engine.completion.complete import complete
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
-from htfcli.engine.observations.observations import Entries, sample_entries, unravel
+from htfcli.engine.observations.observations import sample_entries
+from htfcli.engine.samples import Entries, unravel
 from tests.benchmarks.completion_peers import peer_errors
 from tests.benchmarks.timing import machine, table
 

@@ -9,7 +9,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from htfcli.engine.observations.observations import Entries, Observations, sample_entries
+from htfcli.engine.observations.observations import Observations, sample_entries
+from htfcli.engine.samples import Entries
 from htfcli.files.own.artefacts import save_observations
 from htfcli.files.own.container import read
 

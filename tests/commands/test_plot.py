@@ -140,6 +140,6 @@ def test_help_names_the_quantities():
 
 
 def test_picture_in_memory(htf, runs):
-    from htfcli.experiments.figures.fits import render
+    from htfcli.experiments.figures.style import render
 
     assert Image.open(io.BytesIO(render(plot_runs([load("a")]), "png"))).format == "PNG"

@@ -11,8 +11,9 @@ from PIL import Image
 
 from htfcli.commands.plot import COMPLETION_NAMES
 from htfcli.engine.factorizations.mode_tree import ModeTree
-from htfcli.experiments.figures.completions import PANELS, node_places, plot_completions
+from htfcli.experiments.figures.completions import PANELS, plot_completions
 from htfcli.experiments.figures.registry import FIGURES
+from htfcli.experiments.figures.tree_layout import node_places
 from htfcli.files.own.records import KINDS, load_records
 from tests.numbering import complete, number
 

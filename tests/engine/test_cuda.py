@@ -12,11 +12,13 @@ from htfcli.engine.completion.complete import complete
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
-from htfcli.engine.fitting.gradient_descent import GradientFit, build_model
+from htfcli.engine.fitting.fit import build_model
+from htfcli.engine.fitting.gradient_descent import GradientFit
 from htfcli.engine.fitting.losses import LOSSES
 from htfcli.engine.fitting.records import SampleLoss
-from htfcli.engine.observations.observations import Entries, Observations, sample_entries
+from htfcli.engine.observations.observations import Observations, sample_entries
 from htfcli.engine.observations.synthetic import make_observations
+from htfcli.engine.samples import Entries
 from tests.problems import GOLDEN, generator, golden_entries, golden_htf, random_sample
 
 pytestmark = [

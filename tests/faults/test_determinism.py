@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from htfcli.config.tensors import FitConfig
-from htfcli.engine.fitting.gradient_descent import prepare
+from htfcli.engine.fitting.fit import prepare
 from htfcli.files.inputs import load_observations
 from htfcli.files.own.artefacts import to_factorization
 from htfcli.files.own.container import read

@@ -9,13 +9,8 @@ import torch
 
 from htfcli.config.completion_run import CompletionRunConfig
 from htfcli.engine.observations import observations
-from htfcli.engine.observations.observations import (
-    Entries,
-    Observations,
-    checked_entries,
-    first_duplicate,
-    sample_entries,
-)
+from htfcli.engine.observations.observations import Observations, checked_entries, first_duplicate, sample_entries
+from htfcli.engine.samples import Entries
 from htfcli.errors import ConfigError, DataError
 from htfcli.experiments.runs import complete as complete_run
 from htfcli.files import completion_input

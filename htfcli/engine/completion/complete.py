@@ -30,16 +30,17 @@ from htfcli.engine.completion.predictor import Completion, Predictor
 from htfcli.engine.completion.report import baseline, facts
 from htfcli.engine.completion.search.candidate_trees import candidate_trees, paired_tree, text_of
 from htfcli.engine.completion.search.large_scale import is_large, search_large
-from htfcli.engine.completion.search.ridge_path import EXACT, NOISE, Split, Trial, penalty, size_of
+from htfcli.engine.completion.search.trial import EXACT, NOISE, Split, Trial, penalty, size_of
 from htfcli.engine.completion.search.width_search import FITS, WORK, Race
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
-from htfcli.engine.least_squares.alternating import make_solver
+from htfcli.engine.least_squares.solver import make_solver
 from htfcli.engine.observations.centring import GAIN, SMALL, WORTH, Effects, estimate_effects
-from htfcli.engine.observations.observations import Entries, split
+from htfcli.engine.observations.observations import split
 from htfcli.engine.runtime.device import choose_device
 from htfcli.engine.runtime.distributed import team
+from htfcli.engine.samples import Entries
 from htfcli.errors import DataError
 
 _SPLITS = ((5_000, 3), (20_000, 2))  # splits that choose, up to so many observations; one where there are more

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.mode_tree import label_of
-from htfcli.engine.least_squares.levenberg_marquardt import deviation_of
-from htfcli.engine.observations.observations import Entries
+from htfcli.engine.least_squares.robust import deviation_of
+from htfcli.engine.samples import Entries
 
 _OVERFIT = 3.0  # held-out over train error from which a fit is called too close
 _NOTICED = 0.05  # held-out error under which that does not matter

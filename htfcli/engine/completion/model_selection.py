@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from htfcli.engine.completion.search.rank_truncation import reduced
-from htfcli.engine.completion.search.ridge_path import Split, Trial, penalty
+from htfcli.engine.completion.search.trial import Split, Trial, penalty
 from htfcli.engine.completion.search.width_search import ROWS
 from htfcli.engine.factorizations.factorization import Factorization
-from htfcli.engine.least_squares.alternating import make_solver
+from htfcli.engine.least_squares.solver import make_solver
 
 FINALISTS = 3
 NEAR = 1.05  # a finalist's held-out error is under this times the best

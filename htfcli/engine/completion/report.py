@@ -8,7 +8,7 @@ from typing import Any
 
 from htfcli.config.tensors import DEFAULT_TOLERANCE
 from htfcli.engine.completion.model_selection import Choice
-from htfcli.engine.completion.search.ridge_path import Split, size_of
+from htfcli.engine.completion.search.trial import Split, size_of
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.ranks.hierarchical_rank import FactoredSpectra
 

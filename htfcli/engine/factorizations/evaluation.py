@@ -39,7 +39,7 @@ from htfcli.engine.factorizations.subtree_tables import (
     grid_of,
     merge,
 )
-from htfcli.engine.observations.observations import Entries, RankOneMeasurements, Sample
+from htfcli.engine.samples import Entries, RankOneMeasurements, Sample
 
 # Measured on CPU: a cell of the root's grid, one matrix product, costs about an eighth of a pair.
 _ROOT_GRID_EXCESS = 8

@@ -19,8 +19,8 @@ from torch import Tensor
 from htfcli.config.tensors import FitConfig
 from htfcli.engine.factorizations.evaluation import Evaluation
 from htfcli.engine.factorizations.mode_tree import ModeTree
-from htfcli.engine.observations.observations import Entries, Sample
 from htfcli.engine.runtime.memory import refuse_unless_fits
+from htfcli.engine.samples import Entries, Sample
 from htfcli.errors import ConfigError, DataError
 
 _CHUNK = 2**20  # entries evaluated at a time, so that temporaries stay small

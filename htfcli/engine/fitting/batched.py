@@ -15,8 +15,8 @@ import torch
 from htfcli.engine.fitting.gradient_descent import GradientFit
 from htfcli.engine.fitting.losses import LOSSES
 from htfcli.engine.fitting.records import SampleLoss
-from htfcli.engine.observations.observations import Entries
 from htfcli.engine.runtime.device import captured
+from htfcli.engine.samples import Entries
 
 # Measured on CPU, ten runs: 3 to 6 times faster with 500 to 3,000 parameters, 1.2 times with 37,000
 MOST_PARAMETERS = 2**14

@@ -13,12 +13,13 @@ from htfcli.config.tensors import FitConfig
 from htfcli.engine.factorizations.evaluation import Evaluation
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.fitting.losses import Loss
-from htfcli.engine.observations.observations import Observations, Sample
+from htfcli.engine.observations.observations import Observations
 from htfcli.engine.ranks.distance import log_distance
 from htfcli.engine.ranks.hierarchical_rank import FactoredSpectra, spectra_at
 from htfcli.engine.ranks.local_components import LocalComponents, MatrixComponents, local_components
 from htfcli.engine.ranks.matricization import Spectrum, checked_modes, times_exp
 from htfcli.engine.runtime.distributed import Workers
+from htfcli.engine.samples import Sample
 
 Record = dict[str, Any]
 _DENSE_TARGET = 2**22  # entries up to which the reconstruction error is computed on the tensors themselves

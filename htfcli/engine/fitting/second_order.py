@@ -14,8 +14,9 @@ from htfcli.engine.factorizations.factorization import Factorization, check_stat
 from htfcli.engine.fitting.losses import LOSSES
 from htfcli.engine.fitting.records import Record, Recorder, SampleLoss
 from htfcli.engine.least_squares.levenberg_marquardt import LevenbergMarquardt
-from htfcli.engine.observations.observations import Entries, Observations
+from htfcli.engine.observations.observations import Observations
 from htfcli.engine.runtime.distributed import Workers
+from htfcli.engine.samples import Entries
 from htfcli.errors import ConfigError, RunError
 
 _CALM = 1e-6  # share of the objective under which a step gains next to nothing

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import torch
 
+from htfcli.engine.factorizations.balance import balance
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.least_squares.jacobian import Sweeps
-from htfcli.engine.least_squares.levenberg_marquardt import MATRIX_LIMIT, LevenbergMarquardt, balance, robust_weights
-from htfcli.engine.observations.observations import Entries
+from htfcli.engine.least_squares.robust import robust_weights
+from htfcli.engine.samples import Entries
 
 _TINY = 1e-7  # shift of a system, over its mean diagonal: keeps rows without data where they are
 
@@ -89,12 +90,3 @@ class AlternatingLeastSquares:
         step = torch.cholesky_solve(gradient.unsqueeze(2), factor).squeeze(2)
         step[info > 0] = 0.0
         weight.sub_(step.reshape(weight.shape).to(weight.dtype))
-
-
-Solver = LevenbergMarquardt | AlternatingLeastSquares
-
-
-def make_solver(model: Factorization, entries: Entries, ridge: float = 0.0, loss: str = "l2") -> Solver:
-    """The solver for a model of this size."""
-    kind = LevenbergMarquardt if len(model.parameters) <= MATRIX_LIMIT else AlternatingLeastSquares
-    return kind(model, entries, ridge, loss)

@@ -24,8 +24,8 @@ from torch import Tensor
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.least_squares.entry_groups import Groups, grouped
 from htfcli.engine.least_squares.leaf_normal_equations import LeafSums
-from htfcli.engine.observations.observations import Entries
 from htfcli.engine.runtime.distributed import team
+from htfcli.engine.samples import Entries
 
 _BLOCK = 2**20  # numbers in the largest temporary of a block: it stays in the cache, and its memory is used again
 _AHEAD = 0.1  # of a step, at which its second derivative is taken

@@ -17,9 +17,11 @@ import math
 import torch
 from torch import Tensor
 
+from htfcli.engine.factorizations.balance import balance
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.least_squares.jacobian import Sweeps
-from htfcli.engine.observations.observations import Entries
+from htfcli.engine.least_squares.robust import robust_weights
+from htfcli.engine.samples import Entries
 
 MATRIX_LIMIT = 2500  # parameters up to which J^T J is built (50 MB)
 _MAX_SOLVES = 60  # of conjugate gradients a step
@@ -209,48 +211,3 @@ class LevenbergMarquardt:
                 break
             direction = conditioned.add_(direction, alpha=rho / previous)
         return solution
-
-
-def robust_weights(residual: Tensor, loss: str) -> Tensor:
-    """Weights w_i (n,) such that minimizing sum of w_i r_i^2 leads to a minimum of the robust loss.
-
-    huber: min(1, k / |r_i|), quadratic up to k = 1.345 standard deviations (from the median of |r_i|), linear beyond;
-    l1: s / |r_i|, s a standard deviation, cut off at a thousandth of one. So most weights are about one, and a ridge
-    means the same for all losses.
-    """
-    size = residual.abs()
-    deviation = deviation_of(size)
-    if deviation == 0.0:
-        return torch.ones_like(residual)
-    if loss == "huber":
-        return 1.345 * deviation / size.clamp_min(1.345 * deviation)
-    return deviation / size.clamp_min(1e-3 * deviation)
-
-
-def deviation_of(size: Tensor) -> float:
-    """Standard deviation of noise by the middle of its sizes (n,), of which outliers change little."""
-    return 1.4826 * float(size.median())
-
-
-def balance(model: Factorization, sweeps: int = 1) -> None:
-    """Make the weight vectors of every local component equally long, in place; the tensor stays the same.
-
-    Components of which a vector is zero are left as they are.
-
-    A matrix holds vectors of its own node's components (rows) and of its parent's (columns), so one pass over the tree
-    balances the last node exactly and the others nearly.
-    """
-    tree, weights = model.tree, model.node_weights
-    for _ in range(sweeps):
-        for node in tree.interior:
-            own, vectors = weights[node], [weights[c] for c in tree.children[node]]
-            norms = [torch.linalg.vector_norm(w, dim=0) for w in vectors if w is not None]
-            if own is not None:
-                norms.append(torch.linalg.vector_norm(own, dim=1))
-            logs = torch.stack(norms).log()
-            factors = torch.where(logs.isfinite().all(0), (logs.mean(0) - logs).exp(), 1.0)
-            for vector, factor in zip(vectors, factors, strict=False):
-                if vector is not None:
-                    vector.mul_(factor)
-            if own is not None:
-                own.mul_(factors[-1].unsqueeze(1))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from htfcli.engine.observations.observations import Entries
+from htfcli.engine.samples import Entries
 
 WORTH = 0.98  # what a centring leaves of the held-out values; one that leaves more is not worth a search
 GAIN = 0.95  # held-out error over that without centring, under which centring is worth its parameters

@@ -13,15 +13,9 @@ from htfcli.engine.factorizations.deep_matrix import MatrixFactorization
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import tree_of
-from htfcli.engine.observations.observations import (
-    Entries,
-    MatrixMeasurements,
-    Observations,
-    RankOneMeasurements,
-    Sample,
-    sample_entries,
-)
+from htfcli.engine.observations.observations import Observations, sample_entries
 from htfcli.engine.ranks.hierarchical_rank import FactoredSpectra
+from htfcli.engine.samples import Entries, MatrixMeasurements, RankOneMeasurements, Sample
 from htfcli.errors import ConfigError, DataError
 
 DEFAULT_TEST = 10_000

@@ -124,7 +124,7 @@ class MatrixComponents:
         """Singular values of the product, (k,) descending; or only those at the given positions, in float64."""
         if components is None:
             return self._svd[1]
-        values: Tensor = torch.linalg.svdvals(_product([layer.double() for layer in _layers(self._factorization)]))
+        values: Tensor = torch.linalg.svdvals(product_of([layer.double() for layer in layers_of(self._factorization)]))
         return values[components]
 
     def predicted_derivatives(self, node: int, gradient: Tensor) -> Tensor:
@@ -151,13 +151,13 @@ class MatrixComponents:
     @property
     def unbalancedness(self) -> float:
         """The largest Frobenius norm of layer_k^T layer_k - layer_{k+1} layer_{k+1}^T. Units: weights squared."""
-        layers = _layers(self._factorization)
+        layers = layers_of(self._factorization)
         gaps = [torch.linalg.matrix_norm(a.t() @ a - b @ b.t()) for a, b in pairwise(layers)]
         return float(torch.stack(gaps).max())
 
     @cached_property
     def _svd(self) -> tuple[Tensor, Tensor]:
-        u, norms, _ = torch.linalg.svd(_product(_layers(self._factorization)), full_matrices=False)
+        u, norms, _ = torch.linalg.svd(product_of(layers_of(self._factorization)), full_matrices=False)
         return u, norms
 
 
@@ -167,68 +167,9 @@ def _rate(norms: Tensor, slope: Tensor, length: int) -> Tensor:
     return torch.where(norms > 0, rate, torch.zeros_like(rate))
 
 
-@torch.no_grad()
-def init_balanced(factorization: Factorization, std: float, generator: torch.Generator) -> None:
-    """Random weights of unbalancedness zero: all weight vectors of a component equally long.
-
-    Starts from the Gaussian initialization. Every matrix but the leaves' has prescribed row norms (its own
-    components) and column norms (its parent's), so their squares must have one total, the same over the whole tree:
-    it is chosen to keep the product of Frobenius norms. A component's norm is the geometric mean of those of its
-    Gaussian vectors, up to that total, and rows and columns are scaled in turn until they have it (Sinkhorn's
-    iteration on the squared entries). A matrix factorization takes equal roots of its product's singular values: (U
-    S^(1/L)) (S^(1/L)) ... (S^(1/L) V^T).
-
-    Args:
-        factorization: changed in place. std: of the Gaussian start. generator: a CPU generator.
-    """
-    factorization.init_gaussian(std, generator)
-    if isinstance(factorization, MatrixFactorization):
-        _split_evenly(_layers(factorization))
-        return
-    tree = factorization.tree
-    weights = [None if w is None else w.double() for w in factorization.node_weights]
-    total = torch.stack([w.square().sum().log() for w in weights if w is not None]).mean().exp()
-    targets: dict[int, Tensor] = {}  # squared norm of every component's vectors, (R_v,)
-    for node, squares in LocalComponents(factorization)._squares.items():
-        mean = torch.stack(squares).double().log().mean(0).exp()
-        targets[node] = mean * (total / mean.sum())
-    for node, weight in enumerate(weights):
-        if weight is None:
-            continue
-        parent = tree.parent[node]
-        column_targets = targets[parent] if parent >= 0 else total.view(1)
-        _scale_to_norms(weight, targets.get(node), column_targets)
-    for view, weight in zip(factorization.node_weights, weights, strict=True):
-        if view is not None and weight is not None:
-            view.copy_(weight)
-
-
-def _scale_to_norms(weight: Tensor, rows: Tensor | None, columns: Tensor, max_sweeps: int = 10_000) -> None:
-    """Scale rows and columns of `weight` in place until their squared norms are `rows` (if given) and `columns`."""
-    for _ in range(max_sweeps):
-        if rows is not None:
-            weight.mul_((rows / weight.square().sum(1)).sqrt().unsqueeze(1))
-        factor = (columns / weight.square().sum(0)).sqrt()
-        weight.mul_(factor)
-        if rows is None or float((factor - 1).abs().max()) < 1e-15:
-            return
-
-
-def _split_evenly(layers: list[Tensor]) -> None:
-    u, s, vh = torch.linalg.svd(_product(layers), full_matrices=False)
-    rank = min(min(layer.shape) for layer in layers)
-    root = s[:rank].pow(1 / len(layers))
-    for layer in layers:
-        layer.zero_()
-    layers[0][:, :rank] = u[:, :rank] * root
-    for layer in layers[1:-1]:
-        layer[:rank, :rank] = torch.diag(root)
-    layers[-1][:rank, :] = root.unsqueeze(1) * vh[:rank]
-
-
-def _layers(factorization: MatrixFactorization) -> list[Tensor]:
+def layers_of(factorization: MatrixFactorization) -> list[Tensor]:
     return [factorization.weights[f"layer{k}"] for k in range(factorization.depth)]
 
 
-def _product(layers: list[Tensor]) -> Tensor:
+def product_of(layers: list[Tensor]) -> Tensor:
     return reduce(torch.matmul, layers)

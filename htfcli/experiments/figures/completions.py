@@ -22,7 +22,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.errors import ConfigError, DataError, did_you_mean
-from htfcli.experiments.figures.fits import STYLE
+from htfcli.experiments.figures.style import STYLE
+from htfcli.experiments.figures.tree_layout import node_places
 from htfcli.files.own import container
 from htfcli.files.own.completion import Slices, to_completion
 from htfcli.files.own.records import Records
@@ -206,24 +207,6 @@ def _tree(run: _Run) -> Drawer | None:
         axes.figure.colorbar(shades, ax=axes, label="effective rank", shrink=0.7, aspect=18, pad=0.02)
 
     return draw
-
-
-def node_places(tree: ModeTree) -> tuple[list[float], list[float]]:
-    """Where nodes are drawn: leaves side by side in the order of the tree, parents above the middle of children."""
-    x = [math.nan] * len(tree.children)
-    y = list(map(float, tree.height))
-    leaves = 0
-    todo = [tree.root]
-    while todo:
-        node = todo.pop()
-        todo.extend(reversed(tree.children[node]))
-        if not tree.children[node]:
-            x[node] = leaves
-            leaves += 1
-    for node in tree.interior:
-        places = [x[child] for child in tree.children[node]]
-        x[node] = sum(places) / len(places)
-    return x, y
 
 
 def _held_out(run: _Run) -> Drawer | None:

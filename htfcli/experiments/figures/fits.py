@@ -7,11 +7,9 @@ literature.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -23,27 +21,14 @@ from matplotlib.ticker import MaxNLocator
 
 from htfcli.engine.factorizations.mode_tree import label_of
 from htfcli.errors import ConfigError, DataError, did_you_mean
+from htfcli.experiments.figures.style import STYLE
 from htfcli.files.own.records import Records
 
 Record = dict[str, Any]
 Curves = list[tuple[str, list[float | None]]]  # label, one value a record
 
-FORMATS = ("png", "svg", "pdf")
 DEFAULT = ("norms", "singular-values", "effective-rank", "loss")
 _DEFAULT_NODES = 3  # nodes drawn when none is named, largest first
-STYLE: Any = {
-    "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": 10,
-    "font.size": 9,
-    "grid.alpha": 0.3,
-    "grid.linewidth": 0.5,
-    "legend.fontsize": 7,
-    "legend.frameon": False,
-    "lines.linewidth": 1.4,
-    "svg.hashsalt": "htf",  # the same bytes for the same figure
-}
 
 
 @dataclass(frozen=True)
@@ -231,26 +216,3 @@ def ranked_curves(label: str, key: str) -> Callable[[Records], Curves]:
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
-
-
-def kind_of(path: str) -> str:
-    """Picture format by suffix; PNG for stdout.
-
-    Raises:
-        ConfigError: if it is not one of `FORMATS`.
-    """
-    kind = "png" if path == "-" else Path(path).suffix.lstrip(".").lower()
-    if kind not in FORMATS:
-        raise ConfigError(
-            "pictures are not written in this format", got=kind or "no suffix", allowed=", ".join(FORMATS)
-        )
-    return kind
-
-
-def render(figure: Figure, kind: str) -> bytes:
-    """The figure as a file of the given kind; the same bytes for the same figure."""
-    undated: Any = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format=kind, metadata=undated)
-    return buffer.getvalue()

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from htfcli.errors import DataError
-from htfcli.experiments.figures.fits import STYLE
+from htfcli.experiments.figures.style import STYLE
 from htfcli.files.own.records import Records
 
 Record = dict[str, Any]

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from htfcli.errors import ConfigError, DataError
-from htfcli.experiments.figures.fits import STYLE
+from htfcli.experiments.figures.style import STYLE
 from htfcli.experiments.sweeps.summary import FINAL_SHOWN, Row, column, what_varies
 
 MARKERS = "osD^vP*X"

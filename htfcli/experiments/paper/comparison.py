@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from htfcli.experiments.figures.fits import STYLE, Panel, draw_panel, ranked_curves
+from htfcli.experiments.figures.fits import Panel, draw_panel, ranked_curves
+from htfcli.experiments.figures.style import STYLE
 from htfcli.experiments.figures.sweeps import Point, draw_points, points
 from htfcli.experiments.paper.published import PUBLISHED_ACCURACY, PUBLISHED_DYNAMICS
 from htfcli.experiments.sweeps.summary import Row

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from matplotlib.figure import Figure
 
-from htfcli.experiments.figures.fits import render
+from htfcli.experiments.figures.style import render
 from htfcli.experiments.paper.comparison import (
     DYNAMICS,
     MATRICIZATIONS,

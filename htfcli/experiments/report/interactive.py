@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 from plotly.colors import qualitative, sample_colorscale
 
 from htfcli.engine.factorizations.mode_tree import ModeTree, label_of
-from htfcli.experiments.figures.completions import node_places
 from htfcli.experiments.figures.fits import QUANTITIES, Panel
 from htfcli.experiments.figures.sweeps import Point, labels, points
+from htfcli.experiments.figures.tree_layout import node_places
 from htfcli.experiments.sweeps.summary import FINAL_SHOWN, Row, what_varies
 from htfcli.files.own.records import Records
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from htfcli.engine.factorizations.mode_tree import ModeTree, Nested
-from htfcli.engine.observations.observations import Entries
+from htfcli.engine.samples import Entries
 from htfcli.engine.completion.predictor import Completion
 from htfcli.engine.ranks.hierarchical_rank import FactoredSpectra
 from htfcli.files.axes import Axis

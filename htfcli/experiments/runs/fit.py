@@ -10,7 +10,8 @@ import torch
 
 from htfcli.config.tensors import DEFAULT_TOLERANCE, FitConfig
 from htfcli.engine.factorizations.factorization import Factorization
-from htfcli.engine.fitting.gradient_descent import SOLVERS, GradientFit, build_model, prepare
+from htfcli.engine.fitting.fit import SOLVERS, build_model, prepare
+from htfcli.engine.fitting.gradient_descent import GradientFit
 from htfcli.engine.fitting.losses import LOSSES
 from htfcli.engine.observations.observations import Observations
 from htfcli.engine.ranks.hierarchical_rank import FactoredSpectra

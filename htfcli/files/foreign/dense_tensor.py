@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from htfcli.engine.observations.observations import Entries, unravel
+from htfcli.engine.samples import Entries, unravel
 from htfcli.errors import ConfigError
 from htfcli.files.axes import Axis, plain_axes
 from htfcli.files.foreign.readers import Dense, missing_library

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from htfcli.engine.observations.observations import Entries, row_keys, unravel
+from htfcli.engine.samples import Entries, row_keys, unravel
 from htfcli.errors import ConfigError, DataError, did_you_mean
 from htfcli.files.axes import Axis, axis_of
 from htfcli.files.foreign.parquet_table import ParquetTable

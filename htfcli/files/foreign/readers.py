@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from htfcli.engine.observations.observations import Entries, checked_entries, unravel
+from htfcli.engine.observations.observations import checked_entries
 from htfcli.engine.runtime.memory import is_out_of_memory, refuse_unless_fits, requested_bytes
+from htfcli.engine.samples import Entries, unravel
 from htfcli.errors import ConfigError, DataError, HtfError
 from htfcli.files.foreign.mat_arrays import mat_arrays
 from htfcli.files.foreign.text_lines import open_text

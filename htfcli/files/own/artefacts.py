@@ -14,15 +14,8 @@ from torch import Tensor
 from htfcli.engine.factorizations.factorization import Factorization, matrix_shapes
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.factorizations.registry import MODELS
-from htfcli.engine.observations.observations import (
-    Entries,
-    MatrixMeasurements,
-    Observations,
-    RankOneMeasurements,
-    Sample,
-    checked_entries,
-    first_duplicate,
-)
+from htfcli.engine.observations.observations import Observations, checked_entries, first_duplicate
+from htfcli.engine.samples import Entries, MatrixMeasurements, RankOneMeasurements, Sample
 from htfcli.errors import ConfigError, DataError
 from htfcli.files.own import container
 from htfcli.files.own.container import Artefact

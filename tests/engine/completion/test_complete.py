@@ -9,10 +9,11 @@ from htfcli.config.completion import CompleteConfig
 from htfcli.engine.completion import complete as completion
 from htfcli.engine.completion.complete import complete
 from htfcli.engine.completion.search.initialization import start_gaussian
-from htfcli.engine.completion.search.ridge_path import Split, fit_path
+from htfcli.engine.completion.search.ridge_path import fit_path
+from htfcli.engine.completion.search.trial import Split
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
-from htfcli.engine.observations.observations import Entries
+from htfcli.engine.samples import Entries
 from htfcli.errors import ConfigError, DataError
 from tests.engine.completion.search.test_candidate_trees import groups
 from tests.engine.least_squares.test_levenberg_marquardt import TREES, problem

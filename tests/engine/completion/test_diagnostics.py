@@ -8,7 +8,7 @@ import torch
 from htfcli.engine.completion.diagnostics import doubts_of_data, doubts_of_error, is_wild, unobserved, wildness
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
-from htfcli.engine.observations.observations import Entries
+from htfcli.engine.samples import Entries
 
 INDEX = torch.tensor([[0, 0], [0, 1], [2, 1], [2, 3]])
 ENTRIES = Entries(INDEX, torch.tensor([1.0, 2.0, 3.0, 5.0], dtype=torch.float64))

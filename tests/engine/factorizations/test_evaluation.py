@@ -16,7 +16,7 @@ from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactoriz
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.fitting.losses import LOSSES
 from htfcli.engine.fitting.records import SampleLoss
-from htfcli.engine.observations.observations import Entries
+from htfcli.engine.samples import Entries
 from htfcli.errors import DataError
 from tests.problems import factorizations, generator, random_sample, reference_tensor, reference_values
 

@@ -7,7 +7,8 @@ import torch
 
 from htfcli.config.tensors import FitConfig, TargetConfig
 from htfcli.engine.fitting.batched import BatchGradient, batch_key, train_together
-from htfcli.engine.fitting.gradient_descent import GradientFit, build_model, prepare
+from htfcli.engine.fitting.fit import build_model, prepare
+from htfcli.engine.fitting.gradient_descent import GradientFit
 from htfcli.engine.observations.synthetic import make_observations
 
 CASES = {

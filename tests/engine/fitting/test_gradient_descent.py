@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from htfcli.config.tensors import FitConfig, TargetConfig
-from htfcli.engine.fitting.gradient_descent import GradientFit, build_model, fit, prepare
+from htfcli.engine.fitting.fit import build_model, fit, prepare
+from htfcli.engine.fitting.gradient_descent import GradientFit
 from htfcli.engine.fitting.optimizers import GroupRMSprop, make_optimizer
-from htfcli.engine.observations.observations import Entries, Observations
+from htfcli.engine.observations.observations import Observations
 from htfcli.engine.observations.synthetic import make_observations
 from htfcli.engine.ranks.matricization import dense_spectrum
+from htfcli.engine.samples import Entries
 from htfcli.errors import ConfigError, DataError, RunError
 
 SMALL = TargetConfig(order=4, dim=4, rank=2, observed="0.5", seed=0)

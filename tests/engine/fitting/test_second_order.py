@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from htfcli.config.tensors import FitConfig, TargetConfig
-from htfcli.engine.fitting.gradient_descent import build_model, fit
+from htfcli.engine.fitting.fit import build_model, fit
 from htfcli.engine.fitting.second_order import SecondOrderFit
-from htfcli.engine.observations.observations import Entries, Observations
+from htfcli.engine.observations.observations import Observations
 from htfcli.engine.observations.synthetic import make_observations
+from htfcli.engine.samples import Entries
 from htfcli.errors import ConfigError, DataError, RunError
 from tests.problems import generator
 

@@ -10,9 +10,10 @@ import torch
 from htfcli.engine.completion.search.initialization import start_gaussian
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.least_squares import alternating
-from htfcli.engine.least_squares.alternating import AlternatingLeastSquares, make_solver
+from htfcli.engine.least_squares.alternating import AlternatingLeastSquares
 from htfcli.engine.least_squares.levenberg_marquardt import LevenbergMarquardt
-from htfcli.engine.observations.observations import Entries
+from htfcli.engine.least_squares.solver import make_solver
+from htfcli.engine.samples import Entries
 from tests.engine.least_squares.test_levenberg_marquardt import TREES, error, problem
 from tests.problems import generator, random_sample, reference_tensor, reference_values
 

@@ -13,7 +13,7 @@ from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactoriz
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.least_squares import jacobian as sweeps
 from htfcli.engine.least_squares.jacobian import Sweeps
-from htfcli.engine.observations.observations import Entries
+from htfcli.engine.samples import Entries
 from tests.problems import factorizations, generator, random_sample, reference_tensor, reference_values
 
 

@@ -7,14 +7,16 @@ import torch
 from hypothesis import given, settings
 
 from htfcli.engine.completion.search.initialization import start_gaussian
+from htfcli.engine.factorizations.balance import balance
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.factorizations.deep_matrix import MatrixFactorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.least_squares import levenberg_marquardt as second_order
-from htfcli.engine.least_squares.levenberg_marquardt import LevenbergMarquardt, balance, robust_weights
-from htfcli.engine.observations.observations import Entries
+from htfcli.engine.least_squares.levenberg_marquardt import LevenbergMarquardt
+from htfcli.engine.least_squares.robust import robust_weights
 from htfcli.engine.ranks.local_components import LocalComponents
+from htfcli.engine.samples import Entries
 from tests.problems import factorizations, generator, random_sample, reference_tensor, reference_values
 
 TREES = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from htfcli.engine.observations.centring import Effects, estimate_effects
-from htfcli.engine.observations.observations import Entries
+from htfcli.engine.samples import Entries
 from tests.problems import generator, random_sample
 
 DIMS = (6, 5, 4)

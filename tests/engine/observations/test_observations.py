@@ -9,17 +9,14 @@ from hypothesis import strategies as st
 
 from htfcli.config.tensors import TargetConfig
 from htfcli.engine.observations.observations import (
-    Entries,
-    MatrixMeasurements,
     Observations,
-    RankOneMeasurements,
     checked_entries,
     first_duplicate,
-    row_keys,
     sample_entries,
     split,
 )
 from htfcli.engine.observations.synthetic import make_observations
+from htfcli.engine.samples import Entries, MatrixMeasurements, RankOneMeasurements, row_keys
 from htfcli.errors import ConfigError, DataError
 from tests.problems import generator, reference_values
 

@@ -11,9 +11,10 @@ from htfcli.engine.factorizations.deep_matrix import MatrixFactorization
 from htfcli.engine.factorizations.evaluation import Evaluation
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
+from htfcli.engine.fitting.balanced_init import init_balanced
 from htfcli.engine.fitting.losses import LOSSES
 from htfcli.engine.fitting.records import SampleLoss
-from htfcli.engine.ranks.local_components import init_balanced, local_components
+from htfcli.engine.ranks.local_components import local_components
 from tests.problems import factorizations, generator, random_sample
 
 MODELS = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from htfcli.engine.observations.observations import Entries
+from htfcli.engine.samples import Entries
 from htfcli.errors import ConfigError, DataError
 from htfcli.files.axes import Axis
 from htfcli.files.foreign import labelled_table as tables

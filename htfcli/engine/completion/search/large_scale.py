@@ -16,15 +16,15 @@ import torch
 
 from htfcli.config.completion import CompleteConfig
 from htfcli.engine.completion.search.initialization import grown, pruned
-from htfcli.engine.completion.search.ridge_path import Split, Trial, penalty, size_of
 from htfcli.engine.completion.search.spectral_start import SpectralStart, some
+from htfcli.engine.completion.search.trial import Split, Trial, penalty, size_of
 from htfcli.engine.completion.search.width_search import MOST_PARAMETERS, RUNG_GAIN
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.least_squares.alternating import AlternatingLeastSquares
 from htfcli.engine.least_squares.levenberg_marquardt import MATRIX_LIMIT
 from htfcli.engine.observations.centring import GAIN, WORTH
-from htfcli.engine.observations.observations import Entries
+from htfcli.engine.samples import Entries
 
 _WIDTH = 8  # at which a model counts as large or not
 _FEWEST = 20_000  # observations under which the usual search does

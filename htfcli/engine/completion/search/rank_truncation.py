@@ -21,7 +21,7 @@ from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.least_squares.levenberg_marquardt import LevenbergMarquardt
-from htfcli.engine.observations.observations import Entries, unravel
+from htfcli.engine.samples import Entries, unravel
 
 CORE_LIMIT = 4096  # entries of the tensor at one node; a star tree of many modes would have R^N
 DENSE_LIMIT = 2**18  # entries of a tensor that is written out to see it on other trees

@@ -9,26 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
+from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from htfcli.engine.completion.search.initialization import grown, needed_widths, pruned
 from htfcli.engine.completion.search.rank_truncation import reduced, rewritten
+from htfcli.engine.completion.search.trial import EXACT, NOISE, Split, Trial, penalty
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
-from htfcli.engine.least_squares.alternating import make_solver
-from htfcli.engine.observations.observations import Entries
+from htfcli.engine.least_squares.solver import make_solver
 
-EXACT = 1e-9  # held-out relative error at which there is nothing left to search
 RIDGES = (2e-4, 2e-5, 2e-6, 2e-7, 2e-8)  # see `penalty`; for values of root mean square one
 _UP = 3.16
 _FAR = 1.2  # held-out error over the best so far that no ridge makes up for
 _NEARLY = 1e-2  # train error at which an exact solution is looked for
-NOISE = 1e-3  # a train error under which there is likely none, but a solution to be found
 _STEPS = 12  # at each ridge
 _FINISH_STEPS = 150
 _ROUNDS = 6
@@ -42,92 +37,6 @@ _SATURATED = 0.99  # a smaller ridge that leaves the train error above this time
 _MORE = 6  # further rounds at the last ridge, at most
 _STILL_FALLING = 0.93  # while they bring the train error under this times the last one,
 _NO_WAY = 0.8  # or under this where there is no noise and `_finish` is the way on
-
-
-@dataclass
-class Trial:
-    """One model fitted and judged.
-
-    Args:
-        tree: its name in `trees`. start: key of `STARTS`, grown or reduced. width: the rung, 0 for widths by node.
-        model: the weights at the best ridge of its path. ridge: that ridge.
-        train_error, held_out_error: relative, at that ridge.
-    """
-
-    tree: str
-    start: str
-    width: int
-    model: Factorization
-    ridge: float
-    train_error: float
-    held_out_error: float
-
-    def step(self, stage: str) -> dict[str, Any]:
-        """Plain data for progress and report."""
-        return {
-            "stage": stage,
-            "tree": self.tree,
-            "start": self.start,
-            "width": self.width,
-            "ridge": self.ridge,
-            "train_error": self.train_error,
-            "held_out_error": self.held_out_error,
-        }
-
-
-@dataclass
-class Split:
-    """Data that models are fitted to, and data that judges them; values in the units of the fit.
-
-    Args:
-        train, held_out: the two parts, less what was subtracted from the data before the fit.
-        observed: (n,) the held-out values as they were. loss: l2, l1 or huber.
-    """
-
-    train: Entries
-    held_out: Entries
-    observed: Tensor
-    loss: str = "l2"
-
-    @cached_property
-    def norm(self) -> float:
-        return size_of(self.observed, self.loss) or 1.0
-
-    @property
-    def left(self) -> float:
-        """What subtracting left of the held-out values, over their size."""
-        return size_of(self.held_out.value, self.loss) / self.norm
-
-    def part(self, count: int) -> Split:
-        """Not more than `count` of the training entries, the same ones each time; all that is held out."""
-        if count >= len(self.train):
-            return self
-        rows = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(0))[:count]
-        return replace(self, train=self.train.select(rows.to(self.train.index.device)))
-
-    def residual(self, model: Factorization) -> Tensor:
-        """On what was held out, (n,)."""
-        return model.values(self.held_out.index) - self.held_out.value
-
-    def error(self, model: Factorization) -> float:
-        """Error on what was held out, over its size; see `size_of`."""
-        return size_of(self.residual(model), self.loss) / self.norm
-
-
-def size_of(values: Tensor, loss: str = "l2") -> float:
-    """Euclidean norm of residuals (n,), or for a robust loss the sum of their absolute values."""
-    return float(torch.linalg.vector_norm(values, 2 if loss == "l2" else 1))
-
-
-def penalty(ridge: float, model: Factorization, count: int) -> float:
-    """What a solver adds for each squared weight, from a ridge in units that mean the same for tensors of any size.
-
-    With entries of order one, balanced weight vectors have squared norms that grow like the mode dimensions, and so
-    does what a ridge costs; how strong the first ridge of a path has to be grows less. The root of the dimensions'
-    geometric mean served both from 4 to 60. The penalty grows with the number of observations, as the loss does.
-    """
-    mean = math.exp(sum(map(math.log, model.dims)) / model.order)
-    return ridge * count * math.sqrt(10 / mean)
 
 
 def fit_path(

@@ -24,9 +24,9 @@ from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.least_squares.levenberg_marquardt import LevenbergMarquardt
-from htfcli.engine.observations.observations import Entries, row_keys, unravel
 from htfcli.engine.runtime.device import one_thread
 from htfcli.engine.runtime.distributed import team
+from htfcli.engine.samples import Entries, row_keys, unravel
 
 _MOST_PAIRED = 4_000_000  # entries that are paired; pairs grow as the square
 _MOST_SHIFTS = 32  # pairs of an entry, so that data that are nearly dense cost no more than sparse ones

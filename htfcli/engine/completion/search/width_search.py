@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from htfcli.engine.completion.search.initialization import STARTS, grown
-from htfcli.engine.completion.search.ridge_path import EXACT, NOISE, RIDGES, Split, Trial, fit_path
+from htfcli.engine.completion.search.ridge_path import RIDGES, fit_path
+from htfcli.engine.completion.search.trial import EXACT, NOISE, Split, Trial
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree

@@ -12,7 +12,8 @@ from htfcli.engine.completion.search.large_scale import enough_to_search, is_lar
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
-from htfcli.engine.observations.observations import Entries, sample_entries
+from htfcli.engine.observations.observations import sample_entries
+from htfcli.engine.samples import Entries
 from tests.problems import generator
 
 DIMS = (140, 110, 80)

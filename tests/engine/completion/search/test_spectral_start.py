@@ -19,7 +19,8 @@ from htfcli.engine.completion.search.spectral_start import (
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
-from htfcli.engine.observations.observations import Entries, sample_entries, unravel
+from htfcli.engine.observations.observations import sample_entries
+from htfcli.engine.samples import Entries, unravel
 from tests.problems import generator
 
 
