@@ -19,7 +19,7 @@ from rich.text import Text
 
 from htfcli.cli.console import cell, note
 from htfcli.cli.interrupts import StopSignals
-from htfcli.cli.units import duration
+from htfcli.config.units import duration
 from htfcli.experiments.sweeps.local_pool import Pool
 from htfcli.experiments.sweeps.summary import FINAL_SHOWN, Row
 from htfcli.experiments.sweeps.sweep import Progress, Sweep, Watcher

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic_core import PydanticCustomError
 
-from htfcli.cli.units import size
+from htfcli.config.units import size
 from htfcli.errors import ConfigError, did_you_mean
 
 _MAX_CONFIG_BYTES = 2**20

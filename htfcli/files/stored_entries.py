@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from htfcli.engine.samples import Entries
-from htfcli.files.axes import Axis, plain_axes
+from htfcli.files.own.axes import Axis, plain_axes
 
 
 @dataclass(frozen=True)

@@ -168,8 +168,10 @@ def _rate(norms: Tensor, slope: Tensor, length: int) -> Tensor:
 
 
 def layers_of(factorization: MatrixFactorization) -> list[Tensor]:
+    """The matrices whose product the factorization is, first factor first."""
     return [factorization.weights[f"layer{k}"] for k in range(factorization.depth)]
 
 
 def product_of(layers: list[Tensor]) -> Tensor:
+    """The product (d_0, d_1) of matrices of fitting shapes, (d_0, r), (r, r), ..., (r, d_1)."""
     return reduce(torch.matmul, layers)

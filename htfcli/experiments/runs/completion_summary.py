@@ -12,8 +12,8 @@ from htfcli.engine.factorizations.mode_tree import ModeTree, Nested
 from htfcli.engine.samples import Entries
 from htfcli.engine.completion.predictor import Completion
 from htfcli.engine.ranks.hierarchical_rank import FactoredSpectra
-from htfcli.files.axes import Axis
-from htfcli.cli.units import duration
+from htfcli.files.own.axes import Axis
+from htfcli.config.units import duration
 
 Record = dict[str, Any]
 

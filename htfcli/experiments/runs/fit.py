@@ -25,7 +25,7 @@ from htfcli.files.own.container import Artefact
 from htfcli.files.inputs import load_observations
 from htfcli.files.own.run_folder import versions
 from htfcli.files.shards import fingerprint, load_shard
-from htfcli.cli.units import duration
+from htfcli.config.units import duration
 
 MAY_CHANGE = {"iterations", "seconds", "until_loss", "patience", "lr", "checkpoint_every", "threads", "device"}
 

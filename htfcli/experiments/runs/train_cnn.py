@@ -19,7 +19,7 @@ from htfcli.experiments.runs.resuming import absolute, merged, open_folder
 from htfcli.files.own.container import Artefact
 from htfcli.files.networks import build_network, outputs_of, save_network
 from htfcli.files.own.run_folder import CHECKPOINT, versions
-from htfcli.cli.units import duration
+from htfcli.config.units import duration
 
 MAY_CHANGE = {"epochs", "patience", "lr", "accumulate", "threads", "device", "compile", "formulation"}
 

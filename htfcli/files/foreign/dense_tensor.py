@@ -14,8 +14,8 @@ from torch import Tensor
 
 from htfcli.engine.samples import Entries, unravel
 from htfcli.errors import ConfigError
-from htfcli.files.axes import Axis, plain_axes
 from htfcli.files.foreign.readers import Dense, missing_library
+from htfcli.files.own.axes import Axis, plain_axes
 from htfcli.files.own.container import binary_destination
 
 _BLOCK = 2**18  # entries predicted at a time

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from htfcli.engine.samples import Entries, row_keys, unravel
 from htfcli.errors import ConfigError, DataError, did_you_mean
-from htfcli.files.axes import Axis, axis_of
 from htfcli.files.foreign.parquet_table import ParquetTable
 from htfcli.files.foreign.readers import suffix_of
 from htfcli.files.foreign.text_table import BLOCK, MISSING, Filled, Floats, Head, Rows, TextTable
+from htfcli.files.own.axes import Axis, axis_of
 
 TABLES: dict[str, Callable[[Path, str], TextTable | ParquetTable]] = {
     ".csv": lambda path, name: TextTable(path, name, ","),

@@ -20,8 +20,8 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from htfcli.errors import DataError
-from htfcli.files.axes import as_number
 from htfcli.files.foreign.text_lines import open_text
+from htfcli.files.own.axes import as_number
 from htfcli.files.own.container import text_destination
 
 BLOCK = 2**16  # rows filled in at a time

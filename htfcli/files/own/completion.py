@@ -16,9 +16,9 @@ from htfcli.engine.completion.predictor import Completion, Predictor
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.observations.centring import Effects
 from htfcli.errors import DataError
-from htfcli.files.axes import Axis
 from htfcli.files.own import container
 from htfcli.files.own.artefacts import rebuild
+from htfcli.files.own.axes import Axis
 from htfcli.files.own.container import Artefact
 
 

@@ -10,11 +10,11 @@ import torch
 
 from htfcli.engine.samples import Entries
 from htfcli.errors import ConfigError, DataError
-from htfcli.files.axes import Axis
 from htfcli.files.foreign import labelled_table as tables
 from htfcli.files.foreign import text_table
 from htfcli.files.foreign.labelled_table import read_queries, read_table
 from htfcli.files.foreign.readers import suffix_of
+from htfcli.files.own.axes import Axis
 from tests.numbering import number
 
 CSV = (

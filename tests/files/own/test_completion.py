@@ -6,8 +6,8 @@ import torch
 from htfcli.engine.completion.predictor import Completion
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.errors import DataError
-from htfcli.files.axes import Axis
 from htfcli.files.own import container
+from htfcli.files.own.axes import Axis
 from htfcli.files.own.completion import SavedCompletion, Slices, factorization_in, save_completion, to_completion
 from tests.numbering import predictor
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from htfcli.cli.units import duration, size
+from htfcli.config.units import duration, size
 
 
 @pytest.mark.parametrize(

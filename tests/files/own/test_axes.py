@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from htfcli.files.axes import Axis, as_number, axis_of, plain_axes
+from htfcli.files.own.axes import Axis, as_number, axis_of, plain_axes
 
 
 @pytest.mark.parametrize(
