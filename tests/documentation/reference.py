@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import typer
@@ -46,13 +47,18 @@ def options_of(name: str) -> dict[str, str]:
     """The options of a command and what they do, as its help has them; of `htf` itself for an empty name."""
     command, context = _command(name)
     options = [p for p in command.get_params(context) if p.param_type_name == "option"]
-    return {f"`{_cell(names)}`": _cell(text) for names, text in (o.get_help_record(context) for o in options)}
+    return _rows(o.get_help_record(context) for o in options)
 
 
 def _arguments_of(name: str) -> dict[str, str]:
     command, context = _command(name)
     arguments = [p for p in command.get_params(context) if p.param_type_name == "argument"]
-    return {f"`{_cell(names)}`": _cell(text) for names, text in (a.get_help_record(context) for a in arguments)}
+    return _rows(a.get_help_record(context) for a in arguments)
+
+
+def _rows(records: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Names, in backticks, and what they mean, as cells of a Markdown table."""
+    return {f"`{_cell(names)}`": _cell(text).replace("[", "\\[") for names, text in records}
 
 
 def _cell(text: str) -> str:

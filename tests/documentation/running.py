@@ -81,9 +81,16 @@ def run_shell(command: str, folder: Path) -> str:
 
 def run_python(text: str, folder: Path) -> str:
     """What a Python block prints, run as it stands in this process."""
-    printed = io.StringIO()
-    with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
-        exec(compile(text, "a block of the documentation", "exec"), {"__name__": "__main__"})
+    printed, before = io.StringIO(), set(sys.modules)
+    sys.path.insert(0, str(folder))  # modules that the page has named
+    try:
+        with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
+            exec(compile(text, "a block of the documentation", "exec"), {"__name__": "__main__"})
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            if str(folder) in (getattr(sys.modules[name], "__file__", None) or ""):
+                del sys.modules[name]  # another page may have one of the same name
     return trimmed(printed.getvalue())
 
 
