@@ -123,10 +123,10 @@ def test_nothing_is_unpickled_or_run(path):
 
 def test_top_level():
     allowed = {
-        "htfcli", "tests", "sample_configs", "docs", "pyproject.toml", "constraints.txt",
-        "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE",
+        "htfcli", "tests", "sample_configs", "docs", "pyproject.toml", "constraints.txt", "mkdocs.yml",
+        "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE",
     }  # fmt: skip
     present = {
         path.name for path in ROOT.iterdir() if not path.name.startswith(".") and not path.name.endswith(".egg-info")
     }
-    assert present - {"dist", "build", "runs"} <= allowed
+    assert present - {"dist", "build", "runs", "site"} <= allowed

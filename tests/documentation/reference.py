@@ -72,7 +72,9 @@ def shared_options() -> dict[str, str]:
 
 
 def _table(title: str, rows: dict[str, str]) -> str:
-    return "".join([f"| {title} | |\n|---|---|\n", *(f"| {k} | {v} |\n" for k, v in rows.items()), "\n"]) if rows else ""
+    return (
+        "".join([f"| {title} | |\n|---|---|\n", *(f"| {k} | {v} |\n" for k, v in rows.items()), "\n"]) if rows else ""
+    )
 
 
 def _section(name: str, shared: dict[str, str]) -> str:
