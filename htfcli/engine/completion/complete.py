@@ -308,7 +308,7 @@ class _Completing:
         """The chosen model fitted to all observations, and its train error."""
         everything = self._without(self._scaled, effects, centre)
         model = choice.models[0].to()
-        solver = make_solver(model, everything, penalty(choice.ridge, model, len(everything)), self._loss)
+        solver = make_solver(model, everything, penalty(choice.ridge, model, len(everything)), self._loss, team())
         solver.run(_REFIT_STEPS if len(everything) <= _LARGE else 1, tolerance=1e-28 * len(everything))
         norm = size_of(self._scaled.value, self._loss) / self._size(centre)
         residual = model.values(everything.index) - everything.value
