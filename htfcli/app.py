@@ -20,11 +20,14 @@ from htfcli.engine.runtime.processes import follow_leash
 from htfcli.errors import ConfigError, HtfError, did_you_mean, printable
 
 COMMANDS = {
-    "generate": ("htfcli.commands.generate", "Make learning problems with a known answer."),
-    "fit": ("htfcli.commands.fit", "Fit a factorization by gradient descent from a small start."),
+    "generate": ("htfcli.commands.generate", "Generate learning problems with a known solution."),
+    "fit": ("htfcli.commands.fit", "Fit a factorization by gradient descent from a small initialization."),
     "complete": ("htfcli.commands.complete", "Fill a tensor with holes, and say how far to trust it."),
     "train-cnn": ("htfcli.commands.train_cnn", "Train a convolutional network to classify images."),
-    "measure-rank": ("htfcli.commands.measure_rank", "Hierarchical tensor ranks of a tensor or a factorization."),
+    "measure-rank": (
+        "htfcli.commands.measure_rank",
+        "Measure the hierarchical tensor rank of a tensor or a factorization.",
+    ),
     "measure-locality": (
         "htfcli.commands.measure_locality",
         "How the dependence a network models falls with distance.",

@@ -192,7 +192,7 @@ def test_seed():
     [
         ({"observed": "5000"}, r"more entries asked for than the tensor has \(got 5000, allowed 0 to 4096\)"),
         ({"observed": "0"}, r"nothing would be observed \(got 0, allowed 1 or more observations\)"),
-        ({"target": "cp", "rank": [1, 2]}, r"a cp target has one rank \(got \[1, 2\], allowed one number\)"),
+        ({"target": "cp", "rank": [1, 2]}, r"a cp target has one width \(got \[1, 2\], allowed one number\)"),
         ({"rank": 0}, r"the width of node \{0,1\} is not positive \(got 0, allowed 1 or more\)"),
         ({"rank": [1, 2, 3]}, r"the widths do not match the levels of the tree \(got 3, allowed 1 or 2\)"),
         ({"tree": [[0, 1], 2]}, r"the mode tree does not fit the tensor \(got 3 modes, allowed 4\)"),
