@@ -140,11 +140,12 @@ def _explain(error: Exception, args: list[str]) -> tuple[str, int]:
 
 def _out_of_memory(error: Exception) -> str:
     """How much was asked for, and what there is, where that is known."""
-    from htfcli.engine.runtime.memory import available_memory, in_bytes, requested_bytes
+    from htfcli.config.units import format_bytes
+    from htfcli.engine.runtime.memory import available_memory, requested_bytes
 
     available = available_memory()
     asked = requested_bytes(error)
-    sizes = [f"got {asked} more" if asked else "", f"{in_bytes(available)} free" if available is not None else ""]
+    sizes = [f"got {asked} more" if asked else "", f"{format_bytes(available)} free" if available is not None else ""]
     told = ", ".join(filter(None, sizes))
     less = "Ask for less: lower --width or --batch-size, or fewer entries."
     return f"out of memory{f' ({told})' if told else ''}. {less}"

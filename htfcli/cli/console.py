@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+from htfcli.config.records import Record
 from htfcli.errors import printable
 from htfcli.files.own.records import flatten, to_json
 
 Format = Literal["table", "jsonl", "csv"]
-Row = dict[str, Any]
 
 
 def note(text: str, quiet: bool = False) -> None:
@@ -38,16 +38,16 @@ class RecordWriter:
     def __init__(
         self,
         format: Format | None,
-        row: Callable[[Row], Row],
+        row: Callable[[Record], Record],
         keep: Callable[[int, int], bool] = lambda number, count: True,
         caption: str | None = None,
     ) -> None:
         self.format = format or ("table" if sys.stdout.isatty() else "jsonl")
         self._row, self._keep, self._caption = row, keep, caption
-        self._rows: list[Row] = []
+        self._rows: list[Record] = []
         self._columns: list[str] | None = None
 
-    def write(self, record: Row) -> None:
+    def write(self, record: Record) -> None:
         if self.format == "jsonl":
             sys.stdout.write(to_json(record) + "\n")
             sys.stdout.flush()

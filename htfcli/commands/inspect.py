@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from htfcli.cli.options import FormatOption
+from htfcli.config.records import Record
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -48,13 +49,13 @@ def inspect(
         console.print(_drawn(nodes))
 
 
-def _drawn(nodes: list[dict[str, Any]]) -> Tree:
+def _drawn(nodes: list[Record]) -> Tree:
     """The mode tree, its root on top; nodes beyond `_MOST_NODES` are counted, not drawn."""
     from rich.tree import Tree
 
     by_label = {node["node"]: node for node in nodes}
 
-    def line(node: dict[str, Any]) -> str:
+    def line(node: Record) -> str:
         shape = " x ".join(map(str, node["weights"])) if node["weights"] else "ones"
         size = f"width {node['width']}" if "width" in node else f"dimension {node['dimension']}"
         return f"{node['node']}  [dim]{size}, weights {shape}[/]"

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic_core import PydanticCustomError
 
-from htfcli.config.units import size
+from htfcli.config.units import format_bytes
 from htfcli.errors import ConfigError, did_you_mean
 
 _MAX_CONFIG_BYTES = 2**20
@@ -191,7 +191,7 @@ def read_yaml_mapping(path: str) -> dict[str, Any]:
         with open(path, "rb") as file:
             data = file.read(_MAX_CONFIG_BYTES + 1)  # a device has no end
         if len(data) > _MAX_CONFIG_BYTES:
-            allowed = f"at most {size(_MAX_CONFIG_BYTES)}"
+            allowed = f"at most {format_bytes(_MAX_CONFIG_BYTES)}"
             raise ConfigError(f"{path} is too large for a configuration", got="more than that", allowed=allowed)
         text = data.decode()
     except OSError as error:
