@@ -1,4 +1,4 @@
-"""`htf inspect`: what is in a file."""
+"""`htf inspect`: describe a file."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Examples:
   htf inspect runs/dynamics
   htf generate tensor --target cp --dims 16,16,16 -o - | htf inspect - | jq .train"""
 
-_MOST_NODES = 200  # of a tree that is drawn
+_MOST_NODES = 200  # drawn of a mode tree
 
 
 @app.command(epilog=EXAMPLES)
 def inspect(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Any file htf reads, or a run folder; - for stdin.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Any file that htf reads, or a run folder; - for stdin.")],
     format: FormatOption = None,
 ) -> None:
-    """Say what is in a file.
+    """Describe a file.
 
-    Its kind, dimensions, how much is observed, the mode tree, what it was made with.
+    Show its kind, dimensions, observed entries, mode tree and the settings that it was made with.
     """
     from htfcli.cli.console import RecordWriter, cell
     from htfcli.files.description import describe_input
@@ -50,7 +50,7 @@ def inspect(
 
 
 def _drawn(nodes: list[Record]) -> Tree:
-    """The mode tree, its root on top; nodes beyond `_MOST_NODES` are counted, not drawn."""
+    """The mode tree with its root at the top; nodes beyond `_MOST_NODES` are counted, not drawn."""
     from rich.tree import Tree
 
     by_label = {node["node"]: node for node in nodes}
@@ -62,7 +62,7 @@ def _drawn(nodes: list[Record]) -> Tree:
 
     root = nodes[-1]
     tree = Tree(line(root))
-    todo = [(tree, root)]  # breadth first, so that the top is shown
+    todo = [(tree, root)]  # breadth first: the top of the tree is drawn
     drawn = 1
     for branch, node in todo:
         for child in node["children"]:

@@ -31,7 +31,7 @@ def measure_rank(
     ],
     format: FormatOption = None,
 ) -> None:
-    """Hierarchical tensor ranks of a tensor or a factorization.
+    """Measure hierarchical ranks of a tensor or a factorization.
 
     One record a node: rank at the tolerance, effective rank, leading singular values, and the share of the squared norm
     that the rank captures. A factorization is measured from its factors, the tensor is never built; its own mode tree

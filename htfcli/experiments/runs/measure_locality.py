@@ -15,8 +15,6 @@ from htfcli.engine.vision.datasets.is_same_class import PairCanvases
 from htfcli.engine.vision.locality import LocalityMeter, factorization_records, spaced_distances
 from htfcli.errors import ConfigError, DataError
 from htfcli.experiments.runs.image_input import image_data, load_images
-from htfcli.files.own.artefacts import to_factorization
-from htfcli.files.own.container import Artefact
 from htfcli.files.inputs import open_artefact
 from htfcli.files.networks import (
     SavedNetwork,
@@ -26,6 +24,7 @@ from htfcli.files.networks import (
     read_weights,
     to_network,
 )
+from htfcli.files.own.artefacts import to_factorization
 
 Record = dict[str, Any]
 
