@@ -49,11 +49,10 @@ def fit(
     format: FormatOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Fit a factorization by gradient descent from a small initialization.
+    """Fit a factorization to a tensor, recording how its ranks emerge.
 
-    Records losses, local components and singular values along the way. Values from data files are divided by their rms
-    for the fit, and the result is scaled back (--scale). Under torchrun, all processes share every iteration; the
-    result is the same as with one process.
+    Records losses, local components and singular values. Values of data files are divided by their rms for the fit,
+    and the result is scaled back (--scale). Under torchrun all processes share each iteration, with the result of one.
     """
     from htfcli.cli.console import note
     from htfcli.commands.training import talking
