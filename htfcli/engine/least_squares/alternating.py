@@ -13,6 +13,7 @@ from htfcli.engine.factorizations.balance import balance
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.least_squares.jacobian import Sweeps
 from htfcli.engine.least_squares.robust import robust_weights
+from htfcli.engine.runtime.distributed import Workers
 from htfcli.engine.samples import Entries
 
 _TINY = 1e-7  # shift of a system, over its mean diagonal: keeps rows without data where they are
@@ -23,16 +24,23 @@ class AlternatingLeastSquares:
 
     Args:
         model: changed in place. entries: what it is fitted to. ridge: penalty on the squared weights. loss: l2, l1 or
-        huber.
+        huber. workers: the processes that share the entries, see `Sweeps`.
 
     Attributes:
         loss: (weighted) sum of squared residuals at the weights of now. iterations: sweeps so far.
         work: estimate of what a sweep takes, in nanoseconds of one core.
     """
 
-    def __init__(self, model: Factorization, entries: Entries, ridge: float = 0.0, loss: str = "l2") -> None:
+    def __init__(
+        self,
+        model: Factorization,
+        entries: Entries,
+        ridge: float = 0.0,
+        loss: str = "l2",
+        workers: Workers | None = None,
+    ) -> None:
         self.model, self.ridge, self.iterations = model, ridge, 0
-        self._sweeps = Sweeps(model, entries)
+        self._sweeps = Sweeps(model, entries, workers=workers)
         self._robust = loss if loss != "l2" else None
         solved = [node for node, weight in enumerate(model.node_weights) if weight is not None]
         self._order = [*solved, *reversed(solved[:-1])]  # up the tree and down again

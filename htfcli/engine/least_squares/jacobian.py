@@ -24,7 +24,7 @@ from torch import Tensor
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.least_squares.entry_groups import Groups, grouped
 from htfcli.engine.least_squares.leaf_normal_equations import LeafSums
-from htfcli.engine.runtime.distributed import team
+from htfcli.engine.runtime.distributed import Workers
 from htfcli.engine.samples import Entries
 
 _BLOCK = 2**20  # numbers in the largest temporary of a block: it stays in the cache, and its memory is used again
@@ -56,6 +56,7 @@ class Sweeps:
         entries: index (n, N) and value (n,), on the device and in the dtype to compute in; all of them, also where this
             process takes only its part. The model's weights become those of the first process.
         weight: (n,) of every squared residual; None for ones.
+        workers: the processes that share the entries; each passes all of them and makes the same calls.
 
     Attributes:
         p: number of parameters. spans: (first parameter, rows, columns) of every node.
@@ -63,13 +64,15 @@ class Sweeps:
         sweep_work: the same for one product with J^T J.
     """
 
-    def __init__(self, model: Factorization, entries: Entries, weight: Tensor | None = None) -> None:
-        self._model, self._tree, self._team = model, model.tree, team()
-        self._team.agreed(model.parameters)
-        index = self._team.shard(entries.index)
+    def __init__(
+        self, model: Factorization, entries: Entries, weight: Tensor | None = None, workers: Workers | None = None
+    ) -> None:
+        self._model, self._tree, self._workers = model, model.tree, workers or Workers()
+        self._workers.agreed(model.parameters)
+        index = self._workers.shard(entries.index)
         self._columns = [index[:, mode].to(torch.int32).contiguous() for mode in range(model.order)]
-        self.value = self._team.shard(entries.value)
-        self.weight = None if weight is None else self._team.shard(weight)
+        self.value = self._workers.shard(entries.value)
+        self.weight = None if weight is None else self._workers.shard(weight)
         shapes = [(0, 0) if w is None else (w.shape[0], w.shape[1]) for w in model.node_weights]
         self.spans, start = [], 0  # (first parameter, rows, columns) of every node
         for rows, columns in shapes:
@@ -90,7 +93,7 @@ class Sweeps:
 
     def set_weight(self, weight: Tensor) -> None:
         """Weights (n,) of the squared residuals of all entries."""
-        self.weight = self._team.shard(weight)
+        self.weight = self._workers.shard(weight)
 
     # --- sweeps -------------------------------------------------------------------------------------------------------
 
@@ -140,7 +143,7 @@ class Sweeps:
 
     def residuals(self, parameters: Tensor) -> Tensor:
         """r = value of the model - value observed, (n,)."""
-        return self._team.gathered(self._residuals(parameters))
+        return self._workers.gathered(self._residuals(parameters))
 
     def _residuals(self, parameters: Tensor) -> Tensor:
         """Those of this process."""
@@ -151,13 +154,13 @@ class Sweeps:
     def loss(self, parameters: Tensor) -> float:
         """Sum of (weighted) squared residuals."""
         residual = self._residuals(parameters)
-        return float(self._team.sum(residual.square().mul_(1.0 if self.weight is None else self.weight).sum()))
+        return float(self._workers.sum(residual.square().mul_(1.0 if self.weight is None else self.weight).sum()))
 
     def _summed(self, vector: Tensor, number: float) -> tuple[Tensor, float]:
         """A vector and a number, both summed over processes."""
-        if self._team.count == 1:
+        if self._workers.count == 1:
             return vector, number
-        total = self._team.sum(torch.cat([vector, vector.new_tensor([number])]))
+        total = self._workers.sum(torch.cat([vector, vector.new_tensor([number])]))
         return total[:-1], float(total[-1])
 
     # --- normal equations ---------------------------------------------------------------------------------------------
@@ -188,7 +191,7 @@ class Sweeps:
             gradient[self.leaf_p :].addmv_(above.t(), residual)
         if not self._dense:
             sums.write(hessian)
-        return Normal(self._team.sum(hessian), *self._summed(gradient, loss))
+        return Normal(self._workers.sum(hessian), *self._summed(gradient, loss))
 
     def _jacobian(self, parameters: Tensor, block: slice) -> tuple[list[Tensor], Tensor, Tensor]:
         """Weighted: per leaf the non-zero part of its rows (b, R), the rest of J (b, q), and the residual (b,)."""
@@ -239,7 +242,7 @@ class Sweeps:
             if self.weight is not None:
                 tangent = tangent * self.weight[block].unsqueeze(1)
             self._add_transposed(total, weights, vectors, products, tangent, block)
-        return self._team.sum(total)
+        return self._workers.sum(total)
 
     def curvature(self, parameters: Tensor, direction: Tensor) -> Tensor:
         """J^T r'', r'' the second derivative of the residuals along a direction (p,), by a difference.
@@ -257,7 +260,7 @@ class Sweeps:
             if self.weight is not None:
                 second.mul_(self.weight[block].unsqueeze(1))
             self._add_transposed(total, weights, vectors, products, second, block)
-        return self._team.sum(total)
+        return self._workers.sum(total)
 
     def _tangent(
         self, weights: Weights, moved: Weights, vectors: list[Tensor], products: list[Tensor | None], block: slice
@@ -324,7 +327,7 @@ class Sweeps:
             jacobian = (product.unsqueeze(2) * slope.unsqueeze(1)).flatten(1)
             square.addmm_(jacobian.t(), jacobian)
             gradient.addmm_(residual.t(), jacobian)
-        return self._team.sum(square).unsqueeze(0), self._team.sum(gradient)
+        return self._workers.sum(square).unsqueeze(0), self._workers.sum(gradient)
 
     def _leaf_normal(self, parameters: Tensor, node: int) -> tuple[Tensor, Tensor]:
         """Sums over the entries of each index, (d, R, R) and (d, R)."""
@@ -340,7 +343,7 @@ class Sweeps:
             both = torch.cat([slope, residual], 1).masked_fill_(block.lt(0).unsqueeze(1), 0.0)
             both = both.view(len(entry), length, width + 1)
             total.index_add_(0, row, (both[:, :, :-1].transpose(1, 2) @ both).flatten(1))
-        total = self._team.sum(total).view(d, width, width + 1)
+        total = self._workers.sum(total).view(d, width, width + 1)
         return total[:, :, :-1].contiguous(), total[:, :, -1].contiguous()
 
     def _slopes(self, weights: Weights, block: slice | Tensor, node: int) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -21,6 +21,7 @@ from htfcli.engine.factorizations.balance import balance
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.least_squares.jacobian import Sweeps
 from htfcli.engine.least_squares.robust import robust_weights
+from htfcli.engine.runtime.distributed import Workers
 from htfcli.engine.samples import Entries
 
 MATRIX_LIMIT = 2500  # parameters up to which J^T J is built (50 MB)
@@ -36,6 +37,7 @@ class LevenbergMarquardt:
         model: float64. entries: what it is fitted to. ridge: penalty on the squared weights.
         loss: `l2`; or `huber` or `l1`, for which the squared residuals get weights that make their sum behave like it
         (iteratively reweighted least squares). damping: mu at first, over the mean diagonal of J^T J.
+        workers: the processes that share the entries, see `Sweeps`.
 
     Attributes:
         loss: (weighted) sum of squared residuals at the weights of now. iterations: steps tried so far.
@@ -49,10 +51,11 @@ class LevenbergMarquardt:
         ridge: float = 0.0,
         loss: str = "l2",
         damping: float = _FIRST_DAMPING,
+        workers: Workers | None = None,
     ) -> None:
         self.model, self.ridge = model, ridge
         self.iterations, self.stalled = 0, False
-        self._sweeps = Sweeps(model, entries)
+        self._sweeps = Sweeps(model, entries, workers=workers)
         self._robust = loss if loss != "l2" else None
         self._small = self._sweeps.p <= MATRIX_LIMIT
         self._growth = 2.0

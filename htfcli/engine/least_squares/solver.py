@@ -5,12 +5,15 @@ from __future__ import annotations
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.least_squares.alternating import AlternatingLeastSquares
 from htfcli.engine.least_squares.levenberg_marquardt import MATRIX_LIMIT, LevenbergMarquardt
+from htfcli.engine.runtime.distributed import Workers
 from htfcli.engine.samples import Entries
 
 Solver = LevenbergMarquardt | AlternatingLeastSquares
 
 
-def make_solver(model: Factorization, entries: Entries, ridge: float = 0.0, loss: str = "l2") -> Solver:
-    """The solver for a model of this size."""
+def make_solver(
+    model: Factorization, entries: Entries, ridge: float = 0.0, loss: str = "l2", workers: Workers | None = None
+) -> Solver:
+    """The solver for a model of this size; its arguments are those of `LevenbergMarquardt`."""
     kind = LevenbergMarquardt if len(model.parameters) <= MATRIX_LIMIT else AlternatingLeastSquares
-    return kind(model, entries, ridge, loss)
+    return kind(model, entries, ridge, loss, workers=workers)

@@ -192,7 +192,7 @@ class CompleteRun:
 
         started = time.monotonic()
         try:
-            completion = complete(self.entries, data.dims, self.config, record, should_stop)
+            completion = complete(self.entries, data.dims, self.config, record, should_stop, self._workers)
             if self._workers.any(should_stop()):
                 raise KeyboardInterrupt
         except KeyboardInterrupt:
