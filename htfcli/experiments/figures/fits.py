@@ -19,12 +19,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from htfcli.config.records import Record
 from htfcli.engine.factorizations.mode_tree import label_of
 from htfcli.errors import ConfigError, DataError, did_you_mean
 from htfcli.experiments.figures.style import STYLE
 from htfcli.files.own.records import Records
 
-Record = dict[str, Any]
 Curves = list[tuple[str, list[float | None]]]  # label, one value a record
 
 DEFAULT = ("norms", "singular-values", "effective-rank", "loss")

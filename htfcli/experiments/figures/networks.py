@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -14,11 +13,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from htfcli.config.records import Record
 from htfcli.errors import DataError
 from htfcli.experiments.figures.style import STYLE
 from htfcli.files.own.records import Records
 
-Record = dict[str, Any]
 Series = dict[str, tuple[list[float], list[float]]]  # by name: horizontal and vertical values
 
 
