@@ -23,7 +23,7 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 # The same examples in every run, however slow the machine; --hypothesis-profile=random draws others (.ci/nightly)
 settings.register_profile("fixed", derandomize=True, deadline=None)
-settings.register_profile("random", deadline=None, print_blob=True)
+settings.register_profile("random", max_examples=2000, deadline=None, database=None, print_blob=True)
 settings.load_profile("fixed")
 # A process that a script starts in the background ignores Ctrl-C, and so do its children; tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
