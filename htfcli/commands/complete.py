@@ -45,7 +45,7 @@ def complete(
     format: FormatOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Fill a tensor with holes, and say how far to trust it.
+    """Fill in missing entries of a table or tensor, with their uncertainty.
 
     Mode tree, widths and centring are found by how well held-out observations are predicted. The fit is kept in a run
     folder; htf complete FOLDER --predict uses it again. Under torchrun all processes share the search.

@@ -1,4 +1,4 @@
-"""`htf fit`: train a factorization on observations."""
+"""`htf fit`: fit a factorization to observations."""
 
 from __future__ import annotations
 
@@ -31,12 +31,16 @@ _TABLE_ROWS = 12
 def fit(
     config: FitConfig,
     data: Annotated[
-        Optional[str], typer.Argument(metavar="DATA", help="Observations, or data with holes; any format, - for stdin.")
+        Optional[str],
+        typer.Argument(metavar="DATA", help="Observations or data with missing entries, in any format; - for stdin."),
     ] = None,
     output: Annotated[
         Optional[str],
         typer.Option(
-            "--output", "-o", metavar="FOLDER", help="Run folder (runs/NAME of DATA), or - for the model on stdout."
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Run folder (runs/NAME, from the name of DATA), or - for the model on stdout.",
         ),
     ] = None,
     resume: ResumeOption = False,
@@ -45,11 +49,10 @@ def fit(
     format: FormatOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Fit a factorization by gradient descent from a small start.
+    """Fit a factorization to a tensor, recording how its ranks emerge.
 
-    Records how its local components, singular values and losses go. Values of data files are divided by their rms for
-    the fit, and the result is scaled back (--scale). Under torchrun all processes share each iteration, with the
-    result of one.
+    Records losses, local components and singular values. Values of data files are divided by their rms for the fit,
+    and the result is scaled back (--scale). Under torchrun all processes share each iteration, with the result of one.
     """
     from htfcli.cli.console import note
     from htfcli.commands.training import talking
@@ -70,7 +73,7 @@ def fit(
 
 
 def _run(run: FitRun, format: Any, talk: Talk) -> Factorization:
-    """Train with progress on stderr and records on stdout."""
+    """Fit with progress on stderr and records on stdout."""
     from htfcli.cli.console import RecordWriter, progress
     from htfcli.cli.interrupts import StopSignals
 
@@ -92,7 +95,7 @@ def _run(run: FitRun, format: Any, talk: Talk) -> Factorization:
 
 
 def table_row(record: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a record that a person follows."""
+    """The columns of a record that the table shows."""
     columns = {
         "iteration": "iteration",
         "train_loss": "train loss",

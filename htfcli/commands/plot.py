@@ -65,7 +65,7 @@ def plot(
     force: ForceOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Draw the records of fits, completions, trainings and locality.
+    """Plot the records of fits, completions, training runs and locality.
 
     Of fits: local component norms, singular values, effective ranks, losses and errors against iterations. One run is
     a grid of panels, several are one column each. Unless --node says otherwise the largest nodes are shown.

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor
 
+from htfcli.config.records import Record
 from htfcli.engine.vision.datasets.image_folder import read_split_folder
 from htfcli.engine.vision.datasets.image_set import ImageData, ImageSet, Normalization, StoredImages
 from htfcli.engine.vision.datasets.is_same_class import PairCanvases, placement
 from htfcli.engine.vision.datasets.labelled import Labelled, normalization_of, stratified_split
 from htfcli.errors import ConfigError, DataError
-from htfcli.files.inputs import open_input
+from htfcli.files.inputs import open_artefact
 from htfcli.files.own import container
 from htfcli.files.own.container import Artefact
 
@@ -44,7 +45,7 @@ class _Content(BaseModel):
         return self
 
 
-def image_facts(data: ImageData) -> dict[str, Any]:
+def image_facts(data: ImageData) -> Record:
     """What a data set is, in a few facts."""
     return {
         "kind": "images",
@@ -80,10 +81,7 @@ def load_image_data(argument: str) -> ImageData:
     Raises:
         DataError: if it does not exist, holds something else or is damaged.
     """
-    opened = open_input(argument)
-    if not isinstance(opened, Artefact):
-        raise DataError(f"{opened.name} holds something else", allowed="images, as htf generate writes them")
-    return to_image_data(opened)
+    return to_image_data(open_artefact(argument, "images"))
 
 
 def load_image_folder(path: str, size: int | None = None, seed: int = 0, test_fraction: float = 0.2) -> ImageData:
@@ -114,11 +112,7 @@ def to_image_data(artefact: Artefact) -> ImageData:
     Raises:
         DataError: on the first problem found.
     """
-    artefact.expect("images")
-    try:
-        content = _Content.model_validate(artefact.content)
-    except ValidationError:
-        raise DataError(f"{artefact.name} is damaged: its description of the images is malformed") from None
+    content = artefact.expect("images").content_as(_Content)
     tensors = artefact.tensors()
     train, test = (_to_set(artefact.name, part, tensors, content) for part in ("train", "test"))
     if train.shape != test.shape:

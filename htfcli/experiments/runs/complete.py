@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from htfcli.config.completion_run import CompletionRunConfig
+from htfcli.config.records import Record
 from htfcli.engine.completion.complete import complete
 from htfcli.engine.factorizations.factorization import DENSE_LIMIT
 from htfcli.engine.completion.predictor import Completion
 from htfcli.engine.runtime.device import choose_device, describe_device
 from htfcli.engine.runtime.distributed import Workers
 from htfcli.errors import ConfigError, DataError, HtfError, Interrupted
-from htfcli.experiments.runs.completion_summary import LONG, Record, summarize
+from htfcli.experiments.runs.completion_summary import LONG, summarize
 from htfcli.files.own.completion import SavedCompletion, Slices, save_completion
 from htfcli.files.completion_input import Data, load_data, load_queries, refuse_other_format
 from htfcli.files.own.container import refuse_existing, refuse_terminal

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from htfcli.config.records import Record
 from htfcli.config.tensors import DEFAULT_TOLERANCE, FitConfig
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.fitting.fit import SOLVERS, build_model, prepare
@@ -15,7 +16,7 @@ from htfcli.engine.fitting.gradient_descent import GradientFit
 from htfcli.engine.fitting.losses import LOSSES
 from htfcli.engine.observations.observations import Observations
 from htfcli.engine.ranks.hierarchical_rank import FactoredSpectra
-from htfcli.engine.fitting.records import Record, derivative_error
+from htfcli.engine.fitting.records import derivative_error
 from htfcli.engine.runtime.device import choose_device, describe_device
 from htfcli.engine.runtime.distributed import Workers
 from htfcli.errors import ConfigError, Interrupted, RunError
