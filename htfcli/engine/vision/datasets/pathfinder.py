@@ -6,9 +6,9 @@ Axes: `n` images, train images first, then test images; `s` rows and columns.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
