@@ -133,8 +133,8 @@ def tracked(folder: Path) -> set[str]:
 @pytest.mark.skipif(not (ROOT / ".git").exists() or shutil.which("git") is None, reason="not a clone of the repository")
 def test_top_level():
     allowed = {
-        "htfcli", "tests", "sample_configs", "docs", "pyproject.toml", "constraints.txt",
-        "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE",
+        "htfcli", "tests", "sample_configs", "docs", "pyproject.toml", "constraints.txt", "mkdocs.yml",
+        "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE",
     }  # fmt: skip
     assert {name for name in tracked(ROOT) if not name.startswith(".")} <= allowed
 

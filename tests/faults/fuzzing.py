@@ -51,7 +51,8 @@ def _hook(event: str, args: tuple[object, ...]) -> None:
     if not _watch or sys.is_finalizing():
         return
     allowed, seen = _watch[-1]
-    ours = event == "subprocess.Popen" and str(args[1][2]).endswith("mat_arrays.py")  # type: ignore[index]
+    # MATLAB files are read by a process of their own
+    ours = event == "subprocess.Popen" and any(str(word).endswith("mat_arrays.py") for word in args[1])  # type: ignore[attr-defined]
     if event in _FORBIDDEN and not ours:
         seen.append(f"{event} {args}")
     writes = event in _WRITES or (event == "open" and int(args[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))  # type: ignore[call-overload]
