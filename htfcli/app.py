@@ -26,7 +26,7 @@ COMMANDS = {
     "train-cnn": ("htfcli.commands.train_cnn", "Train a convolutional network to classify images."),
     "measure-rank": (
         "htfcli.commands.measure_rank",
-        "Measure the hierarchical tensor rank of a tensor or a factorization.",
+        "Measure the hierarchical tensor rank of a tensor.",
     ),
     "measure-locality": (
         "htfcli.commands.measure_locality",

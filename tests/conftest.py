@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -18,6 +19,9 @@ from htfcli.app import main
 # Two threads are ten times slower than one where another process wants the second core, and the cases are small.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+# A busy machine may take any time for an example
+hypothesis.settings.register_profile("htf", deadline=None)
+hypothesis.settings.load_profile("htf")
 # Ctrl-C is ignored in what a script starts in the background, and in what that starts: tests send it
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

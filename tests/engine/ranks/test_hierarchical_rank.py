@@ -104,7 +104,7 @@ def test_matricize():
 
 @pytest.mark.parametrize("modes", [[], [0, 1, 2], [0, 0], [3], [-1]])
 def test_bad_matricizations(modes):
-    with pytest.raises(ConfigError, match="some of the modes, but not all, each once"):
+    with pytest.raises(ConfigError, match="at least one mode, but not all, and each once"):
         matricize(torch.zeros(2, 2, 2), modes)
 
 
