@@ -303,7 +303,7 @@ def test_a_summary_is_json_whatever_the_numbers(htf, tmp_path):
         ("{data} --lr 0 --iterations -1", 2, "2 problems: lr: input should be greater than 0 (got '0'); iterations: input should be greater than or equal to 0 (got '-1')."),
         ("{data} --matricization 0,x", 2, "matricization: not sets of modes (got ['0,x'], allowed e.g. 0,2, or in YAML [[0, 2], [1]])."),
         ("{data} --set matricization=x", 2, "matricization: not sets of modes (got 'x', allowed e.g. 0,2, or in YAML [[0, 2], [1]])."),
-        ("{data} --tree [[0,1],[2,3]] --arity 3", 2, "a mode tree given as nested lists has no arity to choose (got 3, allowed none)."),
+        ("{data} --tree [[0,1],[2,3]] --arity 3", 2, "a mode tree given as nested lists does not take an arity (got 3, allowed none)."),
         ("None", 1, "None does not exist."),
         ("{data} --matricization 0,9", 2, "a matricization needs at least one mode, but not all, and each once (got 0,9, allowed modes from 0 to 3)."),
         ("{data} --test-fraction 0.1", 2, "the observations already have a held-out part (got 128). Leave --test-fraction out."),

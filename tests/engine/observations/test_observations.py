@@ -63,7 +63,7 @@ def test_sampling_is_uniform():
 
 
 def test_more_entries_than_there_are():
-    with pytest.raises(ConfigError, match=r"more entries asked for than the tensor has \(got 13, allowed 0 to 12\)"):
+    with pytest.raises(ConfigError, match=r"more entries requested than the tensor has \(got 13, allowed 0 to 12\)"):
         sample_entries((3, 4), 13, generator())
 
 
@@ -190,7 +190,7 @@ def test_seed():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"observed": "5000"}, r"more entries asked for than the tensor has \(got 5000, allowed 0 to 4096\)"),
+        ({"observed": "5000"}, r"more entries requested than the tensor has \(got 5000, allowed 0 to 4096\)"),
         ({"observed": "0"}, r"nothing would be observed \(got 0, allowed 1 or more observations\)"),
         ({"target": "cp", "rank": [1, 2]}, r"a cp target has one width \(got \[1, 2\], allowed one number\)"),
         ({"rank": 0}, r"the width of node \{0,1\} is not positive \(got 0, allowed 1 or more\)"),
