@@ -180,7 +180,7 @@ def tree_of(tree: str | list[Any], order: int, arity: int | None = None) -> Mode
 
 
 def label_of(modes: Sequence[int], first: int = 0) -> str:
-    """Modes as a set, `{0,1}`, with runs of five or more as ranges, `{0-31}`; `first` is the number shown for mode 0."""
+    """Modes as a set, `{0,1}`, with runs of five or more as ranges, `{0-31}`; `first` is shown for mode 0."""
     runs: list[list[int]] = []
     for mode in sorted(modes):
         if runs and mode == runs[-1][1] + 1:

@@ -9,10 +9,8 @@ import torch
 
 from htfcli.engine.completion.search.initialization import start_gaussian
 from htfcli.engine.factorizations.cp import CPFactorization
-from htfcli.engine.least_squares import solver as solvers
 from htfcli.engine.least_squares.alternating import AlternatingLeastSquares
 from htfcli.engine.least_squares.levenberg_marquardt import LevenbergMarquardt
-from htfcli.engine.least_squares.solver import make_solver
 from htfcli.engine.samples import Entries
 from tests.engine.least_squares.test_levenberg_marquardt import TREES, error, problem
 from tests.problems import generator, random_sample, reference_tensor, reference_values
@@ -129,10 +127,3 @@ def test_outliers_are_ignored():
     for _ in range(20):
         solver.run(10)
     assert error(model, target) < 0.02
-
-
-def test_make_solver_goes_by_size(monkeypatch):
-    _, entries, model = problem(TREES["star"], 2)
-    assert isinstance(make_solver(model, entries), LevenbergMarquardt)
-    monkeypatch.setattr(solvers, "MATRIX_LIMIT", len(model.parameters) - 1)
-    assert isinstance(make_solver(model, entries), AlternatingLeastSquares)

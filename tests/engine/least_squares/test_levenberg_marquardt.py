@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
 
 from htfcli.engine.completion.search.initialization import start_gaussian
-from htfcli.engine.factorizations.balance import balance
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.factorizations.deep_matrix import MatrixFactorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
@@ -15,9 +13,8 @@ from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.least_squares import levenberg_marquardt as second_order
 from htfcli.engine.least_squares.levenberg_marquardt import LevenbergMarquardt
 from htfcli.engine.least_squares.robust import robust_weights
-from htfcli.engine.ranks.local_components import LocalComponents
 from htfcli.engine.samples import Entries
-from tests.problems import factorizations, generator, random_sample, reference_tensor, reference_values
+from tests.problems import generator, random_sample, reference_tensor, reference_values
 
 TREES = {
     "balanced": ModeTree.named("balanced", 4),
@@ -47,44 +44,6 @@ def problem(tree, widths=2, observed=0.5, noise=0.0, seed=0, dims=DIMS):
 def error(model, target):
     difference = model.dense() - target.dense()
     return float(difference.norm() / target.dense().norm())
-
-
-# --- balancing --------------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=40, deadline=None)
-@given(factorizations())
-def test_balance_keeps_the_tensor_and_makes_norms_equal(model):
-    before = model.dense()
-    balance(model, sweeps=150)
-    assert float((model.dense() - before).abs().max()) <= 1e-9 * max(1.0, float(before.abs().max()))
-    components = LocalComponents(model)
-    assert components.unbalancedness <= 1e-6 * max(1.0, float(model.parameters.square().sum()))
-    at_rest = model.parameters.clone()
-    balance(model)
-    assert torch.allclose(model.parameters, at_rest, rtol=1e-6, atol=1e-9)
-
-
-@settings(max_examples=30, deadline=None)
-@given(factorizations())
-def test_a_pass_of_balancing_never_adds_to_the_penalty(model):
-    before = float(model.parameters.square().sum())
-    balance(model)
-    assert float(model.parameters.square().sum()) <= before * (1 + 1e-12)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_balance_leaves_dead_components_alone(dtype):
-    """A zero vector cannot be made longer, and the others must not be made zero, or the component could not rise."""
-    model = CPFactorization((3, 4, 2), 2, dtype=dtype).init_gaussian(1.0, generator())
-    model.node_weights[1][:, 0] = 0.0
-    others = model.node_weights[0][:, 0].clone(), model.node_weights[2][:, 0].clone()
-    balance(model, sweeps=3)
-    assert torch.isfinite(model.parameters).all()
-    assert torch.equal(model.node_weights[0][:, 0], others[0])
-    assert torch.equal(model.node_weights[2][:, 0], others[1])
-    norms = [float(w[:, 1].norm()) for w in model.node_weights[:3]]
-    assert norms == pytest.approx([norms[0]] * 3)
 
 
 # --- steps ------------------------------------------------------------------------------------------------------------
@@ -225,18 +184,6 @@ def test_restored_run_goes_on_bit_for_bit():
 
 
 # --- robust losses ----------------------------------------------------------------------------------------------------
-
-
-def test_robust_weights_are_their_formula():
-    residual = torch.tensor([-3.0, -1.0, 0.0, 0.5, 1.0, 2.0, 100.0], dtype=torch.float64)
-    deviation = 1.4826 * 1.0
-    wanted = [min(1.0, 1.345 * deviation / max(abs(float(r)), 1e-300)) for r in residual]
-    assert robust_weights(residual, "huber").tolist() == pytest.approx(wanted)
-    weights = robust_weights(residual, "l1")
-    assert weights.tolist() == pytest.approx([deviation / max(abs(float(r)), 1e-3 * deviation) for r in residual])
-    absolute = weights * residual.square() / deviation  # the weighted squares are the absolute values
-    assert absolute.tolist() == pytest.approx(residual.abs().tolist())
-    assert robust_weights(torch.zeros(4), "l1").tolist() == [1.0] * 4
 
 
 @pytest.mark.parametrize("loss", ["huber", "l1"])
