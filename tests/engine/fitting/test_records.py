@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
+import torch
 
 from htfcli.config.tensors import TargetConfig
+from htfcli.engine.factorizations.cp import CPFactorization
+from htfcli.engine.fitting.losses import LOSSES
+from htfcli.engine.fitting.records import SampleLoss, derivative_error
 from htfcli.engine.observations.synthetic import make_observations
 from htfcli.engine.ranks.matricization import dense_spectrum
+from htfcli.engine.samples import Entries
 from tests.engine.fitting.small_fits import SMALL, start
+from tests.problems import generator, random_sample, reference_values
 
 
 def test_records_say_what_a_dense_computation_says():
@@ -87,3 +95,53 @@ def test_weight_norms_of_every_layer():
     observations = make_observations(TargetConfig(target="matrix", dims=[5, 4], rank=2))
     record = next(start(observations, model="matrix", depth=4, weight_norms=True).run())
     assert [n["node"] for n in record["nodes"] if "weight_norms" in n] == ["{0}", "{1}", "{0}'", "{0}''"]
+
+
+@pytest.mark.parametrize("kind", ["entries", "matrices", "vectors"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_loss_and_error_of_a_sample(kind, loss):
+    """Against the dense tensor; and in parts of unequal size, which one process sums by hand."""
+    model = CPFactorization((4, 3), 2).init_gaussian(1.0, generator())
+    sample = random_sample(kind, model.dims, 9, seed=1)
+    residual = reference_values(model.dense(), sample) - sample.value
+    wanted = {"l2": residual.square(), "l1": residual.abs(), "huber": huber(residual)}[loss].mean()
+    gradient = torch.zeros_like(model.parameters)
+    whole = SampleLoss(model, sample, LOSSES[loss], gradient)
+    whole.forward_backward()
+    assert whole.loss() == pytest.approx(float(wanted), rel=1e-12)
+    assert whole.error() == pytest.approx(float(residual.norm() / sample.value.norm()), rel=1e-12)
+    loss_sum, gradient_sum = 0.0, torch.zeros_like(gradient)
+    for rows in (torch.arange(6), torch.arange(6, 9)):
+        part = torch.zeros_like(gradient)
+        fitted = SampleLoss(model, sample.select(rows), LOSSES[loss], part, total=9)
+        fitted.forward_backward()
+        loss_sum += fitted.loss()
+        gradient_sum += part
+    assert loss_sum == pytest.approx(whole.loss(), rel=1e-12)
+    assert torch.allclose(gradient_sum, gradient, rtol=1e-11, atol=1e-14)
+
+
+def huber(residual):
+    return torch.nn.functional.smooth_l1_loss(residual, torch.zeros_like(residual), reduction="none")
+
+
+def test_the_error_of_zeros_is_nan():
+    model = CPFactorization((2, 2), 1).init_gaussian(1.0, generator())
+    fitted = SampleLoss(model, Entries(torch.tensor([[0, 1]]), torch.zeros(1, dtype=torch.float64)), LOSSES["l2"])
+    model.parameters.zero_()
+    fitted.forward()
+    assert math.isnan(fitted.error())
+
+
+def test_derivative_error():
+    """Relative distance of all measured derivatives from all predicted ones."""
+    nodes = [
+        {"measured_derivative": [1.0, 2.0], "predicted_derivative": [1.0, 5.0]},
+        {"singular_values": [1.0]},
+        {"measured_derivative": [7.0], "predicted_derivative": [3.0]},
+    ]
+    assert derivative_error({"nodes": nodes}) == pytest.approx(5 / 35**0.5)
+    nodes[0]["measured_derivative"][0] = None
+    assert derivative_error({"nodes": nodes}) is None
+    assert derivative_error({"nodes": [{"predicted_derivative": [1.0]}]}) is None
+    assert derivative_error({}) is None

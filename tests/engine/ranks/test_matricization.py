@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from htfcli.engine.ranks.matricization import dense_spectrum, effective_rank, matricize
-from htfcli.errors import ConfigError
+from htfcli.engine.ranks import matricization
+from htfcli.engine.ranks.matricization import (
+    Spectrum,
+    dense_spectrum,
+    effective_rank,
+    matricization_shape,
+    matricize,
+    times_exp,
+)
+from htfcli.errors import ConfigError, DataError
 
 
 def test_numerical_rank_energy_and_effective_rank():
@@ -36,3 +49,39 @@ def test_bad_matricizations(modes):
 def test_energy_of_extreme_values(size):
     spectrum = dense_spectrum(size * torch.diag(torch.tensor([2.0, 1.0], dtype=torch.float64)), [0])
     assert spectrum.energy(1) == pytest.approx(0.8)
+
+
+@given(st.lists(st.integers(1, 4), min_size=2, max_size=4), st.data())
+def test_matricizations_hold_the_entries_at_their_indices(dims, data):
+    modes = data.draw(st.sets(st.integers(0, len(dims) - 1), min_size=1, max_size=len(dims) - 1))
+    tensor = torch.arange(math.prod(dims)).view(*dims)
+    matrix = matricize(tensor, sorted(modes))
+    rest = [m for m in range(len(dims)) if m not in modes]
+    assert matricization_shape(sorted(modes), dims) == tuple(matrix.shape)
+    for index in np.ndindex(*dims):
+        row = np.ravel_multi_index([index[m] for m in sorted(modes)], [dims[m] for m in sorted(modes)])
+        column = np.ravel_multi_index([index[m] for m in rest], [dims[m] for m in rest])
+        assert int(matrix[row, column]) == int(tensor[index])
+
+
+def test_shapes_are_exact_however_large():
+    assert matricization_shape([0, 2], [10**6] * 400) == (10**12, 10 ** (6 * 398))
+
+
+def test_spectra_in_other_units():
+    spectrum = Spectrum("{0}", (0,), (2, 2), torch.tensor([2.0, 0.5, 0.0], dtype=torch.float64), math.log(3.0))
+    assert spectrum.scaled() == pytest.approx([6.0, 1.5, 0.0])
+    assert spectrum.scaled(1) == pytest.approx([6.0])
+    assert (spectrum.rank(0.3), spectrum.rank(0.2)) == (1, 2)
+    assert times_exp(2.0, 1000.0) == math.inf
+    assert times_exp(0.0, 1000.0) == 0.0
+    assert times_exp(2.0, -5.0) == pytest.approx(2.0 * math.exp(-5.0))
+
+
+def test_a_decomposition_that_does_not_fit_in_memory(monkeypatch):
+    def refuse(what, needed, got, advice):
+        raise DataError(f"{what}: {needed}", got=got, next_step=advice)
+
+    monkeypatch.setattr(matricization, "refuse_unless_fits", refuse)
+    with pytest.raises(DataError, match=r"matricization \{0\}: 384 \(got 2 x 12\)"):
+        dense_spectrum(torch.zeros(2, 3, 4, dtype=torch.float64), [0])
