@@ -167,21 +167,3 @@ def test_a_state_of_another_model():
     observations = make_observations(SMALL)
     with pytest.raises(DataError, match="the checkpoint does not fit the model"):
         start(observations, width=5).load_state(start(observations).state())
-
-
-def test_settings_of_the_other_solver():
-    for settings in ({"lr": 0.1}, {"optimizer": "adam"}, {"batch_size": 5}):
-        with pytest.raises(ConfigError, match="only for solver gradient"):
-            FitConfig.checked({"solver": "second-order"} | settings)
-    with pytest.raises(ConfigError, match="ridge: only for solver second-order"):
-        FitConfig.checked({"ridge": 0.1})
-    with pytest.raises(ConfigError, match="dtype: solver second-order computes in float64"):
-        FitConfig.checked({"solver": "second-order", "dtype": "float32"})
-
-
-def test_its_own_defaults():
-    config = FitConfig.checked({"solver": "second-order"})
-    assert (config.dtype, config.record_every, config.iterations) == ("float64", 1, 1000)
-    assert config.model_fields_set == {"solver"}
-    assert FitConfig.checked({"solver": "second-order", "iterations": 5}).iterations == 5
-    assert FitConfig().record_every == 100

@@ -123,15 +123,15 @@ def test_gradient_flow_keeps_the_balance_and_the_theorem(balanced):
         return -gradient.clone()
 
     loss.forward_backward()
-    first, worst, step = loss.loss(), 0.0, 0.01
-    for iteration in range(1500):
+    first, worst, step = loss.loss(), 0.0, 0.05
+    for iteration in range(300):
         here = balanced.parameters.clone()
         k1 = slope(here)
         k2 = slope(here + step / 2 * k1)
         k3 = slope(here + step / 2 * k2)
         k4 = slope(here + step * k3)
         balanced.parameters.copy_(here + step / 6 * (k1 + 2 * k2 + 2 * k3 + k4))
-        if iteration % 300 == 0:
+        if iteration % 60 == 0:
             loss.forward_backward()
             worst = max(worst, worst_prediction(balanced, gradient))
     assert loss.loss() < 0.8 * first
@@ -139,16 +139,15 @@ def test_gradient_flow_keeps_the_balance_and_the_theorem(balanced):
     assert worst < 1e-6
 
 
-@pytest.mark.slow
 def test_small_steps_of_gradient_descent_keep_the_balance_and_the_theorem(balanced):
     gradient = torch.zeros_like(balanced.parameters)
     loss = loss_of(balanced, gradient)
     worst = 0.0
-    for iteration in range(20_000):
+    for iteration in range(2000):
         loss.forward_backward()
-        if iteration % 4000 == 0:
+        if iteration % 400 == 0:
             worst = max(worst, worst_prediction(balanced, gradient))
-        balanced.parameters.sub_(gradient, alpha=5e-6)
+        balanced.parameters.sub_(gradient, alpha=1e-5)
     assert local_components(balanced).unbalancedness < 1e-6
     assert worst < 1e-6
 
