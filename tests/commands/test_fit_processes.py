@@ -45,7 +45,7 @@ def test_two_processes_are_as_one(shell, data, options):
     )
     assert done.code == 0, done.err
     assert ", 2 processes" in done.err
-    assert len(done.records) == 7  # the first process talks
+    assert len(done.records) == 7  # only the first process writes records
     one, two = (
         [json.loads(line) for line in (shell.folder / name / "records.jsonl").read_text().splitlines()]
         for name in ("one", "two")
