@@ -1,6 +1,6 @@
 """Hierarchical tensor factorization: complete tensors, watch ranks emerge, measure them.
 
-The engine is the public Python API; its parts are imported when first used, so that `import htfcli` does not load
+The engine is the public Python API; its parts are imported on first use, so that `import htfcli` does not import
 torch.
 """
 

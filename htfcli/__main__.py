@@ -1,4 +1,4 @@
-"""`python -m htfcli` is `htf`; the entry point listens to Ctrl-C before it imports anything that takes time."""
+"""Entry point of `htf` and `python -m htfcli`; handles Ctrl-C before it imports anything that takes time."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from htfcli.cli.interrupts import finish, listen, watch
 
 
 def run() -> None:
-    """Entry point of the `htf` script."""
+    """Run the command line and exit."""
     _open_closed_streams()
     listen()
     watch()
@@ -17,7 +17,7 @@ def run() -> None:
 
 
 def _open_closed_streams() -> None:
-    """Streams closed from the start (`>&-`) lead nowhere; else the next file that is opened would take their place."""
+    """Open the null device for streams that are closed (`>&-`), as the next file opened would take their place."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             opened = os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)

@@ -1,4 +1,4 @@
-"""The command line: `htf`. Registers the commands in the order of a pipeline; their modules are imported when run."""
+"""The command line `htf`: its commands in the order of a pipeline, each imported only when it is run."""
 
 from __future__ import annotations
 
@@ -16,36 +16,33 @@ from typer.core import TyperGroup
 from htfcli._version import __version__
 from htfcli.cli.interrupts import INTERRUPTED, listen, terminated
 from htfcli.cli.usage import usage_message
-from htfcli.engine.runtime.processes import follow_leash
+from htfcli.engine.runtime.processes import end_with_parent
 from htfcli.errors import ConfigError, HtfError, did_you_mean, printable
 
 COMMANDS = {
-    "generate": ("htfcli.commands.generate", "Generate learning problems with a known solution."),
-    "fit": ("htfcli.commands.fit", "Fit a factorization by gradient descent from a small initialization."),
-    "complete": ("htfcli.commands.complete", "Fill a tensor with holes, and say how far to trust it."),
+    "generate": ("htfcli.commands.generate", "Generate learning problems with a known answer."),
+    "fit": ("htfcli.commands.fit", "Fit a factorization to a tensor, recording how its ranks emerge."),
+    "complete": ("htfcli.commands.complete", "Fill in missing entries of a table or tensor, with their uncertainty."),
     "train-cnn": ("htfcli.commands.train_cnn", "Train a convolutional network to classify images."),
-    "measure-rank": (
-        "htfcli.commands.measure_rank",
-        "Measure the hierarchical tensor rank of a tensor.",
-    ),
+    "measure-rank": ("htfcli.commands.measure_rank", "Measure hierarchical ranks of a tensor or a factorization."),
     "measure-locality": (
         "htfcli.commands.measure_locality",
-        "How the dependence a network models falls with distance.",
+        "Measure how the dependence a network models falls with distance.",
     ),
-    "plot": ("htfcli.commands.plot", "Draw the records of fits, completions, trainings and locality."),
-    "sweep": ("htfcli.commands.sweep", "Do a grid of runs with seeds, and summarise them."),
+    "plot": ("htfcli.commands.plot", "Plot the records of fits, completions, training runs and locality."),
+    "sweep": ("htfcli.commands.sweep", "Run a grid of experiments and summarise the results."),
     "reproduce": (
         "htfcli.commands.reproduce",
-        "Do a published experiment again: runs, figure, numbers beside ours.",
+        "Reproduce a published experiment and compare the results.",
     ),
-    "report": ("htfcli.commands.report", "Make one HTML page of runs and sweeps, to look at and share."),
-    "inspect": ("htfcli.commands.inspect", "Say what is in a file."),
+    "report": ("htfcli.commands.report", "Write an HTML report of runs and sweeps."),
+    "inspect": ("htfcli.commands.inspect", "Describe a file."),
 }
-HIDDEN = {"fit-batch": "htfcli.commands.fit_batch"}  # what the commands above start
+HIDDEN = {"fit-batch": "htfcli.commands.fit_batch"}  # started by the commands above
 
 
 class LazyGroup(TyperGroup):
-    """Lists `COMMANDS` without importing them, so that help and completion stay fast."""
+    """Lists `COMMANDS` without importing them, so that help and shell completion stay fast."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
@@ -101,16 +98,16 @@ def main(args: list[str] | None = None) -> int:
     """Run a command line; returns the exit code: 0 done, 1 bad data or a failed run, 2 usage, 130 interrupted."""
     listen()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a character that a terminal does not know is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):  # characters that the terminal cannot show must not end the command
             stream.reconfigure(errors="backslashreplace")
-    follow_leash()
+    end_with_parent()
     try:
         result = typer.main.get_command(app).main(args=args, prog_name="htf", standalone_mode=False)
         sys.stdout.flush()
-        if result == INTERRUPTED:  # what typer makes of a KeyboardInterrupt
+        if result == INTERRUPTED:  # typer turns KeyboardInterrupt into this exit code
             raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
-    except BrokenPipeError:  # the reader of stdout has gone; what it saw may be cut off, so this is not success
+    except BrokenPipeError:  # the reader of stdout is gone; it may have seen a part only, so this is a failure
         _silence_stdout()
         return 1
     except (KeyboardInterrupt, typer.Abort):
@@ -124,7 +121,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _explain(error: Exception, args: list[str]) -> tuple[str, int]:
-    """One line on what went wrong, and the exit code."""
+    """The error message, one line, and the exit code."""
     reason = (str(error) or type(error).__name__).splitlines()[0]
     if isinstance(error, HtfError):
         return str(error), error.exit_code
@@ -142,15 +139,16 @@ def _explain(error: Exception, args: list[str]) -> tuple[str, int]:
 
 
 def _out_of_memory(error: Exception) -> str:
-    """How much was asked for, and what there is, where that is known."""
-    from htfcli.engine.runtime.memory import available_memory, in_bytes, requested_bytes
+    """The message for a failed allocation, with the requested and the free memory where they are known."""
+    from htfcli.config.units import format_bytes
+    from htfcli.engine.runtime.memory import available_memory, requested_bytes
 
     available = available_memory()
     asked = requested_bytes(error)
-    sizes = [f"got {asked} more" if asked else "", f"{in_bytes(available)} free" if available is not None else ""]
-    told = ", ".join(filter(None, sizes))
-    less = "Ask for less: lower --width or --batch-size, or fewer entries."
-    return f"out of memory{f' ({told})' if told else ''}. {less}"
+    sizes = [f"got {asked} more" if asked else "", f"{format_bytes(available)} free" if available is not None else ""]
+    known = ", ".join(filter(None, sizes))
+    less = "Reduce --width, --batch-size or the number of entries."
+    return f"out of memory{f' ({known})' if known else ''}. {less}"
 
 
 def _fail(message: str, code: int) -> int:
@@ -163,5 +161,5 @@ def _fail(message: str, code: int) -> int:
 
 
 def _silence_stdout() -> None:
-    """Point stdout at nothing, or Python complains about the broken pipe once more as it exits."""
+    """Redirect stdout to the null device; otherwise Python reports the broken pipe again when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,7 +1,7 @@
-"""Every error a user can meet, under one root.
+"""Errors with a message for the user, all derived from `HtfError`.
 
-The message is one line: what is wrong, both values, the next step. `main()` turns an `HtfError` into
-`Error: <message>` on stderr and the exit code of its class.
+A message is one line: what is wrong, the value found and those allowed, the next step. `main()` prints
+`Error: <message>` on stderr and returns the exit code of the error's class.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Iterable
 
 
 class HtfError(Exception):
-    """Root of all errors raised on purpose.
+    """Base class of all errors raised on purpose.
 
     Args:
         what: what is wrong, without a full stop.
-        got: the value met, shown as `(got ...)`.
-        allowed: what would have been accepted, shown beside it.
-        next_step: one sentence that tells the user what to do.
+        got: the value found, shown as `(got ...)`.
+        allowed: the values accepted, shown beside it.
+        next_step: one sentence on what to do.
     """
 
     exit_code = 1
@@ -30,14 +30,15 @@ class HtfError(Exception):
 
 
 def printable(text: str) -> str:
-    """Text in one line, with escapes for what would move the cursor or break the line: names of files may have it."""
+    """The text with control characters escaped, so that it stays on one line; file names may contain them."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`Did you mean X? ` for the closest of the known names, or nothing.
+    """`Did you mean X? ` for the closest of the known names, or an empty text.
 
-    Close are those spelled alike, with a word in common (`lr-rate`, `lr`), or made of its initials (`learning-rate`).
+    A name is close if it is spelled similarly, shares a word (`lr-rate`, `lr`) or consists of the initials
+    (`learning-rate`).
     """
     known, words = list(known), re.findall(r"[^-_]+", name)
     close = difflib.get_close_matches(name, known, n=1)
@@ -46,20 +47,20 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 class ConfigError(HtfError):
-    """A wrong option, configuration key or combination of them."""
+    """An invalid option, setting or combination of them."""
 
     exit_code = 2
 
 
 class DataError(HtfError):
-    """A file or tensor that cannot be used: malformed, out of range, too large for the request."""
+    """A file or tensor that cannot be used: malformed, out of range, or too large."""
 
 
 class RunError(HtfError):
-    """A run that started and failed: divergence, a device out of memory, a disk that is full."""
+    """A run that started and failed: it diverged, ran out of memory, or lost a process."""
 
 
-class Interrupted(HtfError):  # noqa: N818 -- it is an end, not an error
-    """Ctrl-C or SIGTERM; the state has been saved where there was a place to save it."""
+class Interrupted(HtfError):  # noqa: N818 -- an ending, not an error
+    """Ctrl-C or SIGTERM; the state has been saved if there is a run folder."""
 
     exit_code = 130

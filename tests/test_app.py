@@ -125,12 +125,12 @@ def test_usage_errors(htf, args, message):
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (MemoryError(), 1, "out of memory (2 GiB free). Ask for less: lower --width or --batch-size, or fewer entries."),
+        (MemoryError(), 1, "out of memory (2 GiB free). Reduce --width, --batch-size or the number of entries."),
         (OSError(28, "No space left on device", "x"), 1, "x: No space left on device. Free some space and try again."),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 12884901888 bytes."), 1,
-         "out of memory (got 12 GiB more, 2 GiB free). Ask for less: lower --width or --batch-size, or fewer entries."),
+         "out of memory (got 12 GiB more, 2 GiB free). Reduce --width, --batch-size or the number of entries."),
         (MemoryError("Unable to allocate 2.18 TiB for an array with shape (9,) and data type float64"), 1,
-         "out of memory (got 2.18 TiB more, 2 GiB free). Ask for less: lower --width or --batch-size, or fewer entries."),
+         "out of memory (got 2.18 TiB more, 2 GiB free). Reduce --width, --batch-size or the number of entries."),
         (ValueError("odd\nthing"), 1, "internal error: ValueError: odd. HTF_DEBUG=1 shows where; please report it."),
         (KeyboardInterrupt(), 130, "interrupted."),
     ],

@@ -1,7 +1,7 @@
-"""The stream rule: stdout carries records (or an artefact's bytes) and nothing else, everything said goes to stderr.
+"""Output of commands: records, or the bytes of an artefact, on stdout; messages and progress on stderr.
 
-Records are a table when stdout is a terminal and JSON Lines when it is not; `--format` overrides. Progress is shown
-only when stderr is a terminal.
+Records are a table when stdout is a terminal and JSON Lines otherwise; `--format` overrides. Progress is shown only
+when stderr is a terminal.
 """
 
 from __future__ import annotations
@@ -13,41 +13,42 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+from htfcli.config.records import Record
 from htfcli.errors import printable
 from htfcli.files.own.records import flatten, to_json
 
 Format = Literal["table", "jsonl", "csv"]
-Row = dict[str, Any]
 
 
 def note(text: str, quiet: bool = False) -> None:
-    """Say something on stderr."""
+    """Print a message on stderr."""
     if not quiet:
         print("\n".join(map(printable, text.splitlines())), file=sys.stderr, flush=True)
 
 
 class RecordWriter:
-    """Writes records to stdout as they come; a table when all are there.
+    """Writes records to stdout: lines at once, a table when it is closed.
 
     Args:
-        format: table, jsonl or csv; by default the one that suits stdout.
-        row: record -> cells of its table row by column title. keep: which rows a table shows, of how many.
-        caption: a line under the table.
+        format: table, jsonl or csv; None for the default of this stdout.
+        row: maps a record to the cells of its table row, by column title.
+        keep: whether a table shows the row with a number, of how many rows. caption: a line below the table.
     """
 
     def __init__(
         self,
         format: Format | None,
-        row: Callable[[Row], Row],
+        row: Callable[[Record], Record],
         keep: Callable[[int, int], bool] = lambda number, count: True,
         caption: str | None = None,
     ) -> None:
         self.format = format or ("table" if sys.stdout.isatty() else "jsonl")
         self._row, self._keep, self._caption = row, keep, caption
-        self._rows: list[Row] = []
+        self._rows: list[Record] = []
         self._columns: list[str] | None = None
 
-    def write(self, record: Row) -> None:
+    def write(self, record: Record) -> None:
+        """Write one record, or keep it for the table."""
         if self.format == "jsonl":
             sys.stdout.write(to_json(record) + "\n")
             sys.stdout.flush()
@@ -63,7 +64,7 @@ class RecordWriter:
             self._rows.append(self._row(record))
 
     def close(self) -> None:
-        """Draw the table, if that is the format."""
+        """Print the table, if that is the format."""
         if self.format != "table" or not self._rows:
             return
         from rich.box import SIMPLE_HEAD
@@ -71,7 +72,7 @@ class RecordWriter:
         from rich.measure import Measurement
         from rich.table import Table
 
-        console = Console(markup=False, emoji=False)  # a label may read [like this]
+        console = Console(markup=False, emoji=False)  # labels may contain [brackets]
         table = Table(box=SIMPLE_HEAD, pad_edge=False, caption=self._caption)
         for column in self._rows[0]:
             table.add_column(printable(column), justify="left" if isinstance(self._rows[0][column], str) else "right")
@@ -81,13 +82,13 @@ class RecordWriter:
         if Measurement.get(console, console.options.update(max_width=1000), table).minimum <= console.width:
             console.print(table)
             return
-        for row in rows:  # too narrow to tell columns from each other: a line a value
+        for row in rows:  # too narrow for columns: one line per value
             lines = [f"{printable(column)}: {cell(value)}" for column, value in row.items()]
             console.print(*lines, "", sep="\n", markup=False)
 
 
 def cell(value: Any) -> str:
-    """A table cell: four significant digits, lists as they come."""
+    """The text of a table cell: numbers with four significant digits, items of lists in their order."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -99,7 +100,7 @@ def cell(value: Any) -> str:
 
 @contextmanager
 def progress(label: str, total: int | None, quiet: bool) -> Iterator[Callable[[int, str], None]]:
-    """A progress line on stderr while the block runs; yields `update(done, detail)`, which may be called often."""
+    """Show a progress line on stderr during the block; yields `update(done, detail)`, which may be called often."""
     if quiet or not sys.stderr.isatty():
         yield lambda done, detail: None
         return
@@ -128,7 +129,7 @@ def progress(label: str, total: int | None, quiet: bool) -> Iterator[Callable[[i
 
         def update(done: int, detail: str) -> None:
             nonlocal shown
-            if time.monotonic() - shown > 0.1:  # an iteration may take less than drawing the line
+            if time.monotonic() - shown > 0.1:  # drawing the line may take longer than an iteration
                 shown = time.monotonic()
                 bar.update(task, completed=done, detail=detail)
 

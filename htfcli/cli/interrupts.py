@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, answered within a second wherever the process is, and by saving the state where a run has one."""
+"""Handling of Ctrl-C and SIGTERM: the process ends within a second, and a run saves its state first."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
-_PATIENCE = 0.8  # seconds in which a handler should have had its turn
+_PATIENCE = 0.8  # seconds for a Python handler to run; with the time to exit, the process ends within one second
 INTERRUPTED = 130  # exit code
 
-terminated: list[int] = []  # signals that `terminate` was called for
-_answered: list[int] = []  # signals of which a Python handler has taken notice
-_saving: list[int] = []  # one item for each `StopSignals` block: what may not be cut off
+terminated: list[int] = []  # signals for which `terminate` was called
+_handled: list[int] = []  # signals for which a Python handler has run
+_saving: list[int] = []  # one item for each open `StopSignals` block, which must not be cut off
 
 
 def listen() -> None:
     """Handle both signals by `terminate`; Ctrl-C stays ignored where it is, as in the background of a script."""
     terminated.clear()  # of an earlier call in this process
-    for number in _heard():
+    for number in _not_ignored():
         signal.signal(number, terminate)
 
 
-def _heard() -> list[signal.Signals]:
+def _not_ignored() -> list[signal.Signals]:
     return [s for s in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(s) is not signal.SIG_IGN]
 
 
 def terminate(number: int, frame: FrameType | None) -> None:
-    """Handler of both signals outside `StopSignals`: KeyboardInterrupt, or the end at once during an import.
+    """Handler of both signals outside of `StopSignals`: raises KeyboardInterrupt, or exits at once during an import.
 
-    Libraries swallow exceptions while they are imported, or are left half imported; and there is nothing to save yet.
+    Libraries may suppress exceptions while they are imported, or be left half imported; nothing needs saving then.
     """
-    _answered.append(number)
+    _handled.append(number)
     terminated.append(number)
     if _is_import(frame):
         leave()
@@ -51,28 +51,28 @@ def _is_import(frame: FrameType | None) -> bool:
 
 
 def leave() -> NoReturn:
-    """Say so and end, without waiting for anything."""
+    """Print the message and exit, without waiting for anything."""
     os.write(2, b"Error: interrupted.\n")
     os._exit(INTERRUPTED)
 
 
 def watch() -> None:
-    """Leave also from a computation that takes longer than `_PATIENCE` and lets no Python handler have its turn.
+    """Exit `_PATIENCE` seconds after a signal if no Python handler has run by then.
 
-    Python runs handlers between its own instructions only; a large singular value decomposition is one. Files are
-    written under another name and renamed when whole, so nothing is left cut off.
+    Python runs handlers only between its own instructions, and a large singular value decomposition is a single one.
+    Files are written under another name and renamed when complete, so that none is cut off.
     """
-    ear, mouth = os.pipe()
-    os.set_blocking(mouth, False)
-    signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
 
     def wait() -> None:
-        while signals := os.read(ear, 64):
+        while signals := os.read(read_end, 64):
             if {signal.SIGINT, signal.SIGTERM} & set(signals):
                 time.sleep(_PATIENCE)
-                if not _answered and not _saving:
+                if not _handled and not _saving:
                     leave()
-                _answered.clear()
+                _handled.clear()
 
     threading.Thread(target=wait, daemon=True).start()
 
@@ -81,7 +81,7 @@ class StopSignals:
     """Within the block, Ctrl-C and SIGTERM set `received` instead of ending the process; a second Ctrl-C ends it.
 
     Args:
-        patience: seconds after which KeyboardInterrupt is raised all the same; None waits for the block to ask.
+        patience: seconds from the signal to a KeyboardInterrupt, if the block has not ended; None for no limit.
     """
 
     received = False
@@ -91,9 +91,9 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         _saving.append(1)
-        if terminated:  # earlier, and an import has swallowed it
+        if terminated:  # earlier, in an import that suppressed the exception
             self.received = True
-        self._before = {s: signal.signal(s, self._receive) for s in _heard()}
+        self._before = {s: signal.signal(s, self._receive) for s in _not_ignored()}
         if self._patience is not None:
             self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, _interrupt)
         return self
@@ -106,7 +106,7 @@ class StopSignals:
         _saving.pop()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        _answered.append(number)
+        _handled.append(number)
         if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = True
@@ -119,7 +119,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def finish(code: int) -> NoReturn:
-    """Exit; after an interruption at once, for taking torch down takes a second."""
+    """Exit; after an interruption without the usual clean-up, as unloading torch takes a second."""
     if code == INTERRUPTED:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):

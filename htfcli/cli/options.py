@@ -1,4 +1,4 @@
-"""Options shared by commands, and those that a configuration class turns into."""
+"""Options shared by commands, and options made from the fields of a configuration class."""
 
 from __future__ import annotations
 
@@ -13,24 +13,20 @@ from htfcli.config.base import Config
 
 FormatOption = Annotated[
     Optional[Literal["table", "jsonl", "csv"]],
-    typer.Option(
-        "--format", help="Records on stdout: table (default on a terminal), jsonl (default in a pipe) or csv."
-    ),
+    typer.Option("--format", help="Print records as table (default on a terminal), jsonl (default in a pipe) or csv."),
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors on stderr.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Resume the run in the output folder.")]
 TrackOption = Annotated[
     Optional[Literal["tensorboard"]],
-    typer.Option("--track", help="Write the records for TensorBoard too, into the run folder."),
+    typer.Option("--track", help="Also write records for TensorBoard into the run folder."),
 ]
-RetriesOption = Annotated[
-    int, typer.Option("--retries", metavar="N", min=0, help="How often a failed run is tried again.")
-]
-AnewOption = Annotated[bool, typer.Option("--force", help="Do runs anew that the folder holds with other settings.")]
+RetriesOption = Annotated[int, typer.Option("--retries", metavar="N", min=0, help="Retry a failed run up to N times.")]
+RerunOption = Annotated[bool, typer.Option("--force", help="Rerun runs whose saved settings differ.")]
 ThreadsOption = Annotated[
-    Optional[int], typer.Option("--threads", metavar="N", min=1, help="Cores of a run.  [default: an equal share]")
+    Optional[int], typer.Option("--threads", metavar="N", min=1, help="Use N cores per run.  [default: an equal share]")
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace existing output.")]
 
 _METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT", list[int]: "N,N,..."}
 _MULTIPLE = {"matricization": "MODES"}
@@ -39,8 +35,8 @@ _MULTIPLE = {"matricization": "MODES"}
 def with_config(config_class: type[Config]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command one option per field of `config_class`, and --config, --set and --print-config.
 
-    The command is written with a first keyword `config` for the resolved configuration. Fields that it also takes as
-    parameters (a positional DATA, say) are left to it.
+    The command receives the resolved configuration as keyword `config`. Fields that are also parameters of the command
+    (such as a positional DATA) get no option.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -68,7 +64,7 @@ def with_config(config_class: type[Config]) -> Callable[[Callable[..., Any]], Ca
 
 
 def _option(config_class: type[Config], name: str) -> inspect.Parameter:
-    """The option of one field; its text goes to the configuration class as it is, which says all that is wrong."""
+    """The option of one field; its text is passed on as it is, for the configuration class to report all problems."""
     field = config_class.model_fields[name]
     flags = ["--" + key.replace("_", "-") for key in (name, *(a for a, n in config_class.aliases.items() if n == name))]
     plain = [t for t in get_args(field.annotation) if t is not NoneType] or [field.annotation]
@@ -98,18 +94,21 @@ _CONFIG_OPTIONS = [
     _keyword(
         "config_file",
         Annotated[
-            Optional[str], typer.Option("--config", metavar="FILE", help="YAML file of settings; flags win over it.")
+            Optional[str],
+            typer.Option("--config", metavar="FILE", help="Read settings from a YAML file; options override it."),
         ],
         None,
     ),
     _keyword(
         "assignments",
-        Annotated[Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="One setting (repeatable).")],
+        Annotated[
+            Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="Set one setting (repeatable).")
+        ],
         None,
     ),
     _keyword(
         "print_config",
-        Annotated[bool, typer.Option("--print-config", help="Print the resolved configuration as YAML and stop.")],
+        Annotated[bool, typer.Option("--print-config", help="Print the resolved configuration as YAML and exit.")],
         False,
     ),
 ]

@@ -1,4 +1,4 @@
-"""What a person is told who called a command wrongly: one line, with the nearest right name or a call that works."""
+"""Messages for wrong calls of commands: one line, with the closest valid name or a call that works."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from htfcli.errors import did_you_mean
 
 
 def usage_message(error: typer.TyperException, path: str) -> str:
-    """The line. Args: path: the command that was called, where the error does not know it."""
+    """The message for a usage error.
+
+    Args:
+        error: as typer raised it. path: the command that was called, if the error does not contain it.
+    """
     context = getattr(error, "ctx", None)
     path = context.command_path if context else path
     message, option = error.format_message().rstrip("."), getattr(error, "option_name", None)
@@ -30,6 +34,6 @@ def usage_message(error: typer.TyperException, path: str) -> str:
 
 
 def shortest_call(command: Any) -> str:
-    """The first example of a command, as the end of a message; nothing if it has none."""
+    """The first example of a command, as the end of a message; empty if it has none."""
     example = re.search(r"^ *(htf [^|\n]*)", getattr(command, "epilog", None) or "", re.M)
     return f"Shortest useful call: {example[1].strip()}. " if example else ""

@@ -45,18 +45,18 @@ def complete(
     format: FormatOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Fill a tensor with holes, and say how far to trust it.
+    """Fill in missing entries of a table or tensor, with their uncertainty.
 
     Mode tree, widths and centring are found by how well held-out observations are predicted. The fit is kept in a run
     folder; htf complete FOLDER --predict uses it again. Under torchrun all processes share the search.
     """
     from htfcli.cli.console import RecordWriter, note, progress
     from htfcli.cli.interrupts import StopSignals
-    from htfcli.commands.training import together
+    from htfcli.commands.training import connected
     from htfcli.experiments.runs.complete import CompleteRun
     from htfcli.experiments.runs.completion_summary import headline, rows
 
-    with together() as team:
+    with connected() as team:
         silent = quiet or not team.first
         options = {"predict": predict, "uncertainty": uncertainty, "folder": run}
         job = CompleteRun(config, data, output, **options, force=force, workers=team)

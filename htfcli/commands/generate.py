@@ -18,7 +18,7 @@ from htfcli.config.tensors import TargetConfig
 app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
-    help="Generate learning problems with a known solution.",
+    help="Generate learning problems with a known answer.",
 )
 
 

@@ -1,12 +1,13 @@
-"""`htf inspect`: what is in a file."""
+"""`htf inspect`: describe a file."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from htfcli.cli.options import FormatOption
+from htfcli.config.records import Record
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -18,17 +19,17 @@ Examples:
   htf inspect runs/dynamics
   htf generate tensor --target cp --dims 16,16,16 -o - | htf inspect - | jq .train"""
 
-_MOST_NODES = 200  # of a tree that is drawn
+_MOST_NODES = 200  # drawn of a mode tree
 
 
 @app.command(epilog=EXAMPLES)
 def inspect(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Any file htf reads, or a run folder; - for stdin.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Any file that htf reads, or a run folder; - for stdin.")],
     format: FormatOption = None,
 ) -> None:
-    """Say what is in a file.
+    """Describe a file.
 
-    Its kind, dimensions, how much is observed, the mode tree, what it was made with.
+    Show its kind, dimensions, observed entries, mode tree and the settings that it was made with.
     """
     from htfcli.cli.console import RecordWriter, cell
     from htfcli.files.description import describe_input
@@ -48,20 +49,20 @@ def inspect(
         console.print(_drawn(nodes))
 
 
-def _drawn(nodes: list[dict[str, Any]]) -> Tree:
-    """The mode tree, its root on top; nodes beyond `_MOST_NODES` are counted, not drawn."""
+def _drawn(nodes: list[Record]) -> Tree:
+    """The mode tree with its root at the top; nodes beyond `_MOST_NODES` are counted, not drawn."""
     from rich.tree import Tree
 
     by_label = {node["node"]: node for node in nodes}
 
-    def line(node: dict[str, Any]) -> str:
+    def line(node: Record) -> str:
         shape = " x ".join(map(str, node["weights"])) if node["weights"] else "ones"
         size = f"width {node['width']}" if "width" in node else f"dimension {node['dimension']}"
         return f"{node['node']}  [dim]{size}, weights {shape}[/]"
 
     root = nodes[-1]
     tree = Tree(line(root))
-    todo = [(tree, root)]  # breadth first, so that the top is shown
+    todo = [(tree, root)]  # breadth first: the top of the tree is drawn
     drawn = 1
     for branch, node in todo:
         for child in node["children"]:

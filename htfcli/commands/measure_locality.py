@@ -30,7 +30,7 @@ def measure_locality(
     format: FormatOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """How the dependence a network models falls with distance.
+    """Measure how the dependence a network models falls with distance.
 
     For random patches I, J at each distance: dependence (1 - mean |cosine| of the gradients by x_I before and after x_J
     is swapped), and the table f(x_I of sample a, x_J of sample b): its effective rank, and the shares of it that are

@@ -32,7 +32,7 @@ def measure_rank(
     ],
     format: FormatOption = None,
 ) -> None:
-    """Measure the hierarchical tensor rank of a tensor or a factorization.
+    """Measure hierarchical ranks of a tensor or a factorization.
 
     Prints one record per node: rank at the tolerance, effective rank, leading singular values, and the fraction of the
     squared norm that the rank captures. A factorization is measured from its factors, without building the tensor.

@@ -26,7 +26,7 @@ def report(
     force: ForceOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Make one HTML page of runs and sweeps, to look at and share.
+    """Write an HTML report of runs and sweeps.
 
     Interactive curves, the mode tree coloured by effective rank with a slider over iterations, configuration and
     tables; the page needs no network. Of a sweep, the runs of the first seed are shown one by one, up to eight.

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
-from htfcli.cli.options import AnewOption, FormatOption, QuietOption, RetriesOption, ThreadsOption
+from htfcli.cli.options import FormatOption, QuietOption, RerunOption, RetriesOption, ThreadsOption
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -40,11 +40,11 @@ def reproduce(
         typer.Option("--set", metavar="KEY=VALUE", help="One setting of all runs, unlike the published (repeatable)."),
     ] = None,
     retries: RetriesOption = 1,
-    force: AnewOption = False,
+    force: RerunOption = False,
     format: FormatOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Do a published experiment again: runs, figure, numbers beside ours.
+    """Reproduce a published experiment and compare the results.
 
     Writes NAME.pdf, NAME.png, NAME.md (the table) and NAME.yaml (the plan, for htf sweep); the runs go into the folder
     NAME. Stopped, the same command goes on where it was.

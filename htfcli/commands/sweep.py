@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from htfcli.cli.options import AnewOption, FormatOption, QuietOption, RetriesOption, ThreadsOption
+from htfcli.cli.options import FormatOption, QuietOption, RerunOption, RetriesOption, ThreadsOption
 
 if TYPE_CHECKING:
     from htfcli.experiments.sweeps.plan import PlannedRun
@@ -38,11 +38,11 @@ def sweep(
         typer.Option("--dask", metavar="ADDRESS", help="Send the runs to this Dask scheduler, as tcp://host:8786."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which runs there would be, and stop.")] = False,
-    force: AnewOption = False,
+    force: RerunOption = False,
     format: FormatOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Do a grid of runs with seeds, and summarise them.
+    """Run a grid of experiments and summarise the results.
 
     A sweep can be stopped, or killed, and started again at any moment: finished runs are kept, others resumed from
     their checkpoint. Failed runs are tried again and reported, and it ends with 1 if any failed.

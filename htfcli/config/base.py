@@ -1,6 +1,6 @@
-"""What all configuration classes share: sources merged, types read from text, every problem reported at once.
+"""Base of the configuration classes: it merges sources, reads types from text and reports all problems at once.
 
-The command line, `--set key=value`, YAML files and the Python API fill the same fields.
+The command line, `--set key=value`, YAML files and the Python API set the same fields.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from htfcli.config.units import size
+from htfcli.config.units import format_bytes
 from htfcli.errors import ConfigError, did_you_mean
 
-_MAX_CONFIG_BYTES = 2**20
-_MAX_VALUES = 200_000
+_MAX_CONFIG_BYTES = 2**20  # far more than any settings; a device or a data file named by mistake has more
+_MAX_VALUES = 200_000  # far more than any settings; aliases within aliases make billions of values out of a few lines
 
 
 def _plain(value: object) -> object:
-    """What text stands for: `"8"` a number, `"8,4"` a list, `"[[0, 1], 2]"` YAML; anything else as it is."""
+    """The value of a text: `"8"` is a number, `"8,4"` a list, `"[[0, 1], 2]"` YAML; anything else stays as it is."""
     if not isinstance(value, str):
         return value
     if re.fullmatch(r"\s*[-+]?\d+\s*(,\s*[-+]?\d+\s*)*", value):
@@ -40,7 +40,7 @@ def _widths(value: object) -> object:
     items = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else [value]
     if items and all(map(_is_number, items)):
         return {str(k): v for k, v in value.items()} if isinstance(value, dict) else value
-    raise _not("a width", "32, or 8,16 by level, or by node as {'{0,1}': 8, default: 4}")
+    raise _not("a width", "32, or 8,16 per level, or per node as {'{0,1}': 8, default: 4}")
 
 
 def _tree(value: object) -> object:
@@ -55,7 +55,7 @@ def _dims(value: object) -> object:
     dims: list[Any] = value if isinstance(value, list) else [value]
     if len(dims) > 1 and all(_is_number(d) and d >= 1 for d in dims):
         return dims
-    raise _not("dimensions", "two positive numbers or more, as 13,4,12,8")
+    raise _not("dimensions", "two or more positive numbers, as 13,4,12,8")
 
 
 def _distances(value: object) -> object:
@@ -93,17 +93,19 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
 class Config(BaseModel):
-    """Base of the configuration classes."""
+    """Base class of configurations: frozen, without unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     aliases: ClassVar[dict[str, str]] = {}  # other names of fields that options, files and scripts may use
 
     @classmethod
     def resolve(cls, flags: dict[str, Any], assignments: list[str] | None = None, path: str | None = None) -> Self:
-        """Merge the sources; earlier ones win: flags, `key=value` assignments, a YAML file, defaults.
+        """The configuration from several sources; a value from an earlier one overrides later ones.
 
+        Args:
+            flags: values of options. assignments: `key=value` texts. path: of a YAML file. Defaults come last.
         Raises:
-            ConfigError: naming every problem found.
+            ConfigError: with all problems found.
         """
         values: dict[str, Any] = {} if path is None else cls._named(read_yaml_mapping(path))
         values.update(cls._named(parse_assignments(assignments or [])))
@@ -125,7 +127,11 @@ class Config(BaseModel):
 
     @classmethod
     def checked(cls, values: dict[str, Any]) -> Self:
-        """Validate `values`; all problems in one ConfigError."""
+        """The configuration with the given values.
+
+        Raises:
+            ConfigError: with all problems found.
+        """
         try:
             return cls(**values)
         except ValidationError as error:
@@ -153,64 +159,74 @@ class Config(BaseModel):
         return f"{name}: {message[0].lower()}{message[1:]} (got {got})" + (f" ({guess})" if guess else "")
 
     def to_yaml(self) -> str:
-        """The resolved configuration as YAML that `--config` reads back."""
+        """The configuration as YAML text that `--config` can read."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
     def changed(self, *names: str) -> list[str]:
-        """Those of the fields `names` that differ from their default."""
+        """The fields among `names` that differ from their default, as option names."""
         return [n.replace("_", "-") for n in names if getattr(self, n) != type(self).model_fields[n].get_default()]
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """`["lr=0.01"]` to `{"lr": 0.01}`."""
+    """Parse `["lr=0.01"]` to `{"lr": 0.01}`."""
     values = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
-            raise ConfigError("--set wants key=value", got=repr(assignment), allowed="e.g. --set lr=0.01")
+            raise ConfigError("--set takes key=value", got=repr(assignment), allowed="e.g. --set lr=0.01")
         values[key.strip().replace("-", "_")] = parse_yaml(text, f"--set {key.strip()}")
     return values
 
 
 def parse_yaml(text: str, what: str) -> Any:
-    """Plain YAML data (no tags that build objects); ConfigError with the place of the first mistake."""
+    """Parse plain YAML, without tags that build objects.
+
+    Args:
+        text: the YAML. what: its name in messages.
+    Raises:
+        ConfigError: with the position of the first error.
+    """
     try:
         value = yaml.safe_load(text)
     except RecursionError:
         raise ConfigError(f"{what} is nested too deeply") from None
-    except ValueError as error:  # a number of thousands of digits, a date that is none
+    except ValueError as error:  # a number with thousands of digits, or an impossible date
         raise ConfigError(f"{what} is not valid YAML: {str(error).splitlines()[0]}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError(f"{what} is not valid YAML{place}: {problem}") from None
-    size = _expanded(value, {})
-    if size > _MAX_VALUES:
-        got = f"{size} values" if size < math.inf else "an alias inside itself"
-        raise ConfigError(f"{what} is too large for settings", got=got, allowed=f"{_MAX_VALUES} values")
+    count = _expanded(value, {})
+    if count > _MAX_VALUES:
+        got = f"{count} values" if count < math.inf else "an alias inside itself"
+        raise ConfigError(f"{what} has too many values", got=got, allowed=f"{_MAX_VALUES} values")
     return value
 
 
 def _expanded(value: Any, known: dict[int, float]) -> float:
-    """How many values YAML data have once aliases are written out, infinity if one contains itself."""
+    """Number of values in YAML data with all aliases written out, infinity if one contains itself."""
     if not isinstance(value, list | dict | set):
         return 1
     if id(value) not in known:
-        known[id(value)] = math.inf  # until it is known: where it is met inside itself
+        known[id(value)] = math.inf  # until it is known, so that an alias inside itself counts as infinite
         parts = [*value, *value.values()] if isinstance(value, dict) else value
         known[id(value)] = 1 + sum(_expanded(part, known) for part in parts)
     return known[id(value)]
 
 
 def read_yaml_mapping(path: str) -> dict[str, Any]:
-    """A YAML file of settings, dashes in keys allowed."""
+    """Read a YAML file of settings; keys may contain dashes in place of underscores.
+
+    Raises:
+        ConfigError: if it cannot be read, is too large or does not contain settings.
+    """
     try:
         with open(path, "rb") as file:
-            data = file.read(_MAX_CONFIG_BYTES + 1)  # a device has no end
+            data = file.read(_MAX_CONFIG_BYTES + 1)  # reading from a device may never end
         if len(data) > _MAX_CONFIG_BYTES:
-            allowed = f"at most {size(_MAX_CONFIG_BYTES)}"
-            raise ConfigError(f"{path} is too large for a configuration", got="more than that", allowed=allowed)
+            allowed = f"at most {format_bytes(_MAX_CONFIG_BYTES)}"
+            raise ConfigError(f"{path} is too large for a configuration", allowed=allowed)
         text = data.decode()
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
@@ -220,12 +236,12 @@ def read_yaml_mapping(path: str) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} does not hold settings", got=type(values).__name__, allowed="key: value lines")
+        raise ConfigError(f"{path} does not contain settings", got=type(values).__name__, allowed="key: value lines")
     return {str(key).replace("-", "_"): value for key, value in values.items()}
 
 
 def parse_mode_sets(value: object) -> list[list[int]] | None:
-    """`["0,2", "{1}"]` and `[[0, 2], 1]` to `[[0, 2], [1]]`, `"0,2"` to `[[0, 2]]`; None for anything else."""
+    """Parse `["0,2", "{1}"]` and `[[0, 2], 1]` to `[[0, 2], [1]]`, `"0,2"` to `[[0, 2]]`; None for anything else."""
     plain = [
         _plain(v.strip("{} ")) if isinstance(v, str) else v for v in (value if isinstance(value, list) else [value])
     ]

@@ -1,8 +1,7 @@
-"""The type of the records that commands write."""
+"""Records: plain data that commands write, one JSON object each."""
 
 from __future__ import annotations
 
 from typing import Any
 
 Record = dict[str, Any]
-"""One line of output: keys to numbers, text and lists of them, as they are written to JSON."""

@@ -1,10 +1,10 @@
-"""Times and sizes as people say them."""
+"""Durations and sizes in readable units."""
 
 from __future__ import annotations
 
 
 def duration(seconds: float) -> str:
-    """Two units at most: `0.04 s`, `5.3 s`, `2 min 13 s`, `3 h 20 min`, `4 d 2 h`."""
+    """Seconds in two units at most: `0.04 s`, `5.3 s`, `2 min 13 s`, `3 h 20 min`, `4 d 2 h`."""
     if isinstance(seconds, int) and seconds < 60:
         return f"{seconds} s"
     if seconds < 59.95:
@@ -18,8 +18,8 @@ def duration(seconds: float) -> str:
     return f"{count} {large}" + (f" {rest} {small}" if rest else "")
 
 
-def size(count: int) -> str:
-    """Bytes by powers of 1024, three digits: `512 bytes`, `1.46 MiB`, `162 MiB`."""
+def format_bytes(count: int) -> str:
+    """A number of bytes in units of powers of 1024, three digits: `512 bytes`, `1.46 MiB`, `162 MiB`."""
     if count < 1024:
         return f"{count} bytes"
     amount = float(count)

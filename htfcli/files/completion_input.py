@@ -14,7 +14,7 @@ from htfcli.engine.samples import Entries
 from htfcli.errors import ConfigError, DataError
 from htfcli.files.foreign.dense_tensor import WRITERS, DenseTensor
 from htfcli.files.foreign.labelled_table import TABLES, Table, read_queries, read_table
-from htfcli.files.foreign.readers import Dense, read_foreign, read_mask, suffix_of
+from htfcli.files.foreign.readers import Dense, holes_at, read_foreign, read_mask, suffix_of
 from htfcli.files.inputs import Located, locate
 from htfcli.files.own import container
 from htfcli.files.own.artefacts import task_of, to_observations
@@ -84,8 +84,8 @@ def _observed(artefact: Artefact, config: CompletionRunConfig) -> DenseTensor | 
         if config.mask is not None:
             raise ConfigError("--mask is for dense tensors", got=config.mask)
         if config.missing_value is not None:
-            known = torch.nonzero(train.value != config.missing_value).flatten()
-            train = train if len(known) == len(train) else train.select(known)
+            known = ~torch.isnan(holes_at(train.value, config.missing_value, artefact.name))
+            train = train.select(torch.nonzero(known).flatten())
         return StoredEntries(artefact.name, observations.dims, train)
     values = torch.full(observations.dims, math.nan, dtype=torch.float64)
     values[train.index.unbind(1)] = train.value

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from htfcli.config.records import Record
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.observations.observations import Observations
 from htfcli.engine.vision.datasets.image_set import ImageData
@@ -19,11 +20,9 @@ from htfcli.files.own.completion import SavedCompletion, to_completion
 from htfcli.files.own.container import Artefact
 from htfcli.files.own.records import KINDS, Records, load_records
 
-Facts = dict[str, Any]
 
-
-def describe_input(argument: str) -> Facts:
-    """Facts about any input: a file, a run folder, stdin (`-`).
+def describe_input(argument: str) -> Record:
+    """Record about any input: a file, a run folder, stdin (`-`).
 
     Raises:
         DataError: if it cannot be read.
@@ -48,7 +47,7 @@ def describe_input(argument: str) -> Facts:
     return facts
 
 
-def _artefact(artefact: Artefact) -> Facts:
+def _artefact(artefact: Artefact) -> Record:
     if artefact.kind == "observations":
         return _observations(to_observations(artefact))
     if artefact.kind == "factorization":
@@ -67,9 +66,9 @@ def _artefact(artefact: Artefact) -> Facts:
     return {"kind": artefact.kind, "tensors": shapes}
 
 
-def _observations(observations: Observations) -> Facts:
+def _observations(observations: Observations) -> Record:
     train, test, target = observations.train, observations.test, observations.target
-    facts: Facts = {
+    facts: Record = {
         "kind": "observations",
         "task": task_of(train),
         "dims": list(observations.dims),
@@ -84,7 +83,7 @@ def _observations(observations: Observations) -> Facts:
     return facts
 
 
-def _factorization(model: Factorization) -> Facts:
+def _factorization(model: Factorization) -> Record:
     return {
         "kind": "factorization",
         "model": model.kind,
@@ -95,7 +94,7 @@ def _factorization(model: Factorization) -> Facts:
     }
 
 
-def _images(data: ImageData) -> Facts:
+def _images(data: ImageData) -> Record:
     facts = image_facts(data)
     for part, images in (("train", data.train), ("test", data.test)):
         facts[f"{part}_labels"] = torch.bincount(images.labels, minlength=len(data.classes)).tolist()
@@ -104,7 +103,7 @@ def _images(data: ImageData) -> Facts:
     return facts
 
 
-def _completion(saved: SavedCompletion) -> Facts:
+def _completion(saved: SavedCompletion) -> Record:
     predictor = saved.completion.predictor
     return {
         **_factorization(predictor.model),
@@ -118,22 +117,22 @@ def _completion(saved: SavedCompletion) -> Facts:
     }
 
 
-def _nodes(model: Factorization) -> list[Facts]:
+def _nodes(model: Factorization) -> list[Record]:
     """The mode tree as a flat list, children before parents, the root last."""
     tree = model.tree
-    nodes: list[Facts] = []
+    nodes: list[Record] = []
     for node, weight in enumerate(model.node_weights):
-        fact: Facts = {"node": tree.labels[node], "children": [tree.labels[c] for c in tree.children[node]]}
+        fact: Record = {"node": tree.labels[node], "children": [tree.labels[c] for c in tree.children[node]]}
         fact |= {"dimension": model.dims[node]} if node < tree.order else {"width": model.widths[node]}
         nodes.append(fact | {"weights": None if weight is None else list(weight.shape)})
     return nodes
 
 
-def _values(values: Tensor) -> Facts:
+def _values(values: Tensor) -> Record:
     return {"min": float(values.min()), "max": float(values.max()), "rms": float(values.square().mean().sqrt())}
 
 
-def _records(run: Records) -> Facts:
+def _records(run: Records) -> Record:
     last = run.records[-1]
     numbers = {k: v for k, v in last.items() if isinstance(v, int | float)}
     return {"kind": KINDS[run.kind], "records": len(run.records), **numbers}

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor
 
+from htfcli.config.records import Record
 from htfcli.engine.vision.datasets.image_folder import read_split_folder
 from htfcli.engine.vision.datasets.image_set import ImageData, ImageSet, Normalization, StoredImages
 from htfcli.engine.vision.datasets.is_same_class import PairCanvases, placement
 from htfcli.engine.vision.datasets.labelled import Labelled, normalization_of, stratified_split
 from htfcli.errors import ConfigError, DataError
-from htfcli.files.inputs import open_input
+from htfcli.files.inputs import open_artefact
 from htfcli.files.own import container
 from htfcli.files.own.container import Artefact
 
@@ -44,7 +45,7 @@ class _Content(BaseModel):
         return self
 
 
-def image_facts(data: ImageData) -> dict[str, Any]:
+def image_facts(data: ImageData) -> Record:
     """What a data set is, in a few facts."""
     return {
         "kind": "images",
@@ -62,8 +63,10 @@ def save_image_data(destination: str | Path, data: ImageData) -> None:
     canvas = None
     for part, images in (("train", data.train), ("test", data.test)):
         assert isinstance(images, StoredImages | PairCanvases)
-        tensors |= {f"{part}/pixels": images.pixels, f"{part}/labels": images.labels.int()}
+        tensors |= {f"{part}/pixels": images.pixels.contiguous(), f"{part}/labels": images.labels.int()}
         tensors |= {"mean": images.normalization.mean, "std": images.normalization.std}
+        if isinstance(images, StoredImages) and images.masks is not None:
+            tensors[f"{part}/masks"] = images.masks.contiguous()
         if isinstance(images, PairCanvases):
             tensors[f"{part}/pairs"] = images.pairs.int()
             height, width = images.canvas
@@ -78,10 +81,7 @@ def load_image_data(argument: str) -> ImageData:
     Raises:
         DataError: if it does not exist, holds something else or is damaged.
     """
-    opened = open_input(argument)
-    if not isinstance(opened, Artefact):
-        raise DataError(f"{opened.name} holds something else", allowed="images, as htf generate writes them")
-    return to_image_data(opened)
+    return to_image_data(open_artefact(argument, "images"))
 
 
 def load_image_folder(path: str, size: int | None = None, seed: int = 0, test_fraction: float = 0.2) -> ImageData:
@@ -112,11 +112,7 @@ def to_image_data(artefact: Artefact) -> ImageData:
     Raises:
         DataError: on the first problem found.
     """
-    artefact.expect("images")
-    try:
-        content = _Content.model_validate(artefact.content)
-    except ValidationError:
-        raise DataError(f"{artefact.name} is damaged: its description of the images is malformed") from None
+    content = artefact.expect("images").content_as(_Content)
     tensors = artefact.tensors()
     train, test = (_to_set(artefact.name, part, tensors, content) for part in ("train", "test"))
     if train.shape != test.shape:
@@ -146,7 +142,10 @@ def _to_set(name: str, part: str, tensors: dict[str, Tensor], content: _Content)
     count = len(pixels) if content.canvas is None else None
     labels = within(f"{part}/labels", get(f"{part}/labels", (count,), torch.int32), len(content.classes))
     if content.canvas is None:
-        return StoredImages(pixels, labels, normalization)
+        masks = None
+        if f"{part}/masks" in tensors:
+            masks = get(f"{part}/masks", (len(pixels), *pixels.shape[2:]), torch.uint8)
+        return StoredImages(pixels, labels, normalization, masks=masks)
     pairs = within(f"{part}/pairs", get(f"{part}/pairs", (len(labels), 2), torch.int32), len(pixels))
     canvas = (content.canvas.height, content.canvas.width)
     try:

@@ -77,6 +77,17 @@ def open_input(argument: str) -> Opened:
     return read_foreign(located.path, located.name, located.key)
 
 
+def open_artefact(argument: str, *kinds: str) -> container.Artefact:
+    """An input that is a container of one of these kinds.
+
+    Args:
+        argument: as for `locate`.
+    Raises:
+        DataError: if it does not exist or holds something else.
+    """
+    return _artefact(open_input(argument), *kinds)
+
+
 def load_observations(argument: str, dims: tuple[int, ...] | None = None) -> Observations:
     """Observations from any input; those of a dense tensor are its entries that are not NaN.
 
@@ -132,7 +143,8 @@ def _artefact(opened: Opened, *kinds: str) -> container.Artefact:
     """A container of one of these kinds, when the input is neither dense nor coordinates."""
     if isinstance(opened, container.Artefact):
         return opened.expect(*kinds)
-    raise DataError(f"{opened.name} holds something else", got="records", allowed=" or ".join(kinds))
+    got = "records" if isinstance(opened, Records) else "a tensor"
+    raise DataError(f"{opened.name} holds something else", got=got, allowed=" or ".join(kinds))
 
 
 def _refuse_dims(opened: Opened, dims: tuple[int, ...] | None) -> None:

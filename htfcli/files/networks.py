@@ -8,10 +8,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -30,7 +30,7 @@ class _Content(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     task: str
     classes: list[str]
-    shape: list[PositiveInt]
+    shape: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)]
     outputs: PositiveInt
     data: str | None = None
 
@@ -122,19 +122,18 @@ def to_network(artefact: Artefact, user: str | None = None) -> SavedNetwork:
     Raises:
         DataError: if the file is damaged. ConfigError: if it is a user's network and `user` does not name its builder.
     """
-    artefact.expect("cnn")
+    content = artefact.expect("cnn").content_as(_Content)
     try:
-        content = _Content.model_validate(artefact.content)
-        channels, height, width = content.shape
         config = TrainCnnConfig.checked(artefact.config)
-    except (ValidationError, ValueError, ConfigError):
-        raise DataError(f"{artefact.name} is damaged: its description of the network is malformed") from None
+    except ConfigError as error:
+        raise DataError(f"{artefact.name} is damaged: {error}") from None
     if config.model not in NETWORKS and user != config.model:
         raise ConfigError(
             f"{artefact.name} is a network of yours, which only your code can build",
             got=f"--model {user}" if user else "no --model",
             allowed=f"--model {config.model}",
         )
+    channels, height, width = content.shape
     shape = (channels, height, width)
     model = build_network(config, shape, content.outputs)
     load_weights(model, artefact.tensors(), artefact.name)

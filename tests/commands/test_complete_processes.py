@@ -95,7 +95,7 @@ def test_a_completion_by_two_processes(shell):
     data = "--order 3 --dim 10 --rank 2 --observed 400 --noise 0.05 --seed 1"
     done, one, two = completed_twice(shell, data, "--max-width 3")
     assert ", 2 processes" in done.err
-    assert len(done.records) == 1  # the first process talks
+    assert len(done.records) == 1  # of process 0
     assert_same(one, two, 1e-10)
     trials = [
         [json.loads(line) for line in (shell.folder / f"{name}.npy.run/records.jsonl").read_text().splitlines()]

@@ -160,7 +160,7 @@ def test_resume_what_cannot_be(htf, data, tmp_path):
     )
     htf("generate", "tensor", "--dim", 4, "--seed", 9, "-o", "other.safetensors")
     done = htf("fit", "other.safetensors", "--resume", "-o", "a")
-    assert (done.code, done.error) == (2, "the run was fitted to other data. Resume with the data of the first run.")
+    assert (done.code, done.error) == (2, "the run was started on other data. Resume with the data it was started on.")
     (tmp_path / "a/checkpoint.safetensors").write_bytes(b"junk")
     done = htf("fit", data, "--resume", "-o", "a")
     assert done.code == 1

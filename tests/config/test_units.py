@@ -1,10 +1,8 @@
-"""Times and sizes as people say them."""
-
 from __future__ import annotations
 
 import pytest
 
-from htfcli.config.units import duration, size
+from htfcli.config.units import duration, format_bytes
 
 
 @pytest.mark.parametrize(
@@ -23,5 +21,5 @@ def test_duration(seconds, text):
     ("count", "text"),
     [(0, "0 bytes"), (1023, "1023 bytes"), (1024, "1 KiB"), (2**20 - 1, "1 MiB"), (1_536_000, "1.46 MiB"), (2**50, "1.02e+03 TiB")],
 )  # fmt: skip
-def test_size(count, text):
-    assert size(count) == text
+def test_format_bytes(count, text):
+    assert format_bytes(count) == text

@@ -16,7 +16,7 @@ from htfcli.files.image_files import load_image_data, load_image_folder, save_im
 from htfcli.files.own import container
 
 PAIRS = IsSameClassConfig(source="digits", distance=5, height=9, width=40, train=30, test=20)
-PATHS = PathfinderConfig(path_length=2, size=20, train=12, test=8)
+PATHS = PathfinderConfig(path_length=2, size=32, train=12, test=8)
 
 
 def same(one: ImageData, other: ImageData) -> bool:
@@ -44,7 +44,7 @@ def test_files_hold_no_canvases(tmp_path):
 
 def test_other_things_are_refused(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((2, 2)))
-    with pytest.raises(DataError, match=r"x\.npy holds something else \(allowed images, as htf generate writes them\)"):
+    with pytest.raises(DataError, match=r"x\.npy holds something else \(got a tensor, allowed images\)"):
         load_image_data(str(tmp_path / "x.npy"))
     container.save(tmp_path / "t", "tensor", {"x": torch.zeros(1)}, {})
     with pytest.raises(DataError, match=r"t holds something else \(got tensor, allowed images\)"):

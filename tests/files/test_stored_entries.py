@@ -47,6 +47,10 @@ def test_a_missing_value_and_a_mask(stored, tmp_path):
     path, _, _ = stored
     data = load_data(str(path), CompletionRunConfig(missing_value=3.0))
     assert len(data.entries()) == 499 and 3.0 not in data.entries().value.tolist()
+    with pytest.raises(
+        ConfigError, match=r"--missing-value does not occur in .* \(got -1, allowed a value from 0 to 499\)"
+    ):
+        load_data(str(path), CompletionRunConfig(missing_value=-1.0))
     with pytest.raises(ConfigError, match="--mask is for dense tensors"):
         load_data(str(path), CompletionRunConfig(mask="m.npy"))
 

@@ -41,8 +41,10 @@ class GroupRMSprop:
     Source: Razin, Maman and Cohen (ICML 2021 and 2022), who used it for their published dynamics.
 
     Args:
-        parameter: (p,), with its `grad` set. lr: learning rate. alpha: decay of the second moment. eps: added to its
-        root.
+        parameter: (p,), its `grad` already set.
+        lr: learning rate.
+        alpha: decay of the second moment.
+        eps: added to its root.
     """
 
     def __init__(self, parameter: Tensor, lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-6) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from htfcli.config.units import format_bytes
 from htfcli.errors import DataError
 
 T = TypeVar("T")
@@ -29,17 +30,8 @@ def refuse_unless_fits(what: str, needed: int, shape: str, next_step: str = "") 
     """
     available = available_memory()
     if available is not None and needed > available:
-        got = f"{shape}: {in_bytes(needed)}"
-        raise DataError(f"{what} does not fit in memory", got=got, allowed=in_bytes(available), next_step=next_step)
-
-
-def in_bytes(size: int) -> str:
-    """A size in a unit that leaves it readable."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.4g} {unit}"
-        size /= 1024  # type: ignore[assignment]
-    return f"{size:.4g} TiB"
+        got = f"{shape}: {format_bytes(needed)}"
+        raise DataError(f"{what} does not fit in memory", got=got, allowed=format_bytes(available), next_step=next_step)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -51,7 +43,7 @@ def requested_bytes(error: BaseException) -> str:
     """What an error of torch or numpy says was asked for, in a readable unit; empty if it does not."""
     torch_said = re.search(r"tried to allocate (\d+) bytes", str(error))
     if torch_said:
-        return in_bytes(int(torch_said[1]))
+        return format_bytes(int(torch_said[1]))
     numpy_said = re.search(r"Unable to allocate ([\d.]+ \w+)", str(error))
     return numpy_said[1] if numpy_said else ""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from htfcli.engine.factorizations.mode_tree import ModeTree, Nested
-from htfcli.engine.samples import Entries, unobserved
-from htfcli.engine.completion.predictor import Completion
-from htfcli.engine.ranks.hierarchical_rank import FactoredSpectra
-from htfcli.files.own.axes import Axis
+
 from htfcli.config.records import Record
 from htfcli.config.units import duration
+from htfcli.engine.completion.predictor import Completion
+from htfcli.engine.factorizations.mode_tree import ModeTree, Nested
+from htfcli.engine.ranks.hierarchical_rank import FactoredSpectra
+from htfcli.engine.samples import Entries, unobserved
+from htfcli.files.own.axes import Axis
 
 _MOST_RANKS = 24  # rows of a table
 _NAMED = 20  # labels listed of a mode

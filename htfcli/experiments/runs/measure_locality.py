@@ -15,9 +15,7 @@ from htfcli.engine.vision.datasets.is_same_class import PairCanvases
 from htfcli.engine.vision.locality import LocalityMeter, factorization_records, spaced_distances
 from htfcli.errors import ConfigError, DataError
 from htfcli.experiments.runs.image_input import image_data, load_images
-from htfcli.files.own.artefacts import to_factorization
-from htfcli.files.own.container import Artefact
-from htfcli.files.inputs import open_input
+from htfcli.files.inputs import open_artefact
 from htfcli.files.networks import (
     SavedNetwork,
     build_network,
@@ -26,6 +24,7 @@ from htfcli.files.networks import (
     read_weights,
     to_network,
 )
+from htfcli.files.own.artefacts import to_factorization
 
 Record = dict[str, Any]
 
@@ -69,10 +68,7 @@ def _load(argument: str, config: MeasureLocalityConfig, given: ImageData | None)
         return SavedNetwork(argument, model, own, given.train.shape, config.data)
     if config.weights is not None:
         raise ConfigError("--weights is for module:function", got=argument, next_step="Runs have their own weights.")
-    opened = open_input(argument)
-    if not isinstance(opened, Artefact):
-        raise DataError(f"{opened.name} holds something else", allowed="cnn or factorization")
-    opened.expect("cnn", "factorization")
+    opened = open_artefact(argument, "cnn", "factorization")
     return to_factorization(opened) if opened.kind == "factorization" else to_network(opened, config.model)
 
 

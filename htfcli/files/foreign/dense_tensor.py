@@ -14,7 +14,7 @@ from torch import Tensor
 
 from htfcli.engine.samples import Entries, unravel
 from htfcli.errors import ConfigError
-from htfcli.files.foreign.readers import Dense, missing_library
+from htfcli.files.foreign.readers import Dense, holes_at, missing_library
 from htfcli.files.own.axes import Axis, plain_axes
 from htfcli.files.own.container import binary_destination
 
@@ -62,7 +62,7 @@ class DenseTensor:
         stored = torch.tensor(missing_value, dtype=torch.float64)
         if self.dense.dtype in _KEPT:  # -999.9 in a float32 file is the float32 nearest to it
             stored = stored.to(getattr(torch, self.dense.dtype)).double()
-        return self._with(torch.where(self.dense.values == stored, math.nan, self.dense.values))
+        return self._with(holes_at(self.dense.values, float(stored), self.name))
 
     def _with(self, values: Tensor) -> DenseTensor:
         return replace(self, dense=replace(self.dense, values=values))

@@ -18,7 +18,7 @@ from torch import Tensor
 from htfcli.engine.samples import Entries, row_keys, unravel
 from htfcli.errors import ConfigError, DataError, did_you_mean
 from htfcli.files.foreign.parquet_table import ParquetTable
-from htfcli.files.foreign.readers import suffix_of
+from htfcli.files.foreign.readers import holes_at, suffix_of
 from htfcli.files.foreign.text_table import BLOCK, MISSING, Filled, Floats, Head, Rows, TextTable
 from htfcli.files.own.axes import Axis, axis_of
 
@@ -69,7 +69,7 @@ class Table:
 
     def without(self, missing_value: float) -> Table:
         """The same table with rows of this value taken as rows without one."""
-        return replace(self, value=torch.where(self.value == missing_value, math.nan, self.value))
+        return replace(self, value=holes_at(self.value, missing_value, self.name))
 
     def on(self, axes: Sequence[Axis]) -> Table:
         """The same rows as indices of other axes, found by their labels.
@@ -213,8 +213,9 @@ def read_table(
     """
     file = TABLES[suffix](path, name)
     head = file.head()
-    value_at = len(head.names) - 1 if value is None else _position(name, head, value)
-    index_at = [at for at in range(len(head.names)) if at != value_at]
+    columns = range(len(head.names) - head.padding)
+    value_at = columns[-1] if value is None else _position(name, head, value)
+    index_at = [at for at in columns if at != value_at]
     if index is not None:
         index_at = [_position(name, head, column) for column in index]
         if value_at in index_at:
@@ -222,7 +223,7 @@ def read_table(
                 "the last column is a mode, and the value is in another one", next_step="Name it with --value."
             )
     if len(index_at) < 2:
-        got = len(head.names)
+        got = len(columns)
         hint = "Fields are separated by commas in .csv and by tabs in .tsv." if got == 1 else ""
         allowed = "2 indices or more and a value"
         raise DataError(f"{name} has too few columns", got=got, allowed=allowed, next_step=hint)
@@ -238,6 +239,8 @@ def read_queries(path: Path, name: str, suffix: str, axes: Sequence[Axis], value
     file = TABLES[suffix](path, name)
     head = file.head()
     wanted = [axis.name for axis in axes]
+    if head.padding and not set(wanted) <= set(head.names):  # all values are asked for: the first row may be one
+        head = Head.numbered(len(head.names))
     if head.named and set(wanted) <= set(head.names):
         index_at = [head.names.index(column) for column in wanted]
     elif (head.named and not all(column.isdigit() for column in wanted)) or len(head.names) < len(axes):
@@ -304,12 +307,11 @@ class _Codes(dict[str, int]):
 
 
 def _position(name: str, head: Head, column: str) -> int:
-    if column in head.names:
-        return head.names.index(column)
-    guess = did_you_mean(column, head.names)
-    raise ConfigError(
-        f"{name} has no such column", got=column, allowed=_some(head.names, len(head.names)), next_step=guess
-    )
+    names = head.names[: len(head.names) - head.padding]
+    if column in names:
+        return names.index(column)
+    guess = did_you_mean(column, names)
+    raise ConfigError(f"{name} has no such column", got=column, allowed=_some(names, len(names)), next_step=guess)
 
 
 def _some(names: Sequence[str], count: int) -> str:

@@ -7,6 +7,7 @@ from 1 (the FROSTT format), the others from 0. Nothing is ever unpickled.
 from __future__ import annotations
 
 import csv
+import math
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -24,7 +25,7 @@ from htfcli.engine.runtime.memory import is_out_of_memory, refuse_unless_fits, r
 from htfcli.engine.samples import Entries, unravel
 from htfcli.errors import ConfigError, DataError, HtfError
 from htfcli.files.foreign.mat_arrays import mat_arrays
-from htfcli.files.foreign.text_lines import open_text
+from htfcli.files.foreign.text_lines import not_utf8, open_text
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,22 @@ def read_mask(path: str) -> Tensor:
     return dense.values.bool()
 
 
+def holes_at(values: Tensor, missing_value: float, name: str) -> Tensor:
+    """`values` with NaN in place of a number that means missing.
+
+    Args:
+        values: (...) float64. name: of the data, for messages.
+    Raises:
+        ConfigError: if no value is that number.
+    """
+    holes = values == missing_value
+    if not bool(holes.any()):
+        known = values[~torch.isnan(values)]
+        allowed = f"a value from {float(known.min()):.6g} to {float(known.max()):.6g}" if len(known) else None
+        raise ConfigError(f"--missing-value does not occur in {name}", got=f"{missing_value:.6g}", allowed=allowed)
+    return torch.where(holes, math.nan, values)
+
+
 # --- dense ------------------------------------------------------------------------------------------------------------
 
 
@@ -264,7 +281,7 @@ def _text(path: Path, name: str, delimiter: str | None, first: int) -> Coordinat
                 next(file)
             table = np.loadtxt(_ascii(file), dtype=dtype, delimiter=delimiter, comments="#", quotechar='"', ndmin=1)
     except UnicodeDecodeError:
-        raise DataError(f"{name} is not a text file") from None
+        raise not_utf8(path, name) from None
     except (ValueError, OverflowError) as error:
         raise _explain(path, name, delimiter, columns, has_names) or DataError(
             f"{name} cannot be read: {first_line(error)}"

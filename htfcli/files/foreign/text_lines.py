@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from htfcli.errors import DataError
 
@@ -28,6 +30,30 @@ def open_text(path: Path, name: str) -> Iterator[Iterator[str]]:
     else:
         with open(path, encoding="utf-8-sig", newline="") as file:
             yield file
+
+
+def not_utf8(path: Path, name: str) -> DataError:
+    """The error for a text file that cannot be decoded, with the first line that is not UTF-8.
+
+    Args:
+        path: the file. name: what to call it in messages.
+    """
+    opened: Callable[..., IO[bytes]] = gzip.open if path.suffix == ".gz" else open  # type: ignore[assignment]
+    with opened(path, "rb") as file:
+        head = file.read(_LONGEST)
+        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            advice = "Convert it: iconv -f utf-16 -t utf-8."
+            return DataError(f"{name} is UTF-16 text", allowed="UTF-8", next_step=advice)
+        if b"\0" in head:
+            return DataError(f"{name} is not a text file")
+        file.seek(0)
+        for number, line in enumerate(iter(lambda: file.readline(_LONGEST), b""), start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                advice = "Convert it, e.g. from Latin-1: iconv -f latin1 -t utf-8."
+                return DataError(f"{name} line {number} is not UTF-8 text", next_step=advice)
+    return DataError(f"{name} is not a text file")
 
 
 def _bounded(file: io.TextIOWrapper, name: str) -> Iterator[str]:

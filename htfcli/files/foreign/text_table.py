@@ -13,14 +13,14 @@ import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import count, filterfalse, islice
+from itertools import count, islice
 from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
 
 from htfcli.errors import DataError
-from htfcli.files.foreign.text_lines import open_text
+from htfcli.files.foreign.text_lines import not_utf8, open_text
 from htfcli.files.own.axes import as_number
 from htfcli.files.own.container import text_destination
 
@@ -53,10 +53,20 @@ class Filled:
 
 @dataclass(frozen=True)
 class Head:
-    """The columns of a table: what they are called, and whether the file says so or they are only numbered."""
+    """The columns of a table.
+
+    Args:
+        names: of all columns. named: whether the file names them; otherwise they are numbered.
+        padding: columns at the end that have neither a name nor a value, as where every line ends in a comma.
+    """
 
     names: list[str]
     named: bool
+    padding: int = 0
+
+    @classmethod
+    def numbered(cls, count: int) -> Head:
+        return cls([str(number) for number in range(count)], named=False)
 
 
 class _Row(NamedTuple):
@@ -83,20 +93,33 @@ class TextTable:
     def head(self) -> Head:
         """Its columns. The first row names them if none of its fields is a number and its last one is not missing.
 
+        Empty fields at its end do not count if the other rows have nothing there either.
+
         Raises:
             DataError: if there is no row, or two columns have one name.
         """
-        with closing(self._rows()) as rows, _readable(self.name):
+        with closing(self._rows()) as rows, _readable(self.path, self.name):
             first = next(rows, None)
         if first is None:
             raise DataError(f"{self.name} has no entries")
         fields = [field.strip() for field in first.fields]
-        if any(as_number(field) is not None for field in fields) or fields[-1].lower() in MISSING:
-            return Head([str(number) for number in range(len(fields))], named=False)
-        twice = [field for field in fields if fields.count(field) > 1]
+        named = fields.copy()
+        while named and not named[-1]:
+            named.pop()
+        is_data = not named or named[-1].lower() in MISSING or any(as_number(field) is not None for field in named)
+        if is_data or not self._is_empty_from(len(named), len(fields)):
+            return Head.numbered(len(fields))
+        twice = [field for field in named if named.count(field) > 1]
         if twice:
-            raise DataError(f"{self.name} has two columns of one name", got=twice[0])
-        return Head(fields, named=True)
+            raise DataError(f"{self.name} has two columns of the same name", got=twice[0])
+        return Head(fields, named=True, padding=len(fields) - len(named))
+
+    def _is_empty_from(self, start: int, stop: int) -> bool:
+        """Whether the rows after the first one have nothing in the columns from `start` to before `stop`."""
+        if start == stop:
+            return True
+        with closing(self._rows()) as rows, _readable(self.path, self.name):
+            return not any(field.strip() for row in islice(rows, 1, None) for field in row.fields[start:stop])
 
     def blocks(
         self, head: Head, index_at: list[int], value_at: int | None
@@ -108,8 +131,8 @@ class TextTable:
         Raises:
             DataError: for a row of the wrong length, or a value that is not a finite number, with its line.
         """
-        with open_text(self.path, self.name) as file, _readable(self.name):
-            rows = islice(self._fields(filterfalse(_says_nothing, file)), int(head.named), None)
+        with open_text(self.path, self.name) as file, _readable(self.path, self.name):
+            rows = islice(self._fields(file, lambda line: None), int(head.named), None)
             start = 0
             while block := list(islice(rows, _PARSED)):
                 if set(map(len, block)) != {len(head.names)}:
@@ -163,7 +186,7 @@ class TextTable:
         width = len(head.names) + (value_at is None)
         place = len(head.names) if value_at is None else value_at
         gz = self.path.suffix == ".gz" and destination != "-"
-        with closing(self._rows()) as rows, _readable(self.name), text_destination(destination, gz) as file:
+        with closing(self._rows()) as rows, _readable(self.path, self.name), text_destination(destination, gz) as file:
             head_row = next(rows) if head.named else None
             end = "\r\n" if head_row is not None and head_row.text.endswith("\r\n") else "\n"
             write_rows = self._writer(file, end)
@@ -201,11 +224,31 @@ class TextTable:
             return lambda rows: file.writelines(" ".join(fields) + end for fields in rows)
         return csv.writer(file, delimiter=self.delimiter, lineterminator=end).writerows
 
-    def _fields(self, lines: Iterable[str]) -> Iterator[list[str]]:
-        """Rows from lines; a field in quotes may hold line ends."""
+    def _fields(self, file: Iterable[str], on_other: Callable[[str], object]) -> Iterator[list[str]]:
+        """Rows from lines. A field in quotes may hold line ends, after which `#` begins no comment.
+
+        Args:
+            on_other: called with each comment and blank line, before the row that follows it.
+        """
+        inside = False  # a row whose end has not been read yet
+
+        def lines() -> Iterator[str]:
+            nonlocal inside
+            for line in file:
+                if inside or not _says_nothing(line):
+                    inside = True
+                    yield line
+                else:
+                    on_other(line)
+
+        parsed: Iterator[list[str]]
         if self.delimiter is None:
-            return (line.partition("#")[0].split() for line in lines)
-        return csv.reader(lines, delimiter=self.delimiter)
+            parsed = (line.partition("#")[0].split() for line in lines())
+        else:
+            parsed = csv.reader(lines(), delimiter=self.delimiter)
+        for fields in parsed:
+            inside = False
+            yield fields
 
     def _rows(self) -> Generator[_Row, None, str]:
         """Every row with its surroundings; the parser is fed line by line to know which lines make a row.
@@ -219,14 +262,14 @@ class TextTable:
         def lines(file: Iterator[str]) -> Iterator[str]:
             nonlocal number
             for number, line in enumerate(file, start=1):  # noqa: B007 -- read after each row
-                if _says_nothing(line):
-                    before.append(line)
-                else:
-                    text.append(line)
-                    yield line
+                text.append(line)
+                yield line
+
+        def other(line: str) -> None:
+            before.append(text.pop())
 
         with open_text(self.path, self.name) as file:
-            for fields in self._fields(lines(file)):
+            for fields in self._fields(lines(file), other):
                 yield _Row(number, "".join(before), "".join(text), fields)
                 before.clear()
                 text.clear()
@@ -234,12 +277,12 @@ class TextTable:
 
 
 @contextmanager
-def _readable(name: str) -> Iterator[None]:
-    """What can be wrong with a text file as such, in a line."""
+def _readable(path: Path, name: str) -> Iterator[None]:
+    """Turn the errors of reading a text file into DataErrors."""
     try:
         yield
     except UnicodeDecodeError:
-        raise DataError(f"{name} is not a text file") from None
+        raise not_utf8(path, name) from None
     except csv.Error as error:
         raise DataError(f"{name} cannot be read: {error}") from None
     except EOFError:

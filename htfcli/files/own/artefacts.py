@@ -123,11 +123,7 @@ def to_observations(artefact: Artefact, shard: tuple[int, int] | None = None, *,
     Raises:
         DataError: on the first problem found.
     """
-    artefact.expect("observations")
-    try:
-        content = _Content.model_validate(artefact.content)
-    except ValidationError:
-        raise DataError(f"{artefact.name} is damaged: its description of the observations is malformed") from None
+    content = artefact.expect("observations").content_as(_Content)
     dims = tuple(content.dims)
     shapes = artefact.shapes()
     counts = {part: math.prod(shapes.get(f"{part}/value", ("", (0,)))[1]) for part in ("train", "test")}

@@ -19,9 +19,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import torch
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -29,8 +30,9 @@ from torch import Tensor
 from htfcli._version import __version__
 from htfcli.errors import ConfigError, DataError
 
+M = TypeVar("M", bound=BaseModel)
+
 SCHEMA = "1"
-os.umask(_UMASK := os.umask(0))  # reading it means setting it
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,17 @@ class Artefact:
             raise DataError(f"{self.name} holds something else", got=self.kind, allowed=" or ".join(kinds))
         return self
 
+    def content_as(self, schema: type[M]) -> M:
+        """The content metadata, validated.
+
+        Raises:
+            DataError: if it does not fit the schema.
+        """
+        try:
+            return schema.model_validate(self.content)
+        except ValidationError:
+            raise DataError(f"{self.name} is damaged: its description of the {self.kind} is malformed") from None
+
 
 # --- bytes ------------------------------------------------------------------------------------------------------------
 
@@ -103,7 +116,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
             folder.mkdir(exist_ok=True)
             yield temporary
             with open(temporary, "rb+") as file:
-                os.fchmod(file.fileno(), 0o666 & ~_UMASK)  # safetensors makes files private
+                # safetensors makes files private; mkdir has applied the umask, which cannot be read without setting it
+                os.fchmod(file.fileno(), folder.stat().st_mode & 0o666)
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except (OSError, SafetensorError) as error:

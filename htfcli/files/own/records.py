@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from htfcli.config.records import Record
 from htfcli.errors import DataError
 
 
@@ -61,7 +62,7 @@ class Records:
     """
 
     name: str
-    records: list[dict[str, Any]]
+    records: list[Record]
     folder: Path | None = None
 
     @property
@@ -99,14 +100,14 @@ def load_records(argument: str) -> Records:
     return Records(name, one_kind, path if argument != "-" and path.is_dir() else None)
 
 
-def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_lines(path: Path) -> Iterator[tuple[str, Record]]:
     """Lines of a file and the records on them."""
     if path.exists():
         with open(path, encoding="utf-8", errors="replace") as file:
             yield from _parse(file, str(path))
 
 
-def _parse(lines: Iterable[str], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _parse(lines: Iterable[str], name: str) -> Iterator[tuple[str, Record]]:
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)

@@ -24,6 +24,7 @@ import yaml
 from torch import Tensor
 
 from htfcli._version import __version__
+from htfcli.config.records import Record
 from htfcli.errors import ConfigError, DataError
 from htfcli.files.own import container
 from htfcli.files.own.container import Artefact
@@ -116,7 +117,7 @@ class RunFolder:
 
     # --- records ------------------------------------------------------------------------------------------------------
 
-    def start_records(self, before: int = 0, counter: str = "iteration") -> dict[str, Any]:
+    def start_records(self, before: int = 0, counter: str = "iteration") -> Record:
         """Open the records for appending; those of iteration `before` and later, which a kill may have left, go.
 
         Args:

@@ -84,6 +84,12 @@ def test_a_missing_value_that_a_float32_rounds(tmp_path):
     assert np.load(complete(tmp_path / "a.npy", tmp_path, missing_value=-999.9))[0, 1] == number(0, 1)
 
 
+def test_a_missing_value_that_does_not_occur(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([[1, -999], [3, 4]], np.int16))
+    with pytest.raises(ConfigError, match=r"does not occur in .*a.npy \(got -9999, allowed a value from -999 to 4\)\."):
+        load_data(str(tmp_path / "a.npy"), CompletionRunConfig(missing_value=-9999))
+
+
 def test_mask(tmp_path):
     np.save(tmp_path / "a.npy", np.array([[1.0, 2.0], [np.nan, 4.0]]))
     np.save(tmp_path / "mask.npy", np.array([[True, False], [True, True]]))

@@ -191,6 +191,13 @@ def test_missing_value(tmp_path):
     assert written(table, tmp_path) == f"x,y,v\na,1,{number(0, 0)}\na,2,5\n"
 
 
+def test_a_missing_value_that_does_not_occur(tmp_path):
+    table = read(tmp_path / "a.csv", "x,y,v\na,1,-999\na,2,5.5\na,3,\n")
+    message = "--missing-value does not occur in a.csv (got -9999, allowed a value from -999 to 5.5)."
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        table.without(-9999)
+
+
 def test_given_dimensions(tmp_path):
     table = read(tmp_path / "a.csv", "0,2,1\n1,0,2\n").on([Axis("0", 4), Axis("1", 3)])
     assert table.dims == (4, 3)
@@ -258,12 +265,12 @@ def test_queries_that_cannot_be_answered(tmp_path, text, message):
         ("a.csv", f"x,y,v\na,2,{'9' * 400}\n", f"a.csv line 2 has no finite value (got {'9' * 40})."),
         ("a.csv", "x,y,v\n", "a.csv has no entries."),
         ("a.csv", "", "a.csv has no entries."),
-        ("a.csv", "x,x,v\na,b,1\n", "a.csv has two columns of one name (got x)."),
+        ("a.csv", "x,x,v\na,b,1\n", "a.csv has two columns of the same name (got x)."),
         ("a.csv", "x,v\na,1\n", "a.csv has too few columns (got 2, allowed 2 indices or more and a value)."),
         ("a.csv", "x;y;v\na;1;2\n", "a.csv has too few columns (got 1, allowed 2 indices or more and a value). Fields are separated by commas in .csv and by tabs in .tsv."),
         ("a.csv", "x,y,v\na,1,\na,2,null\n", "a.csv has no observed value. Is the value in another column? --value."),
-        ("a.csv", b"\xff\xfex,y,v\n", "a.csv is not a text file."),
-        ("a.csv", b"x,y,v\n" + b"a,1,2\n" * 5000 + b"\xff,1,2\n", "a.csv is not a text file."),
+        ("a.csv", b"\xff\xfex,y,v\n", "a.csv is UTF-16 text (allowed UTF-8). Convert it: iconv -f utf-16 -t utf-8."),
+        ("a.csv", b"x,y,v\n" + b"a,1,2\n" * 5000 + b"\xff,1,2\n", "a.csv line 5002 is not UTF-8 text. Convert it"),
         ("a.tns.gz", gzip.compress(b"1 1 1\n" * 100, mtime=0)[:-9], "a.tns.gz is truncated."),
         ("a.tns.gz", b"not gzip", "a.tns.gz is damaged: Not a gzipped file (b'no')."),
         ("a.parquet", b"junk", "a.parquet is not a readable .parquet file: "),

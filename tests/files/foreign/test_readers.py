@@ -184,7 +184,7 @@ def test_coordinates_of_a_whole_tensor(tmp_path):
         ("a.csv", "1,2\n", "line 1 has too few columns (got 2, allowed 2 indices or more and a value)."),
         ("a.csv", "", "has no entries."),
         ("a.csv", "# nothing\n\n", "has no entries."),
-        ("a.csv", b"\xff\xfe0,0,1\n", "is not a text file."),
+        ("a.csv", b"\xff\xfe0,0,1\n", "is UTF-16 text (allowed UTF-8)."),
         ("a.csv", "0,0,1\n0,\uff11,2\n", "line 2 has an index that is not a whole number (got '\uff11')."),
         ("a.tsv", "0\t0\t1\n\U0010ffff\t1\t2\n", "line 2 has an index that is not a whole number (got '\\U0010ffff')."),
         ("a.tns", "1 1 1\n1 1 \u0661\n", "line 2 has a value that is not a number (got '\u0661')."),

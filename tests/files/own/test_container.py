@@ -105,11 +105,17 @@ def test_writing_where_there_is_no_folder(tmp_path):
         save_factorization(tmp_path / "no" / "m.safetensors", model())
 
 
-def test_files_have_the_usual_permissions(tmp_path):
-    before = os.umask(0)
-    os.umask(before)
-    save_factorization(tmp_path / "m.safetensors", model())
-    assert (tmp_path / "m.safetensors").stat().st_mode & 0o777 == 0o666 & ~before
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_files_have_the_usual_permissions(tmp_path, umask):
+    """Those of the umask when the file is written, whatever it was when the package was imported."""
+    before = os.umask(umask)
+    try:
+        save_factorization(tmp_path / "m.safetensors", model())
+        container.write_text(tmp_path / "a.txt", "x")
+    finally:
+        os.umask(before)
+    for name in ("m.safetensors", "a.txt"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o666 & ~umask
 
 
 def test_existing_files_are_not_replaced_unasked(tmp_path):

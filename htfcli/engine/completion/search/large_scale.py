@@ -24,7 +24,6 @@ from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.least_squares.alternating import AlternatingLeastSquares
 from htfcli.engine.least_squares.levenberg_marquardt import MATRIX_LIMIT
 from htfcli.engine.observations.centring import GAIN, WORTH
-from htfcli.engine.runtime.distributed import team
 from htfcli.engine.samples import Entries
 
 _WIDTH = 8  # at which a model counts as large or not
@@ -128,7 +127,7 @@ class _LargeSearch:
         # What costs least comes first
         self._trees = dict(sorted(trees.items(), key=lambda item: len(item[1].interior)))
         self._on_trial, self._should_stop = on_trial, should_stop
-        self._spectral = SpectralStart(_single(whole.train), dims, generator)
+        self._spectral = SpectralStart(_single(whole.train), dims, generator, workers=whole.workers)
         part = some(whole.train, enough_to_search(dims), generator)
         self.split = replace(whole, train=_single(part), held_out=_single(whole.held_out))
         self.trials: list[Trial] = []
@@ -229,7 +228,7 @@ class _LargeSearch:
         split = self.split
         rank = max(s.rank for s in self._spectral.subspaces)
         ridge = penalty(trial.ridge, model, len(split.train))
-        solver = AlternatingLeastSquares(model, split.train, ridge, split.loss, workers=team())
+        solver = AlternatingLeastSquares(model, split.train, ridge, split.loss, workers=split.workers)
         solver.run(_SWEEPS, slow=_SLOW if trial.width >= rank else _SLOW_BELOW)
         error = math.sqrt(solver.loss) / (size_of(split.train.value) or 1.0)
         fitted = replace(trial, model=model, train_error=error, held_out_error=split.error(model))
