@@ -42,7 +42,7 @@ Lists = Annotated[dict[str, list[Any]], BeforeValidator(_keys)]
 class PlanConfig(Config):
     """A grid of runs: every combination of `grid`, with every row of `zip`, with every seed.
 
-    Keys of `grid` and `zip` are settings of the command, or of the data that are generated (`generate.rank`). A value
+    Keys of `grid` and `zip` are settings of the command, or of the data that are generated (`generate.width`). A value
     null leaves a setting at its default.
     """
 

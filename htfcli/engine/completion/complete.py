@@ -22,7 +22,6 @@ from htfcli.engine.completion.diagnostics import (
     has_heavy_tails,
     is_wild,
     outliers,
-    unobserved,
     wildness,
 )
 from htfcli.engine.completion.model_selection import NEAR, Choice, choose, follow
@@ -40,7 +39,7 @@ from htfcli.engine.observations.centring import GAIN, SMALL, WORTH, Effects, est
 from htfcli.engine.observations.observations import split
 from htfcli.engine.runtime.device import choose_device
 from htfcli.engine.runtime.distributed import Workers
-from htfcli.engine.samples import Entries
+from htfcli.engine.samples import Entries, check_range, unobserved
 from htfcli.errors import DataError
 
 _SPLITS = ((5_000, 3), (20_000, 2))  # splits that choose, up to so many observations; one where there are more
@@ -98,11 +97,7 @@ class _Completing:
             raise DataError(
                 "the data are to be non-negative and are not", got=got, next_step="Leave out --nonnegative."
             )
-        least, most = entries.index.amin(0).tolist(), entries.index.amax(0).tolist()
-        if len(most) != len(dims) or min(least) < 0 or any(at >= d for at, d in zip(most, dims, strict=True)):
-            raise DataError(
-                "an index is out of range", got=f"from {least} to {most}", allowed=f"0 to {[d - 1 for d in dims]}"
-            )
+        check_range(entries.index, dims)
         self._entries, self._dims, self._config = entries, dims, config
         self._workers = workers
         self._loss = "l2" if config.loss == "auto" else config.loss

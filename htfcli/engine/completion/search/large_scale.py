@@ -228,7 +228,7 @@ class _LargeSearch:
         split = self.split
         rank = max(s.rank for s in self._spectral.subspaces)
         ridge = penalty(trial.ridge, model, len(split.train))
-        solver = AlternatingLeastSquares(model, split.train, ridge, split.loss, split.workers)
+        solver = AlternatingLeastSquares(model, split.train, ridge, split.loss, workers=split.workers)
         solver.run(_SWEEPS, slow=_SLOW if trial.width >= rank else _SLOW_BELOW)
         error = math.sqrt(solver.loss) / (size_of(split.train.value) or 1.0)
         fitted = replace(trial, model=model, train_error=error, held_out_error=split.error(model))
