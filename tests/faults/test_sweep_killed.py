@@ -153,7 +153,7 @@ def test_a_run_that_another_process_begins_meanwhile(tmp_path, monkeypatch):
     assert [ended.status for ended in jobs.execute([job], {}, lambda: False)] == ["finished"]
     said = [outcome.error for outcome in outcomes if outcome.status == "failed"]
     assert len(said) == 1
-    assert "holds a run" in said[0]
+    assert "contains a run" in said[0]
 
 
 @pytest.mark.long

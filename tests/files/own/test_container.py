@@ -248,10 +248,10 @@ def test_weights_that_do_not_belong(tmp_path):
     [
         ("train/index", lambda t: t + 100, "train observation 0 has an index out of range"),
         ("train/index", lambda t: t * 0, "train observation 1 repeats the index of 0"),
-        ("train/index", lambda t: t[:, :2].contiguous(), "do not have the shapes they should"),
+        ("train/index", lambda t: t[:, :2].contiguous(), "have the wrong shapes"),
         ("train/value", lambda t: t * torch.nan, "train observation 0 has no finite value"),
-        ("train/value", lambda t: t[:0], "do not have the shapes they should"),
-        ("test/value", lambda t: t[:5], "do not have the shapes they should"),
+        ("train/value", lambda t: t[:0], "have the wrong shapes"),
+        ("test/value", lambda t: t[:5], "have the wrong shapes"),
     ],
 )
 def test_observations_that_cannot_be_used(tmp_path, name, change, message):
