@@ -140,7 +140,7 @@ class Table:
         rows = len(self.value)
         odd = [axis.name for axis in self.axes if axis.size == rows > 9]
         return [
-            f"column {name} has a different value in every row, so nothing can be learnt from it; name the modes with --index"
+            f"column {name} has a different value in every row; if it is not a mode, name the modes with --index"
             for name in odd
         ]
 

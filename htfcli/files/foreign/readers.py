@@ -243,7 +243,7 @@ def _pt(path: Path, name: str, key: str) -> Dense:
 
 def _mat(path: Path, name: str, key: str) -> Dense:
     try:
-        import scipy  # noqa: F401 -- needed in the process that reads
+        import scipy  # noqa: F401 -- needed by the process that reads
     except ImportError:
         raise missing_library(".mat", "scipy") from None
     with parsing(name, ".mat file", next_step="Save it with -v7, not -v7.3."), mat_arrays(path) as arrays:
@@ -356,7 +356,7 @@ def _parquet(path: Path, name: str, key: str) -> Coordinates:
 
 
 def refuse_rows(path: Path, name: str) -> None:
-    """Raise DataError if the columns of a .parquet file do not fit in memory; it may be a small file that unpacks to many."""
+    """Raise DataError if the unpacked columns of a .parquet file, which may be a small file, do not fit in memory."""
     import pyarrow.parquet as pq
 
     metadata = pq.read_metadata(path)

@@ -301,7 +301,7 @@ def test_parquet_that_holds_no_numbers(tmp_path):
     [
         ({"value": "respnse"}, "a.csv has no such column (got respnse, allowed x, y, response). Did you mean response?"),
         ({"index": ["x", "z"]}, "a.csv has no such column (got z, allowed x, y, response)."),
-        ({"index": ["x", "response"]}, "the last column is a mode, and the value is in another one. Name it with --value."),
+        ({"index": ["x", "response"]}, "the last column is a mode, so it does not contain the values. Name their column with --value."),
     ],
 )  # fmt: skip
 def test_columns_that_are_not_there(tmp_path, options, message):
