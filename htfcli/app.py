@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from htfcli._version import __version__
 from htfcli.cli.interrupts import INTERRUPTED, listen, terminated
 from htfcli.cli.usage import usage_message
-from htfcli.engine.runtime.processes import follow_leash
+from htfcli.engine.runtime.processes import end_with_parent
 from htfcli.errors import ConfigError, HtfError, did_you_mean, printable
 
 COMMANDS = {
@@ -100,7 +100,7 @@ def main(args: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # characters that the terminal cannot show must not end the command
             stream.reconfigure(errors="backslashreplace")
-    follow_leash()
+    end_with_parent()
     try:
         result = typer.main.get_command(app).main(args=args, prog_name="htf", standalone_mode=False)
         sys.stdout.flush()

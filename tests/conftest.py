@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from htfcli.app import main
 
 # Two threads are ten times slower than one where another process wants the second core, and the cases are small.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
-# Ctrl-C is ignored in what a script starts in the background, and in what that starts: tests send it
+# The same examples in every run, however slow the machine; --hypothesis-profile=random draws others (.ci/nightly)
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.register_profile("random", max_examples=2000, deadline=None, database=None, print_blob=True)
+settings.load_profile("fixed")
+# A process that a script starts in the background ignores Ctrl-C, and so do its children; tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -30,7 +37,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Tables of what the tests of faults and hostile files counted: name of the table -> rows with a number."""
+    """Print how many faults were injected and broken files read, by kind."""
     tables: dict[str, dict[tuple[str, ...], float]] = {}
     for report in terminalreporter.stats.get("passed", []):
         for name, row in report.user_properties:
@@ -45,8 +52,16 @@ def pytest_terminal_summary(terminalreporter):
 
 
 @pytest.fixture(autouse=True)
+def _seeded():
+    """The same random numbers in every run, for what draws from the global generators."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def _no_gpu_unless_asked(request, monkeypatch):
-    """The same paths on every machine: only tests marked `cuda` see a GPU, and so do not the processes others start."""
+    """The same paths on every machine: only tests marked `cuda` see a GPU; the processes that others start do not."""
     if request.node.get_closest_marker("cuda") is None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -54,7 +69,7 @@ def _no_gpu_unless_asked(request, monkeypatch):
 
 @dataclass
 class Result:
-    """What a command line did."""
+    """Exit code, stdout and stderr of a command line."""
 
     code: int
     out: str
@@ -66,7 +81,7 @@ class Result:
 
     @property
     def error(self) -> str:
-        """The error, which must be all there is on stderr, in one line."""
+        """The error: one line, and nothing else on stderr."""
         lines = self.err.splitlines()
         assert len(lines) == 1, self.err
         assert lines[0].startswith("Error: ")

@@ -154,7 +154,7 @@ def test_errors_nobody_planned_for(htf, monkeypatch, error, code, message):
         (["plot"], "Missing argument 'RUN...'. Shortest useful call: htf plot runs/dynamics -o dynamics.png. See 'htf plot --help'."),
         (["plot", "x"], "Missing option '--output' / '-o'. Shortest useful call: htf plot runs/dynamics -o dynamics.png. See 'htf plot --help'."),
         (["measure-rank"], "Missing argument 'THING'. Shortest useful call: htf measure-rank runs/dynamics --tolerance 1e-2. See 'htf measure-rank --help'."),
-        (["generate"], "no kind of problem to generate (got none, allowed tensor, is-same-class, pathfinder). Shortest useful call: htf generate tensor -o data.safetensors (see htf generate --help)."),
+        (["generate"], "no kind of problem given (got none, allowed tensor, is-same-class, pathfinder). Shortest useful call: htf generate tensor -o data.safetensors (see htf generate --help)."),
     ],
 )  # fmt: skip
 def test_nothing_given_explains_the_shortest_useful_call(htf, args, message):

@@ -46,8 +46,14 @@ def test_what_the_wheel_says_of_itself(wheel):
         name = next(name for name in archive.namelist() if name.endswith("METADATA"))
         metadata = archive.read(name).decode()
     assert "License-Expression: MIT" in metadata
-    assert "# htf" in metadata, "the README"
     assert "Requires-Python: >=3.11" in metadata
+    description = metadata.partition("\n\n")[2]
+    assert description.startswith("# htf\n"), "the README"
+    assert "Description-Content-Type: text/markdown" in metadata
+    assert not re.search(r"\]\((?!https?:)|<!--", description), "a link that leads nowhere on a package index"
+    readme = (ROOT / "README.md").read_text()
+    assert description.count("```") == readme.count("```"), "all its code"
+    assert re.findall("^#+ .*", description, re.M) == re.findall("^#+ .*", readme, re.M), "all its sections"
 
 
 def test_the_check_of_wheels_can_fail(tmp_path):
@@ -61,7 +67,7 @@ def test_the_check_of_wheels_can_fail(tmp_path):
 
 
 def test_metadata():
-    assert PROJECT["readme"] == "README.md"
+    assert "readme" in PROJECT["dynamic"], "made of README.md by .ci/description.py"
     assert PROJECT["license"] == "MIT"
     assert "urls" not in PROJECT, "there is no home yet"
     pythons = re.findall(r"Python :: (3\.\d+)", " ".join(PROJECT["classifiers"]))
@@ -70,16 +76,36 @@ def test_metadata():
     assert {system.partition("-")[0] for system in job["strategy"]["matrix"]["os"]} == {"ubuntu", "macos"}
 
 
-def workflow():
-    return yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+def workflow(name="ci"):
+    return yaml.safe_load((ROOT / f".github/workflows/{name}.yml").read_text())
+
+
+def commands_of(name):
+    steps = [step for job in workflow(name)["jobs"].values() for step in job["steps"]]
+    return {step["run"] for step in steps if "run" in step}
 
 
 def test_continuous_integration_does_what_ci_run_does():
-    steps = [step for job in workflow()["jobs"].values() for step in job["steps"]]
-    assert {step["run"] for step in steps if "run" in step} == {".ci/run", ".ci/release-check"}
-    for script in (".ci/run", ".ci/release-check"):
+    assert commands_of("ci") == {".ci/run", ".ci/release-check"}
+    assert commands_of("nightly") == {".ci/nightly"}
+    for script in (".ci/run", ".ci/release-check", ".ci/nightly"):
         assert (ROOT / script).stat().st_mode & 0o111
         assert subprocess.run(["bash", "-n", ROOT / script], check=False).returncode == 0
+
+
+def test_the_site_is_published_as_ci_run_builds_it():
+    build = next(line for line in (ROOT / ".ci/run").read_text().splitlines() if "mkdocs build" in line)
+    assert "--strict" in build
+    assert "mkdocs build --strict" in commands_of("site")
+    assert (ROOT / ".gitignore").read_text().splitlines().count("site/") == 1
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == __version__
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    (paper,) = citation["references"]
+    assert [author["family-names"] for author in paper["authors"]] == ["Razin", "Maman", "Cohen"]
 
 
 def test_the_release_runs_the_first_command_of_the_readme():

@@ -66,13 +66,13 @@ def with_config(config_class: type[Config]) -> Callable[[Callable[..., Any]], Ca
 def _option(config_class: type[Config], name: str) -> inspect.Parameter:
     """The option of one field; its text is passed on as it is, for the configuration class to report all problems."""
     field = config_class.model_fields[name]
-    flag = "--" + name.replace("_", "-")
+    flags = ["--" + key.replace("_", "-") for key in (name, *(a for a, n in config_class.aliases.items() if n == name))]
     plain = _kinds(field.annotation)
     kind: Any = str
     metavar: str | None
-    declared, metavar = flag, _METAVARS.get(plain[0], "TEXT") if len(plain) == 1 else "N[,N...]"
+    metavar = _METAVARS.get(plain[0], "TEXT") if len(plain) == 1 else "N[,N...]"
     if plain == [bool]:
-        kind, declared, metavar = bool, f"{flag}/--no-{flag[2:]}", None
+        kind, flags, metavar = bool, [f"{flags[0]}/--no-{flags[0][2:]}"], None
     elif get_origin(field.annotation) is Literal:
         kind, metavar = field.annotation, None
     elif name in _MULTIPLE:
@@ -82,7 +82,7 @@ def _option(config_class: type[Config], name: str) -> inspect.Parameter:
     default = field.get_default()
     shown = "" if default is None or isinstance(default, bool | list) else f"  [default: {default}]"
     help_text = f"{field.description}{shown}"
-    option = typer.Option(declared, help=help_text, metavar=metavar, show_default=False)
+    option = typer.Option(*flags, help=help_text, metavar=metavar, show_default=False)
     return _keyword(name, Annotated[Optional[kind], option], None)
 
 

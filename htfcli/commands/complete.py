@@ -52,11 +52,11 @@ def complete(
     """
     from htfcli.cli.console import RecordWriter, note, progress
     from htfcli.cli.interrupts import StopSignals
-    from htfcli.commands.training import together
+    from htfcli.commands.training import connected
     from htfcli.experiments.runs.complete import CompleteRun
     from htfcli.experiments.runs.completion_summary import headline, rows
 
-    with together() as team:
+    with connected() as team:
         silent = quiet or not team.first
         options = {"predict": predict, "uncertainty": uncertainty, "folder": run}
         job = CompleteRun(config, data, output, **options, force=force, workers=team)

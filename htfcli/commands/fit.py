@@ -1,4 +1,4 @@
-"""`htf fit`: train a factorization on observations."""
+"""`htf fit`: fit a factorization to observations."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from htfcli.cli.options import ForceOption, FormatOption, QuietOption, ResumeOpt
 from htfcli.config.tensors import FitConfig
 
 if TYPE_CHECKING:
-    from htfcli.commands.training import Talk
-    from htfcli.engine.factorizations.factorization import Factorization
+    from htfcli.commands.training import RunLog
     from htfcli.experiments.runs.fit import FitRun
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -31,12 +30,16 @@ _TABLE_ROWS = 12
 def fit(
     config: FitConfig,
     data: Annotated[
-        Optional[str], typer.Argument(metavar="DATA", help="Observations, or data with holes; any format, - for stdin.")
+        Optional[str],
+        typer.Argument(metavar="DATA", help="Observations or data with missing entries, in any format; - for stdin."),
     ] = None,
     output: Annotated[
         Optional[str],
         typer.Option(
-            "--output", "-o", metavar="FOLDER", help="Run folder (runs/NAME of DATA), or - for the model on stdout."
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Run folder (runs/NAME, from the name of DATA), or - for the model on stdout.",
         ),
     ] = None,
     resume: ResumeOption = False,
@@ -51,24 +54,23 @@ def fit(
     and the result is scaled back (--scale). Under torchrun all processes share each iteration, with the result of one.
     """
     from htfcli.cli.console import note
-    from htfcli.commands.training import talking
+    from htfcli.commands.training import run_log
     from htfcli.experiments.runs.fit import FitRun
-    from htfcli.files.own.artefacts import save_factorization
     from htfcli.files.own.container import refuse_terminal
 
     output = output or f"runs/{'fit' if data in (None, '-') else Path(str(data)).name.split('.')[0]}"
     if output == "-":
         refuse_terminal()
-    with talking(track, output, "iteration", quiet) as talk:
-        run = FitRun(config, data, output, resume=resume, force=force, workers=talk.team)
-        note(run.describe(), talk.quiet)
-        model = _run(run, format, talk)
-        if output == "-" and talk.team.first:
-            save_factorization("-", model, run.settings.model_dump(mode="json"))
-        note(run.ending() + talk.saved, talk.quiet)
+    with run_log(track, output, "iteration", quiet) as log:
+        run = FitRun(config, data, output, resume=resume, force=force, workers=log.workers)
+        note(run.describe(), log.quiet)
+        _run(run, format, log)
+        if output == "-" and log.workers.first:
+            run.save("-")
+        note(run.ending() + log.saved, log.quiet)
 
 
-def _run(run: FitRun, format: Any, talk: Talk) -> Factorization:
+def _run(run: FitRun, format: Any, log: RunLog) -> None:
     """Train with progress on stderr and records on stdout."""
     from htfcli.cli.console import RecordWriter, progress
     from htfcli.cli.interrupts import StopSignals
@@ -77,7 +79,7 @@ def _run(run: FitRun, format: Any, talk: Talk) -> Factorization:
         format, table_row, lambda number, count: number % -(-count // _TABLE_ROWS) == 0 or number == count - 1
     )
     latest: dict[str, Any] = {}
-    with StopSignals() as stop, progress("fit", run.settings.iterations, talk.quiet) as show:
+    with StopSignals() as stop, progress("fit", run.settings.iterations, log.quiet) as show:
 
         def should_stop(iteration: int) -> bool:
             if latest:
@@ -85,13 +87,13 @@ def _run(run: FitRun, format: Any, talk: Talk) -> Factorization:
             return stop.received
 
         try:
-            return run.run(talk.to(writer, latest), should_stop)
+            run.run(log.recorder(writer, latest), should_stop)
         finally:
             writer.close()
 
 
 def table_row(record: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a record that a person follows."""
+    """The columns of a record that the table shows."""
     columns = {
         "iteration": "iteration",
         "train_loss": "train loss",

@@ -1,4 +1,4 @@
-"""`htf generate`: learning problems with a known answer."""
+"""`htf generate`: learning problems with a known solution."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def _group(ctx: typer.Context) -> None:
 
         kinds = ", ".join(str(command.name) for command in app.registered_commands)
         advice = "Shortest useful call: htf generate tensor -o data.safetensors (see htf generate --help)."
-        raise ConfigError("no kind of problem to generate", got="none", allowed=kinds, next_step=advice)
+        raise ConfigError("no kind of problem given", got="none", allowed=kinds, next_step=advice)
 
 
 EXAMPLES = """\b
 Examples:
-  htf generate tensor --order 4 --dim 8 --rank 5 --observed 2048 -o data.safetensors
+  htf generate tensor --order 4 --dim 8 --width 5 --observed 2048 -o data.safetensors
   htf generate tensor --target cp --dims 16,16,16 --observed 50% -o - | htf inspect -"""
 
 
@@ -49,7 +49,7 @@ def tensor(
     format: FormatOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Make a low-rank tensor and observe entries or random measurements of it."""
+    """Generate a low-rank tensor, and entries or random measurements of it."""
     from htfcli.cli.console import RecordWriter, note
     from htfcli.engine.observations.synthetic import make_observations
     from htfcli.errors import ConfigError

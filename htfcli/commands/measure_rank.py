@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from htfcli.cli.options import FormatOption, with_config
+from htfcli.config.records import Record
 from htfcli.config.tensors import MeasureRankConfig
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ Examples:
   htf measure-rank runs/dynamics --tolerance 1e-2
   htf fit data.safetensors -o - | htf measure-rank - --matricization 0,2 | jq -c '{node, effective_rank}'"""
 
-_SHOWN = 4  # singular values in a table
+_SHOWN = 4  # singular values in a row of the table
 
 
 @app.command(epilog=EXAMPLES)
@@ -27,15 +28,14 @@ _SHOWN = 4  # singular values in a table
 def measure_rank(
     config: MeasureRankConfig,
     thing: Annotated[
-        str, typer.Argument(metavar="THING", help="Run folder, factorization, or tensor without holes; - for stdin.")
+        str, typer.Argument(metavar="THING", help="Run folder, factorization, or fully observed tensor; - for stdin.")
     ],
     format: FormatOption = None,
 ) -> None:
     """Measure hierarchical ranks of a tensor or a factorization.
 
-    One record a node: rank at the tolerance, effective rank, leading singular values, and the share of the squared norm
-    that the rank captures. A factorization is measured from its factors, the tensor is never built; its own mode tree
-    is the default (balanced for a dense tensor).
+    Prints one record per node: rank at the tolerance, effective rank, leading singular values, and the fraction of the
+    squared norm that the rank captures. A factorization is measured from its factors, without building the tensor.
     """
     import torch
 
@@ -54,7 +54,7 @@ def measure_rank(
     writer.close()
 
 
-def _record(spectrum: Spectrum, tolerance: float, top: int) -> dict[str, Any]:
+def _record(spectrum: Spectrum, tolerance: float, top: int) -> Record:
     rank = spectrum.rank(tolerance)
     return {
         "kind": "rank",
@@ -69,7 +69,7 @@ def _record(spectrum: Spectrum, tolerance: float, top: int) -> dict[str, Any]:
     }
 
 
-def _table_row(record: dict[str, Any]) -> dict[str, Any]:
+def _table_row(record: Record) -> Record:
     return {
         "node": record["node"],
         "shape": " x ".join(map(str, record["shape"])),

@@ -76,7 +76,7 @@ def plot(
     from htfcli.cli.console import note
     from htfcli.config.base import parse_mode_sets
     from htfcli.errors import ConfigError
-    from htfcli.experiments.figures.registry import Wishes, draw
+    from htfcli.experiments.figures.registry import PlotOptions, draw
     from htfcli.experiments.figures.style import kind_of, render
     from htfcli.experiments.figures.sweeps import default_axes, plot_sweep
     from htfcli.experiments.sweeps.summary import SUMMARY_JSONL, load_summary
@@ -93,7 +93,7 @@ def plot(
         rows = [row for argument in runs for row in load_summary(argument)]
         figure = plot_sweep(rows, *default_axes(rows), log_x=log_x, log_y=log_y)
     elif x is None and y is None and not group and not swept:
-        figure = draw([load_records(argument) for argument in runs], Wishes(what, tuple(nodes), top, log_x, log_y))
+        figure = draw([load_records(argument) for argument in runs], PlotOptions(what, tuple(nodes), top, log_x, log_y))
     elif x is None or y is None or what or nodes or top is not None:
         raise ConfigError("a sweep is drawn with --x and --y", allowed="beside them --group, --log-x, --log-y")
     else:

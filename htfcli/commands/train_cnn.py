@@ -11,7 +11,7 @@ from htfcli.cli.options import ForceOption, FormatOption, QuietOption, ResumeOpt
 from htfcli.config.vision import TrainCnnConfig
 
 if TYPE_CHECKING:
-    from htfcli.commands.training import Talk
+    from htfcli.commands.training import RunLog
     from htfcli.experiments.runs.train_cnn import CnnRun
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -49,38 +49,38 @@ def train_cnn(
     accuracies of every epoch. Under torchrun all processes share each batch, with the result of one.
     """
     from htfcli.cli.console import note, progress
-    from htfcli.commands.training import talking
+    from htfcli.commands.training import run_log
     from htfcli.experiments.runs.train_cnn import CnnRun
     from htfcli.files.own.container import refuse_terminal
 
     output = output or f"runs/{config.task or ('cnn' if data in (None, '-') else Path(str(data)).name.split('.')[0])}"
     if output == "-":
         refuse_terminal()
-    with talking(track, output, "epoch", quiet) as talk:
-        with progress("generate", None, talk.quiet) as show:
+    with run_log(track, output, "epoch", quiet) as log:
+        with progress("generate", None, log.quiet) as show:
             run = CnnRun(
                 config,
                 data,
                 output,
                 resume=resume,
                 force=force,
-                workers=talk.team,
+                workers=log.workers,
                 on_progress=lambda count: show(count, "images"),
             )
-        note(run.describe(), talk.quiet)
-        _run(run, format, talk)
-        if output == "-" and talk.team.first:
+        note(run.describe(), log.quiet)
+        _run(run, format, log)
+        if output == "-" and log.workers.first:
             run.save("-")
 
 
-def _run(run: CnnRun, format: Any, talk: Talk) -> None:
+def _run(run: CnnRun, format: Any, log: RunLog) -> None:
     """Train with progress on stderr and records on stdout, and say how it ended."""
     from htfcli.cli.console import RecordWriter, note, progress
     from htfcli.cli.interrupts import StopSignals
 
     writer = RecordWriter(format, table_row)
     latest: dict[str, Any] = {}
-    with StopSignals() as stop, progress("train", run.settings.epochs, talk.quiet) as show:
+    with StopSignals() as stop, progress("train", run.settings.epochs, log.quiet) as show:
 
         def should_stop(epoch: int, step: int) -> bool:
             accuracy = f", test accuracy {latest['test_accuracy']:.3f}" if latest else ""
@@ -88,12 +88,12 @@ def _run(run: CnnRun, format: Any, talk: Talk) -> None:
             return stop.received
 
         try:
-            run.run(talk.to(writer, latest), should_stop)
+            run.run(log.recorder(writer, latest), should_stop)
         finally:
             writer.close()
-    note(run.ending() + talk.saved, talk.quiet)
+    note(run.ending() + log.saved, log.quiet)
     if len(run.summary["classes"]) <= _MOST_CLASSES:
-        note(confusion_table(run.summary["classes"], run.summary["confusion"]), talk.quiet)
+        note(confusion_table(run.summary["classes"], run.summary["confusion"]), log.quiet)
 
 
 def table_row(record: dict[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from htfcli.config.units import format_bytes
@@ -96,6 +96,7 @@ class Config(BaseModel):
     """Base class of configurations: frozen, without unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    aliases: ClassVar[dict[str, str]] = {}  # other names of fields that options, files and scripts may use
 
     @classmethod
     def resolve(cls, flags: dict[str, Any], assignments: list[str] | None = None, path: str | None = None) -> Self:
@@ -106,10 +107,23 @@ class Config(BaseModel):
         Raises:
             ConfigError: with all problems found.
         """
-        values: dict[str, Any] = {} if path is None else read_yaml_mapping(path)
-        values.update(parse_assignments(assignments or []))
+        values: dict[str, Any] = {} if path is None else cls._named(read_yaml_mapping(path))
+        values.update(cls._named(parse_assignments(assignments or [])))
         values.update(flags)
         return cls.checked(values)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_aliases(cls, values: Any) -> Any:
+        return cls._named(values) if isinstance(values, dict) else values
+
+    @classmethod
+    def _named(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Settings by the names of the fields instead of their aliases."""
+        for alias, name in cls.aliases.items():
+            if alias in values and name in values:
+                raise ConfigError(f"{alias} and {name} are the same setting", next_step="Give one of them.")
+        return {cls.aliases.get(key, key): value for key, value in values.items()}
 
     @classmethod
     def checked(cls, values: dict[str, Any]) -> Self:
@@ -130,7 +144,7 @@ class Config(BaseModel):
         name = ".".join(str(part) for part in error["loc"][:1]).replace("_", "-")
         message = str(error["msg"]).removeprefix("Value error, ")
         if error["type"] == "extra_forbidden":
-            guess = did_you_mean(name, [key.replace("_", "-") for key in cls.model_fields])
+            guess = did_you_mean(name, [key.replace("_", "-") for key in (*cls.model_fields, *cls.aliases)])
             return f"unknown setting {name}" + (f" ({guess.strip()})" if guess else "")
         if not name:
             return message

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PlainValidator, model_validator
+from pydantic_core import PydanticCustomError
 
 from htfcli.config.base import Config, Seed
+
+
+def _margins(value: object) -> object:
+    """A positive number, or several: 3, "2,3", [2, 3]."""
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+    try:
+        numbers = [float(str(part)) for part in parts]
+    except ValueError:
+        numbers = [math.nan]
+    if not numbers or not all(0 < n < math.inf for n in numbers):
+        raise PydanticCustomError("not_allowed", "not a margin", {"allowed": "a positive number, or several as 2,3"})
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
+Margins = Annotated[float | list[float], PlainValidator(_margins)]
 
 
 class IsSameClassConfig(Config):
@@ -53,12 +69,31 @@ class IsSameClassConfig(Config):
         return self
 
 
+# Those of the data sets of Long Range Arena (Tay et al., ICLR 2021), from the comments of its readers; the border of the
+# start square is twice the start distance, as in the generator they were made with.
+LRA_PROFILES: dict[str, dict[str, object]] = {
+    "lra-32": dict(size=32, dash_length=2, thickness=0.5, margin=1, padding=1, start_distance=7, start_border=14,
+                   disc_radius=1.5, continuity=1.0, distractors=5, distractor_length=4, contrast=0.75),
+    "lra-64": dict(size=64, dash_length=5, thickness=1, margin=1, padding=1, start_distance=12, start_border=24,
+                   disc_radius=2.5, distractors=5, distractor_length=4, contrast=0.8),
+    "lra-128": dict(size=128, dash_length=5, thickness=1.5, margin=[2, 3], padding=1, start_distance=20,
+                    start_border=40, disc_radius=3, distractors=8, distractor_length=4, contrast=0.9),
+    "lra-256": dict(size=256, start_border=54, padding=22, disc_radius=5, distractors=7, distractor_length=4),
+}  # fmt: skip
+
+
 class PathfinderConfig(Config):
     """`htf generate pathfinder`: whether two marked ends belong to the same dashed path.
 
-    Lengths are pixels of the canvas that is drawn, which is `draw_size` wide; images are stored `size` wide.
+    Lengths are pixels of the canvas that is drawn, which is `draw_size` wide; images are stored `size` wide. The
+    defaults are the published ones for a canvas of 300 x 300.
     """
 
+    profile: Literal["lra-32", "lra-64", "lra-128", "lra-256"] | None = Field(
+        None,
+        description="Use the sizes of a data set of Long Range Arena: images of 32 to 256 pixels, paths of 14 dashes. "
+        "Options given beside it win.",
+    )
     path_length: int = Field(9, ge=1, le=100, description="Dashes of each of the two long paths.")
     size: int = Field(150, ge=16, le=1024, description="Rows and columns of the stored images.")
     draw_size: int | None = Field(
@@ -67,33 +102,82 @@ class PathfinderConfig(Config):
     distractors: int | None = Field(
         None,
         ge=0,
-        description="Short paths of a third as many dashes, left out where there is no room (90 / --path-length on a "
-        "canvas of 300 x 300, in proportion to its area).",
+        description="Short paths, left out where there is no room (90 / --path-length on a canvas of 300 x 300, in "
+        "proportion to its area).",
+    )
+    distractor_length: int | None = Field(
+        None, ge=1, le=100, description="Dashes of a short path (a third of --path-length)."
     )
     dash_length: float = Field(5.0, gt=0, description="Length of a dash.")
     thickness: float = Field(2.0, gt=0, description="Thickness of a dash.")
-    margin: float = Field(3.0, gt=0, description="Least free space between dashes.")
-    continuity: float = Field(
-        1.8, ge=0.5, description="How straight paths are: from dash to dash they turn by up to 90 degrees / continuity."
+    margin: Margins = Field(
+        3.0,
+        validate_default=True,
+        description="Free space around a dash: between two dashes there is twice as much. Of several values, as 2,3, "
+        "one is drawn for each image.",
     )
-    start_distance: float = Field(27.0, ge=0, description="Distance between the starts of the two paths.")
+    continuity: float = Field(
+        1.8,
+        ge=0.5,
+        description="How straight paths are: from dash to dash they turn by an angle d of density cos(continuity d)^2, "
+        "at most 90 degrees / continuity.",
+    )
+    start_distance: float = Field(27.0, ge=0, description="Distance between the starts of the two long paths.")
+    start_border: float | None = Field(
+        None, ge=0, description="The first long path starts at least so far from the border (54 of 300)."
+    )
+    padding: float | None = Field(
+        None, ge=0, description="Width of the border that dashes and their margins stay out of (22 of 300)."
+    )
     disc_radius: float = Field(3.0, gt=0, description="Radius of the discs at the marked ends.")
+    contrast: float = Field(1.0, gt=0, le=1, description="Brightness of dashes; discs have 1.")
+    rounding: bool = Field(
+        True,
+        description="Put tips of dashes and the points where paths turn on whole pixels of the canvas, as published; "
+        "distances vary more with it. Off with --balance distance.",
+    )
     antialias: int = Field(2, ge=1, le=8, description="Oversampling of the drawing.")
+    balance: Literal["none", "distance"] = Field(
+        "none",
+        description="distance: give both labels the same distribution of the distance between the discs, which "
+        "otherwise predicts the label. The directions of the dashes at the discs still carry some of it.",
+    )
+    masks: bool = Field(
+        False, description="Store masks of the two long paths (1 and 2) beside the images, for segmentation."
+    )
     train: int = Field(10000, ge=1, description="Train images.")
     test: int = Field(10000, ge=1, description="Test images.")
     seed: Seed = Field(0, description="Seed of everything random.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_profile(cls, values: Any) -> Any:
+        """A profile's values beside those given."""
+        known = LRA_PROFILES.get(str(values.get("profile"))) if isinstance(values, dict) else None
+        if known is None:
+            return values
+        size = values.get("size", known["size"])
+        return {"path_length": 14, "draw_size": size, **known, **{k: v for k, v in values.items() if v is not None}}
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        most_radius = self.margin + self.thickness / 2
         if self.canvas < self.size:
             raise ValueError(f"draw-size: smaller than size (got {self.draw_size}, allowed {self.size} or more)")
         if self.dash_length < self.thickness:
             allowed = f"{self.thickness} or more"
             raise ValueError(f"dash-length: under the thickness (got {self.dash_length}, allowed {allowed})")
-        if self.disc_radius >= most_radius:
-            allowed = f"less than margin + thickness / 2 = {most_radius}"
-            raise ValueError(f"disc-radius: discs would touch other dashes (got {self.disc_radius}, allowed {allowed})")
+        most_radius = 2 * min(self.margins) + self.thickness / 2
+        if self.disc_radius > most_radius:
+            allowed = f"at most 2 margin + thickness / 2 = {most_radius}"
+            raise ValueError(
+                f"disc-radius: discs would overlap other dashes (got {self.disc_radius}, allowed {allowed})"
+            )
+        for name, width in (("padding", self.border), ("start-border", self.start_square[0])):
+            if 2 * width >= self.canvas:
+                allowed = f"less than half the canvas, {self.canvas / 2}"
+                raise ValueError(f"{name}: leaves no room (got {width}, allowed {allowed})")
+        if self.balance == "distance" and self.start_distance == 0:
+            raise ValueError("balance: distance needs a start-distance above 0 (got 0.0)")
         return self
 
     @property
@@ -102,9 +186,25 @@ class PathfinderConfig(Config):
         return self.draw_size or 2 * self.size
 
     @property
-    def distractor_length(self) -> int:
+    def margins(self) -> list[float]:
+        """The margins of which each image has one."""
+        return self.margin if isinstance(self.margin, list) else [self.margin]
+
+    @property
+    def border(self) -> float:
+        """Padding; published is 22 on a canvas of 300, elsewhere in proportion."""
+        return 22 / 300 * self.canvas if self.padding is None else self.padding
+
+    @property
+    def start_square(self) -> tuple[float, float]:
+        """Least and largest coordinate at which the first long path starts; 54 to 246 on 300, as published."""
+        border = 54 / 300 * self.canvas if self.start_border is None else self.start_border
+        return border, self.canvas - border
+
+    @property
+    def distractor_dashes(self) -> int:
         """Dashes of a distractor: a third of a path's, rounded down, at least one."""
-        return max(1, self.path_length // 3)
+        return self.distractor_length or max(1, self.path_length // 3)
 
     @property
     def distractor_count(self) -> int:

@@ -1,69 +1,79 @@
-"""What the commands on tensors can be told: `generate tensor`, `fit`, `measure-rank`."""
+"""Settings of the commands on tensors: `generate tensor`, `fit`, `measure-rank`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from htfcli.config.base import Config, Device, Dims, ModeSets, Seed, Tree, Widths
 from htfcli.errors import ConfigError
 
-DEFAULT_WIDTH = 32  # of the interior nodes of a model that is given none
-DEFAULT_TOLERANCE = 1e-3  # singular values above this times the largest count towards a rank
+DEFAULT_WIDTH = 32  # local components per node of a model
+DEFAULT_TOLERANCE = 1e-3  # a rank counts the singular values above this times the largest
 
 
 def size_of(text: str, total: int) -> int:
-    """A number of observations: `2048` counts; `0.5` or `50%` are a share of `total`.
+    """A number of observations: a count such as `2048`, or a fraction of `total` such as `0.5` or `50%`.
 
     Raises:
-        ConfigError: if it is neither, or the share is outside 0..1.
+        ConfigError: if the text is neither, or the fraction is outside 0..1.
     """
     try:
         if text.endswith("%"):
-            share = float(text[:-1]) / 100
+            fraction = float(text[:-1]) / 100
         elif "." in text or "e-" in text:
-            share = float(text)
+            fraction = float(text)
         else:
             return int(text)
     except ValueError:
         raise ConfigError(
-            "not a number of observations", got=text, allowed="a count as 2048, or a share as 0.5"
+            "not a number of observations", got=text, allowed="a count such as 2048, or a fraction such as 0.5"
         ) from None
-    if not 0 <= share <= 1:
-        raise ConfigError("a share of observations is out of range", got=text, allowed="0.0 to 1.0")
-    return round(Fraction(share) * total)  # exact, also where total is beyond the range of a double
+    if not 0 <= fraction <= 1:
+        raise ConfigError("a fraction of observations is out of range", got=text, allowed="0.0 to 1.0")
+    return round(Fraction(fraction) * total)  # exact even if total is beyond the range of a double
 
 
 class TargetConfig(Config):
-    """`htf generate tensor`: a low-rank tensor and what is observed of it."""
+    """`htf generate tensor`: a low-rank tensor, and observations of it."""
 
-    target: Literal["htf", "cp", "matrix"] = Field("htf", description="What the tensor is made by.")
-    order: int | None = Field(None, ge=2, le=100_000, description="Number of modes (4 unless --dims says).")
+    aliases: ClassVar[dict[str, str]] = {"rank": "width"}
+
+    target: Literal["htf", "cp", "matrix"] = Field("htf", description="Factorization that generates the tensor.")
+    order: int | None = Field(None, ge=2, le=100_000, description="Number of modes (4; 2 for target matrix).")
     dim: int = Field(8, ge=1, description="Dimension of every mode.")
     dims: Dims | None = Field(None, description="Dimensions of the modes one by one, e.g. 13,4,12,8.")
-    rank: Widths = Field(5, description="Rank: one number, one a level from the leaves up, or by node in YAML.")
+    width: Widths = Field(
+        5, description="Local components per node: one number, one per level from the leaves up, or per node in YAML."
+    )
     tree: Tree = Field("balanced", description="Mode tree of an htf target: a name, or nested lists.")
     arity: int | None = Field(None, description="Children per node of the mode tree.")
     task: Literal["completion", "sensing"] = Field(
         "completion",
-        description="Observe entries, or inner products with random rank-one tensors (matrices: Gaussian).",
+        description="Observe entries, or inner products with random rank-one tensors (Gaussian matrices for matrix).",
     )
-    observed: str = Field("0.5", description="Observations: a count (2048), or a share of the entries (0.5).")
+    observed: str = Field("0.5", description="Observations: a count (2048), or a fraction of the entries (0.5).")
     test: str | None = Field(
         None,
-        description="Held-out ones: a count, or a share of the rest (all, or as many measurements; at most 10000).",
+        description="Test observations: a count, or a fraction of the unobserved entries; sensing: of the observations "
+        "(all, at most 10000).",
     )
-    mask: str | None = Field(None, description="Boolean .npy file that says which entries are observed.")
-    norm: float | None = Field(None, gt=0, description="Frobenius norm of the tensor (square root of its entries).")
-    noise: float = Field(0.0, ge=0, description="Noise on observed values: standard deviation over the entries' rms.")
-    seed: Seed = Field(0, description="Seed of everything random.")
+    mask: str | None = Field(None, description="Boolean .npy file, True where an entry is observed.")
+    norm: float | None = Field(
+        None, gt=0, description="Frobenius norm of the tensor (square root of its number of entries)."
+    )
+    noise: float = Field(
+        0.0, ge=0, description="Noise on observed values: standard deviation relative to the rms of the entries."
+    )
+    seed: Seed = Field(0, description="Seed of all random numbers.")
 
     @model_validator(mode="before")
     @classmethod
     def _sizes_are_text(cls, values: Any) -> Any:
-        """YAML has numbers where the command line has text: 2048 and 0.5 both mean what they say."""
+        """Accept numbers from YAML where the command line gives text."""
         if isinstance(values, dict):
             for key in ("observed", "test"):
                 if isinstance(values.get(key), int | float) and not isinstance(values[key], bool):
@@ -81,69 +91,80 @@ class TargetConfig(Config):
         if self.task == "sensing" and self.mask is not None:
             raise ValueError("mask: only for task completion (got task sensing)")
         if self.mask is not None and self.changed("observed"):
-            raise ValueError(f"mask says what is observed, observed says how much: give one (got {self.observed})")
+            raise ValueError(f"mask and observed exclude each other: give one (got observed {self.observed})")
         return self
 
     @property
     def resolved_dims(self) -> tuple[int, ...]:
+        """The mode dimensions, from `dims` or from `order` and `dim`."""
         if self.dims is not None:
             return tuple(self.dims)
         return (self.dim,) * (self.order or (2 if self.target == "matrix" else 4))
 
 
-_SECOND_ORDER: dict[str, object] = {"dtype": "float64", "record_every": 1, "iterations": 1000}  # its own defaults
+def _by_solver(gradient: Any, second_order: Any) -> Callable[[dict[str, Any]], Any]:
+    """A default that depends on the solver, which must be an earlier field."""
+    return lambda settings: second_order if settings.get("solver") == "second-order" else gradient
 
 
 class FitConfig(Config):
-    """`htf fit`: a factorization, how it is trained and what is recorded."""
+    """`htf fit`: the factorization, how it is fitted, and what is recorded."""
 
     model: Literal["htf", "cp", "matrix"] = Field("htf", description="Factorization to fit.")
     tree: Tree = Field("balanced", description="Mode tree of an htf model: a name, or nested lists.")
     arity: int | None = Field(None, description="Children per node of the mode tree.")
     width: Widths | None = Field(
         None,
-        description="Local components per node: one number, one a level from the leaves up, or by node in YAML (32).",
+        description="Local components per node: one number, one per level from the leaves up, or per node in YAML "
+        "(32; for model matrix the smaller dimension).",
     )
-    depth: int = Field(3, ge=2, description="Number of factors of a matrix model.")
+    depth: int = Field(3, ge=2, description="Number of factors of model matrix.")
     init: Literal["gaussian", "balanced"] = Field(
-        "gaussian", description="Initialization (balanced: unbalancedness zero)."
+        "gaussian", description="Initial weights: Gaussian, or balanced (Gaussian with unbalancedness zero)."
     )
     init_std: float | None = Field(
         None,
         gt=0,
-        description="Standard deviation of the initial weights (such that entries start near 1e-4; second-order: 1).",
+        description="Standard deviation of the initial weights (entries start with rms 1e-4; second-order: 1).",
     )
-    loss: Literal["l2", "l1", "huber"] = Field("l2", description="Mean loss over the observations (huber: beta 1).")
+    loss: Literal["l2", "l1", "huber"] = Field(
+        "l2", description="Mean loss over the observations (huber: quadratic up to 1)."
+    )
     solver: Literal["gradient", "second-order"] = Field(
         "gradient",
-        description="Gradient descent, or Levenberg-Marquardt: few, long steps to a solution, for entries only.",
+        description="Gradient descent; or Levenberg-Marquardt, which takes few long steps and needs observed entries.",
     )
     ridge: float = Field(
-        0.0, ge=0, description="Weight of the sum of squared weights beside the mean loss, for solver second-order."
+        0.0, ge=0, description="Add RIDGE times the sum of squared weights to the mean loss (second-order)."
     )
     optimizer: Literal["group-rmsprop", "sgd", "adam"] = Field("group-rmsprop", description="Optimizer.")
     lr: float = Field(0.01, gt=0, description="Learning rate.")
-    momentum: float = Field(0.0, ge=0, lt=1, description="Momentum of sgd.")
-    batch_size: int | None = Field(
-        None, ge=1, description="Observations per iteration (all of them, which is often as fast)."
+    momentum: float = Field(0.0, ge=0, lt=1, description="Momentum of optimizer sgd.")
+    batch_size: int | None = Field(None, ge=1, description="Observations per iteration (all).")
+    iterations: int = Field(
+        default_factory=_by_solver(100_000, 1000),
+        ge=0,
+        description="Stop after this many iterations (100000; second-order: 1000).",
     )
-    iterations: int = Field(100_000, ge=0, description="Iterations at most (second-order: 1000).")
-    seconds: float | None = Field(None, gt=0, description="Seconds at most.")
-    until_loss: float | None = Field(5e-5, ge=0, description="Stop once the train loss stays under this.")
-    patience: int = Field(100, ge=1, description="For this many records in a row.")
+    seconds: float | None = Field(None, gt=0, description="Stop after this many seconds.")
+    until_loss: float | None = Field(5e-5, ge=0, description="Stop when the train loss stays below this value.")
+    patience: int = Field(100, ge=1, description="Stop after this many consecutive records below --until-loss.")
     dtype: Literal["float32", "float64"] = Field(
-        "float32", description="Precision (second-order: float64); summary.json has the final loss in float64 too."
+        default_factory=_by_solver("float32", "float64"),
+        description="Floating-point precision (float32; second-order: float64).",
     )
-    device: Device = Field("auto", description="auto, cpu, cuda or cuda:N.")
-    threads: int | None = Field(None, ge=1, description="CPU threads (torch's choice).")
-    seed: Seed = Field(0, description="Seed of everything random.")
-    test_fraction: float | None = Field(None, gt=0, lt=1, description="Share of the observations to hold out.")
+    device: Device = Field("auto", description="Device: auto, cpu, cuda or cuda:N.")
+    threads: int | None = Field(None, ge=1, description="CPU threads (chosen by torch).")
+    seed: Seed = Field(0, description="Seed of all random numbers.")
+    test_fraction: float | None = Field(None, gt=0, lt=1, description="Hold out this fraction of the observations.")
     dims: Dims | None = Field(None, description="Dimensions of coordinate data (largest index + 1).")
     scale: Literal["auto", "none"] = Field(
-        "auto", description="auto: fit data files divided by their rms, and undo it in the result; none: as they are."
+        "auto", description="Divide data files by their rms for the fit, and scale the result back (none: do not)."
     )
-    record_every: int = Field(100, ge=1, description="Iterations between records (second-order: 1).")
-    top: int = Field(10, ge=1, description="Components and singular values recorded per node.")
+    record_every: int = Field(
+        default_factory=_by_solver(100, 1), ge=1, description="Iterations between records (100; second-order: 1)."
+    )
+    top: int = Field(10, ge=1, description="Record this many components and singular values per node.")
     matricization: ModeSets = Field([], description="Also record this matricization, e.g. 0,2 (repeatable).")
     weight_norms: bool = Field(False, description="Also record the norms of weight vectors.")
     checkpoint_every: float = Field(30.0, ge=0, description="Seconds between checkpoints.")
@@ -164,25 +185,21 @@ class FitConfig(Config):
             raise ValueError("width: model cp has one width (got several)")
         if self.model == "matrix" and isinstance(self.width, dict):
             raise ValueError("width: model matrix takes one width or a list (got a mapping)")
-        if self.solver == "second-order":
-            if "dtype" in self.model_fields_set and self.dtype != "float64":
-                raise ValueError(f"dtype: solver second-order computes in float64 (got {self.dtype})")
-            # Set past pydantic, which then does not count them as given: a resumed run keeps its own.
-            for name in _SECOND_ORDER.keys() - self.model_fields_set:
-                object.__setattr__(self, name, _SECOND_ORDER[name])
+        if self.solver == "second-order" and self.dtype != "float64":
+            raise ValueError(f"dtype: solver second-order computes in float64 (got {self.dtype})")
         return self
 
 
 class MeasureRankConfig(Config):
-    """`htf measure-rank`: which matricizations, and how they are reported."""
+    """`htf measure-rank`: which matricizations to measure, and what to report."""
 
     tree: Tree | None = Field(
-        None, description="Mode tree: a name, or nested lists (a factorization's own, balanced for a dense tensor)."
+        None, description="Mode tree: a name, or nested lists (that of the factorization; balanced for a dense tensor)."
     )
-    arity: int | None = Field(None, description="Children per node of a named tree (balanced unless --tree says).")
-    matricization: ModeSets = Field([], description="Measure this one too, e.g. 0,2 (repeatable).")
+    arity: int | None = Field(None, description="Children per node of a named tree, balanced if --tree is not given.")
+    matricization: ModeSets = Field([], description="Also measure this matricization, e.g. 0,2 (repeatable).")
     tolerance: float = Field(
-        DEFAULT_TOLERANCE, ge=0, lt=1, description="Singular values above this times the largest count."
+        DEFAULT_TOLERANCE, ge=0, lt=1, description="Count singular values larger than this times the largest one."
     )
-    top: int = Field(10, ge=1, description="Singular values to report.")
-    dims: Dims | None = Field(None, description="Dimensions of coordinate data.")
+    top: int = Field(10, ge=1, description="Report this many singular values.")
+    dims: Dims | None = Field(None, description="Dimensions of coordinate data (largest index + 1).")

@@ -63,8 +63,10 @@ def save_image_data(destination: str | Path, data: ImageData) -> None:
     canvas = None
     for part, images in (("train", data.train), ("test", data.test)):
         assert isinstance(images, StoredImages | PairCanvases)
-        tensors |= {f"{part}/pixels": images.pixels, f"{part}/labels": images.labels.int()}
+        tensors |= {f"{part}/pixels": images.pixels.contiguous(), f"{part}/labels": images.labels.int()}
         tensors |= {"mean": images.normalization.mean, "std": images.normalization.std}
+        if isinstance(images, StoredImages) and images.masks is not None:
+            tensors[f"{part}/masks"] = images.masks.contiguous()
         if isinstance(images, PairCanvases):
             tensors[f"{part}/pairs"] = images.pairs.int()
             height, width = images.canvas
@@ -140,7 +142,10 @@ def _to_set(name: str, part: str, tensors: dict[str, Tensor], content: _Content)
     count = len(pixels) if content.canvas is None else None
     labels = within(f"{part}/labels", get(f"{part}/labels", (count,), torch.int32), len(content.classes))
     if content.canvas is None:
-        return StoredImages(pixels, labels, normalization)
+        masks = None
+        if f"{part}/masks" in tensors:
+            masks = get(f"{part}/masks", (len(pixels), *pixels.shape[2:]), torch.uint8)
+        return StoredImages(pixels, labels, normalization, masks=masks)
     pairs = within(f"{part}/pairs", get(f"{part}/pairs", (len(labels), 2), torch.int32), len(pixels))
     canvas = (content.canvas.height, content.canvas.width)
     try:

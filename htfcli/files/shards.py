@@ -43,7 +43,7 @@ def load_shard(argument: str, workers: Workers) -> Observations:
         found = to_observations(container.read(located.path, located.name), (workers.rank, workers.count))
     except HtfError as error:
         problem = error
-    said = workers.heard("" if problem is None else str(problem))
+    said = workers.first_message("" if problem is None else str(problem))
     if problem is not None or found is None or said:  # an error in one process stops all of them
         raise problem or DataError(said.rstrip("."))
     return found

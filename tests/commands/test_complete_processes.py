@@ -34,7 +34,7 @@ with workers() as team:
     }.items():
         # Every process draws weights of its own: those of the first count
         model.init_gaussian(1.0, torch.Generator().manual_seed(5 + team.rank))
-        sweeps = Sweeps(model, Entries(index, value), weight)
+        sweeps = Sweeps(model, Entries(index, value), weight, team)
         direction = torch.randn(sweeps.p, generator=torch.Generator().manual_seed(3)).double()
         point = model.parameters
         normal, (gradient, loss) = sweeps.normal(point), sweeps.gradient(point)
@@ -48,7 +48,7 @@ with workers() as team:
             found[f"{name}/block{node}"] = block
         for kind in (LevenbergMarquardt, AlternatingLeastSquares):
             fitted = model.to()
-            kind(fitted, Entries(index, value), 0.1, "huber").run(5)
+            kind(fitted, Entries(index, value), 0.1, "huber", workers=team).run(5)
             found[f"{name}/{kind.__name__}"] = fitted.parameters
     if team.first:
         from safetensors.torch import save_file
@@ -95,7 +95,7 @@ def test_a_completion_by_two_processes(shell):
     data = "--order 3 --dim 10 --rank 2 --observed 400 --noise 0.05 --seed 1"
     done, one, two = completed_twice(shell, data, "--max-width 3")
     assert ", 2 processes" in done.err
-    assert len(done.records) == 1  # the first process talks
+    assert len(done.records) == 1  # of process 0
     assert_same(one, two, 1e-10)
     trials = [
         [json.loads(line) for line in (shell.folder / f"{name}.npy.run/records.jsonl").read_text().splitlines()]

@@ -224,7 +224,7 @@ def test_resume_what_cannot_be(htf, data, tmp_path):
     )
     htf("generate", "tensor", "--dim", 4, "--seed", 9, "-o", "other.safetensors")
     done = htf("fit", "other.safetensors", "--resume", "-o", "a")
-    assert (done.code, done.error) == (2, "the run was fitted to other data. Resume with the data of the first run.")
+    assert (done.code, done.error) == (2, "the run was started on other data. Resume with the data it was started on.")
     (tmp_path / "a/checkpoint.safetensors").write_bytes(b"junk")
     done = htf("fit", data, "--resume", "-o", "a")
     assert done.code == 1
@@ -388,7 +388,7 @@ def test_two_processes_are_as_one(shell, data, options):
     )
     assert done.code == 0, done.err
     assert ", 2 processes" in done.err
-    assert len(done.records) == 7  # the first process talks
+    assert len(done.records) == 7  # of process 0
     one, two = (
         [json.loads(line) for line in (shell.folder / name / "records.jsonl").read_text().splitlines()]
         for name in ("one", "two")

@@ -44,6 +44,27 @@ def test_configuration_from_everywhere(htf, tmp_path):
     assert htf("generate", "tensor", "--config", "printed.yaml", "--print-config").out == printed
 
 
+def test_rank_is_another_name_of_width(htf, tmp_path):
+    """As an option, in a YAML file and with --set; the stronger source wins whichever name it uses."""
+    files = {}
+    for name, args in {
+        "option": ("--width", "2,3"),
+        "alias": ("--rank", "2,3"),
+        "set": ("--set", "rank=[2, 3]"),
+        "stronger": ("--set", "rank=4", "--width", "2,3"),
+        "weaker": ("--set", "width=4", "--rank", "2,3"),
+    }.items():
+        assert htf("generate", "tensor", "--dim", 3, *args, "-o", name).code == 0
+        files[name] = (tmp_path / name).read_bytes()
+    assert len(set(files.values())) == 1
+    (tmp_path / "old.yaml").write_text("rank: [2, 3]\n")
+    printed = htf("generate", "tensor", "--config", "old.yaml", "--print-config").out
+    assert "width:\n- 2\n- 3\n" in printed
+    assert "rank" not in printed
+    done = htf("generate", "tensor", "--set", "rank=2", "--set", "width=3", "-o", "x")
+    assert (done.code, done.error) == (2, "rank and width are the same setting. Give one of them.")
+
+
 def test_mask(htf, tmp_path):
     mask = np.zeros((3, 4), bool)
     mask[1] = True
@@ -61,10 +82,10 @@ def test_mask(htf, tmp_path):
     ("args", "code", "message"),
     [
         ("--observed 4097", 2, "more entries asked for than the tensor has (got 4097, allowed 0 to 4096)."),
-        ("--observed 1.5", 2, "a share of observations is out of range (got 1.5, allowed 0.0 to 1.0)."),
-        ("--observed many", 2, "not a number of observations (got many, allowed a count as 2048, or a share as 0.5)."),
-        ("--rank 0", 2, "the width of node {0,1} is not positive (got 0, allowed 1 or more)."),
-        ("--rank 5,x", 2, "rank: not a width (got '5,x', allowed 32, or 8,16 per level, or per node as {'{0,1}': 8, default: 4})."),
+        ("--observed 1.5", 2, "a fraction of observations is out of range (got 1.5, allowed 0.0 to 1.0)."),
+        ("--observed many", 2, "not a number of observations (got many, allowed a count such as 2048, or a fraction such as 0.5)."),
+        ("--width 0", 2, "the width of node {0,1} is not positive (got 0, allowed 1 or more)."),
+        ("--rank 5,x", 2, "width: not a width (got '5,x', allowed 32, or 8,16 per level, or per node as {'{0,1}': 8, default: 4})."),
         ("--dims 3,0,2", 2, "dims: not dimensions (got '3,0,2', allowed two or more positive numbers, as 13,4,12,8)."),
         ("--dim x", 2, "dim: input should be a valid integer, unable to parse string as an integer (got 'x')."),
         ("--norm -1 --noise -2", 2, "2 problems: norm: input should be greater than 0 (got '-1'); "
@@ -84,7 +105,7 @@ def test_mask(htf, tmp_path):
         ("--config no.yaml", 2, "cannot read the configuration no.yaml: No such file or directory."),
         ("--order 32 --dim 4", 2, "too many entries asked for (got 9.22e+18, allowed 1,000,000,000). Give a count, e.g. 20000."),
         ("--order 1000 --dim 4", 2, "too many entries asked for (got far more, allowed 1,000,000,000). Give a count, e.g. 20000."),
-        ("--mask no.npy --observed 9", 2, "mask says what is observed, observed says how much: give one (got 9)."),
+        ("--mask no.npy --observed 9", 2, "mask and observed exclude each other: give one (got observed 9)."),
         ("--dims 5", 2, "dims: not dimensions (got '5', allowed two or more positive numbers, as 13,4,12,8)."),
         ("--seed 99999999999999999999", 2, "seed: input should be less than or equal to 9223372036854775807 (got '99999999999999999999')."),
         ("--mask no.npy", 1, "cannot read no.npy: No such file or directory."),

@@ -153,7 +153,7 @@ def test_nothing_to_resume(htf, tmp_path):
     [
         ("is-same-class", 2, "no output file. Name one with -o, or - for stdout."),
         ("is-same-class -o . ", 2, ". is a folder (allowed a file)."),
-        ("is-same-class -o x --preview p.gif", 2, "pictures are not written in this format (got gif, allowed png, svg, pdf)."),
+        ("is-same-class -o x --preview p.gif", 2, "unsupported picture format (got gif, allowed png, svg, pdf)."),
         ("is-same-class -o x --preview -", 2, "--preview writes a file; stdout is for the data set."),
         ("is-same-class -o x --distance 161", 2, "the distance does not fit two images 32 wide on a canvas 224 wide (got 161, allowed 0 to 160)."),
         ("is-same-class -o x --width 60", 2, "two images are wider than the canvas (got 64, allowed width 60)."),

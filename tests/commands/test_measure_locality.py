@@ -205,7 +205,7 @@ def test_what_cannot_be_drawn(htf, runs, tmp_path):
         json.dumps({"kind": "locality", "distance": 3, "model": "a", "measure": "x"}) + "\n"
     )
     done = htf("plot", "l.jsonl", "plain", "-o", "x.png")
-    assert (done.code, done.error) == (2, "runs of different kinds do not go into one figure (got epoch and locality).")
+    assert (done.code, done.error) == (2, "runs of different kinds cannot share a figure (got epoch and locality).")
     done = htf("plot", "plain", "--what", "norms", "-o", "x.png")
     assert (done.code, done.error) == (
         2,

@@ -107,8 +107,8 @@ def test_options_reach_the_figure(htf, runs, tmp_path):
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
-        ("a -o x.gif", 2, "pictures are not written in this format (got gif, allowed png, svg, pdf)."),
-        ("a -o x", 2, "pictures are not written in this format (got no suffix, allowed png, svg, pdf)."),
+        ("a -o x.gif", 2, "unsupported picture format (got gif, allowed png, svg, pdf)."),
+        ("a -o x", 2, "unsupported picture format (got no suffix, allowed png, svg, pdf)."),
         ("a -o x.png --what norm", 2, "unknown quantity to plot (got norm, allowed norms, singular-values, effective-rank, loss, error). Did you mean norms?"),
         ("a -o x.png --node x", 2, "not sets of modes (got x, allowed e.g. 0,2)."),
         ("a -o x.png --what norms --node 0,3", 1, "the records have no norms to plot (got {0,3}, allowed {0}, {1}, {2}, {3}, {0,1}, {2,3}, {0,1,2,3})."),

@@ -120,7 +120,7 @@ def test_a_tree_with_many_modes(htf, tmp_path, monkeypatch):
         ("table.run --what slices", 1, "table.run has nothing to draw of this (got slices, allowed a finished run)."),
         ("odd.jsonl", 1, "odd.jsonl has no records of a run (got iteration, allowed iteration, complete, epoch, locality)."),
         ("broken", 1, "broken/summary.json is damaged: it is not JSON."),
-        ("table.run fit", 2, "runs of different kinds do not go into one figure (got complete and iteration)."),
+        ("table.run fit", 2, "runs of different kinds cannot share a figure (got complete and iteration)."),
     ],
 )  # fmt: skip
 def test_bad_usage(htf, runs, tmp_path, args, code, message):

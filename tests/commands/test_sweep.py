@@ -388,7 +388,7 @@ def test_figures_of_runs_of_which_some_failed(htf, tmp_path):
     assert outcome(some) == "16 runs, 15 finished, 1 failed"
     assert failures(some) == {"training diverged": [some[0]["run"]]}
     (tmp_path / "sweep/summary.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(lr=[1])))
-    error = "the runs of this sweep differ in their seed only. Name --x and --y."
+    error = "the runs of this sweep differ only in their seed. Name --x and --y."
     assert htf("plot", "sweep", "-o", "y.png").error == error
 
 
@@ -396,7 +396,7 @@ def test_figures_that_make_no_sense(htf, tmp_path):
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep/summary.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows(lr=[1], width=[2, 4])))
     for args, message in (
-        ("--x lr --y test_error", "runs at one point of the picture differ in more than their seed (got width). Tell them apart with --group width."),
+        ("--x lr --y test_error", "runs at the same point of the figure differ in more than their seed (got width). Draw a curve for each with --group width."),
         ("--x lt --y test_error", "no run has this setting or final number (got lt)."),
         ("--x lr --y run", "no run has a number run. Have they finished? See summary.csv."),
         ("--x lr", "a sweep is drawn with --x and --y (allowed beside them --group, --log-x, --log-y)."),

@@ -54,10 +54,10 @@ def test_the_latest_record_of_nothing(tmp_path):
     assert latest(tmp_path) == ""
 
 
-def test_a_run_ends_with_whoever_holds_its_leash(htf, tmp_path):
+def test_a_run_ends_with_the_process_that_started_it(htf, tmp_path):
     """Its state saved, as after SIGTERM."""
     assert htf("generate", "tensor", "--dim", 3, "--rank", 1, "-o", "data.safetensors").code == 0
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "HTF_LEASH": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "HTF_PARENT_PIPE": "1"}
     command = [
         sys.executable,
         "-m",

@@ -224,7 +224,7 @@ def test_resume_what_cannot_be(htf, tmp_path):
         "q.safetensors",
     )
     done = htf("train-cnn", "q.safetensors", "--resume", "-o", "c")
-    assert (done.code, done.error) == (2, "the run was trained on other images. Resume with those of the first run.")
+    assert (done.code, done.error) == (2, "the run was started on other data. Resume with the data it was started on.")
 
 
 def test_sigterm_saves_the_state(shell):
@@ -309,7 +309,7 @@ def test_two_processes_do_what_one_does(htf, shell, tmp_path, options):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     records = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(records) == 3  # the first process talks
+    assert len(records) == 3  # of process 0
     for mine, wanted in zip(without_speed(records), without_speed(one.records), strict=True):
         assert mine.pop("kind") == wanted.pop("kind")
         assert mine == pytest.approx(wanted, rel=1e-9)

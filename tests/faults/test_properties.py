@@ -1,4 +1,7 @@
-"""What hypothesis thinks up: tables, settings, records and command lines of any text; an answer or one line."""
+"""Tables, settings, records and command lines of any text, drawn by hypothesis: a result or a one-line error.
+
+25 examples per test by default; `--hypothesis-profile=random` (.ci/nightly) draws others, 500 per test.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,11 @@ from tests.faults.fuzzing import command, survives
 from tests.faults.specimens import of_queries, of_table, plan, records
 
 CONFIGS = (FitConfig, TargetConfig, CompletionRunConfig, TrainCnnConfig, MeasureLocalityConfig, PlanConfig)
-EXAMPLES = 250
+EXAMPLES = settings.default.max_examples // 4
 
 
 def many(share: float = 1.0):
-    return settings(
-        max_examples=round(EXAMPLES * share),
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    return settings(max_examples=round(EXAMPLES * share), suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")
@@ -73,22 +70,22 @@ def test_settings(folder, config):
 
     @many(0.6)
     @given(st.dictionaries(st.sampled_from(keys) | st.text(max_size=5), values, max_size=4))
-    def check(told):
+    def check(drawn):
         path = folder / "settings.yaml"
-        path.write_text(yaml.safe_dump(told), encoding="utf-8")
+        path.write_text(yaml.safe_dump(drawn), encoding="utf-8")
         survives(folder, lambda: config.resolve({}, [], str(path)))
 
     @many(0.6)
     @given(
         st.lists(st.tuples(st.sampled_from(keys), st.text(max_size=12) | numbers.map(str)).map("=".join), max_size=3)
     )
-    def check_assignments(told):
-        survives(folder, lambda: config.resolve({}, told, None))
+    def check_assignments(drawn):
+        survives(folder, lambda: config.resolve({}, drawn, None))
 
     @many(0.6)
     @given(st.dictionaries(st.sampled_from(keys), st.text(max_size=12) | numbers.map(str), max_size=3))
-    def check_flags(told):
-        survives(folder, lambda: config.resolve(told, [], None))
+    def check_flags(drawn):
+        survives(folder, lambda: config.resolve(drawn, [], None))
 
     for function in (check, check_assignments, check_flags):
         function()
@@ -132,9 +129,9 @@ def test_plans(folder, grid, base, seeds):
         max_size=4,
     )
 )
-def test_records(folder, told):
-    path = folder / "told.jsonl"
-    path.write_text("".join(json.dumps(record) + "\n" for record in told), encoding="utf-8")
+def test_records(folder, drawn):
+    path = folder / "drawn.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in drawn), encoding="utf-8")
     survives(folder, lambda: records(str(path)))
     command(folder, "inspect", path)
 
@@ -153,10 +150,10 @@ def test_records(folder, told):
         max_size=3,
     )
 )
-def test_records_that_are_drawn(folder, told):
+def test_records_that_are_plotted(folder, drawn):
     path = folder / "drawn.jsonl"
-    path.write_text("".join(json.dumps({"kind": "iteration", "iteration": 0, **record}) + "\n" for record in told))
-    command(folder, "plot", path, "-o", folder / "drawn.png", "--force")
+    path.write_text("".join(json.dumps({"kind": "iteration", "iteration": 0, **record}) + "\n" for record in drawn))
+    command(folder, "plot", path, "-o", folder / "plot.png", "--force")
 
 
 @many(0.4)

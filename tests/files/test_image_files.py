@@ -16,7 +16,7 @@ from htfcli.files.image_files import load_image_data, load_image_folder, save_im
 from htfcli.files.own import container
 
 PAIRS = IsSameClassConfig(source="digits", distance=5, height=9, width=40, train=30, test=20)
-PATHS = PathfinderConfig(path_length=2, size=20, train=12, test=8)
+PATHS = PathfinderConfig(path_length=2, size=32, train=12, test=8)
 
 
 def same(one: ImageData, other: ImageData) -> bool:

@@ -30,7 +30,9 @@ def team(count, totals=None):
     """Processes one after another; what they sum is collected in `totals`."""
     totals = [] if totals is None else totals
     return [
-        SimpleNamespace(rank=rank, count=count, first=rank == 0, heard=str, sum=lambda t: (totals.append(int(t)), t)[1])
+        SimpleNamespace(
+            rank=rank, count=count, first=rank == 0, first_message=str, sum=lambda t: (totals.append(int(t)), t)[1]
+        )
         for rank in range(count)
     ]
 

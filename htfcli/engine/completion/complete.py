@@ -39,7 +39,7 @@ from htfcli.engine.least_squares.solver import make_solver
 from htfcli.engine.observations.centring import GAIN, SMALL, WORTH, Effects, estimate_effects
 from htfcli.engine.observations.observations import split
 from htfcli.engine.runtime.device import choose_device
-from htfcli.engine.runtime.distributed import team
+from htfcli.engine.runtime.distributed import Workers
 from htfcli.engine.samples import Entries
 from htfcli.errors import DataError
 
@@ -61,6 +61,7 @@ def complete(
     config: CompleteConfig | None = None,
     on_progress: Callable[[dict[str, Any]], None] = lambda step: None,
     should_stop: Callable[[], bool] = lambda: False,
+    workers: Workers | None = None,
 ) -> Completion:
     """Complete a tensor from some of its entries.
 
@@ -68,12 +69,12 @@ def complete(
         entries: what is known. dims: (d_0, ..., d_{N-1}). config: the defaults find everything from the data.
         on_progress: called with plain data after each model tried: stage, tree, width, train_error, held_out_error.
         should_stop: asked between models; True ends the search with the best so far.
-    Under torchrun, in a `distributed.workers` block, all processes call it with the same arguments and share the work.
+        workers: the processes that share the work; each makes the same call.
     Raises:
         DataError: if nothing is observed, values are not finite, or below zero where they must not be.
         ConfigError: if a tree or widths do not fit the data.
     """
-    return _Completing(entries, dims, config or CompleteConfig(), on_progress, should_stop).run()
+    return _Completing(entries, dims, config or CompleteConfig(), on_progress, should_stop, workers or Workers()).run()
 
 
 class _Completing:
@@ -86,6 +87,7 @@ class _Completing:
         config: CompleteConfig,
         on_progress: Callable[[dict[str, Any]], None],
         should_stop: Callable[[], bool],
+        workers: Workers,
     ) -> None:
         if len(entries) == 0:
             raise DataError("no entry is observed: there is nothing to complete from")
@@ -102,12 +104,13 @@ class _Completing:
                 "an index is out of range", got=f"from {least} to {most}", allowed=f"0 to {[d - 1 for d in dims]}"
             )
         self._entries, self._dims, self._config = entries, dims, config
+        self._workers = workers
         self._loss = "l2" if config.loss == "auto" else config.loss
         self._doubts: list[str] = []
         self._on_progress, self._steps = on_progress, list[dict[str, Any]]()
         self._started = time.monotonic()
         limit = math.inf if config.seconds is None else self._started + config.seconds
-        self._should_stop = lambda: team().any(should_stop() or time.monotonic() >= limit)
+        self._should_stop = lambda: workers.any(should_stop() or time.monotonic() >= limit)
         self._device = choose_device(config.device, config.threads)
         largest = float(entries.value.abs().max()) or 1.0
         self._unit = largest * float((entries.value / largest).square().mean().sqrt()) or 1.0
@@ -155,7 +158,7 @@ class _Completing:
         effects = estimate_effects(centre, train, self._dims)
         observed = held_out.value.to(self._device) / self._size(centre)
         train, held_out = self._without(train, effects, centre), self._without(held_out, effects, centre)
-        return Split(train, held_out, observed, self._loss)
+        return Split(train, held_out, observed, self._loss, self._workers)
 
     def _size(self, centre: str) -> float:
         """Root mean square of what the effects leave, which is what is fitted: ridges are for values of size one."""
@@ -313,7 +316,8 @@ class _Completing:
         """The chosen model fitted to all observations, and its train error."""
         everything = self._without(self._scaled, effects, centre)
         model = choice.models[0].to()
-        solver = make_solver(model, everything, penalty(choice.ridge, model, len(everything)), self._loss)
+        ridge = penalty(choice.ridge, model, len(everything))
+        solver = make_solver(model, everything, ridge, self._loss, self._workers)
         solver.run(_REFIT_STEPS if len(everything) <= _LARGE else 1, tolerance=1e-28 * len(everything))
         norm = size_of(self._scaled.value, self._loss) / self._size(centre)
         residual = model.values(everything.index) - everything.value

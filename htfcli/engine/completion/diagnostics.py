@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,16 +18,6 @@ _OUTSIDE = 3.0  # widths of the observed range beyond it, from which predictions
 _PROBES = 10_000
 _FAR = 10.0  # standard deviations from which a residual is an outlier's
 _TAIL, _HEAVY = 6.0, 0.35  # a share of the squared residuals beyond so many, from which outliers may decide the fit
-
-
-def unobserved(entries: Entries, dims: Sequence[int]) -> list[dict[str, Any]]:
-    """Per mode the indices without any observation, as {mode, indices}; modes without such are left out."""
-    found = []
-    for mode, d in enumerate(dims):
-        empty = torch.nonzero(torch.bincount(entries.index[:, mode], minlength=d) == 0).flatten()
-        if len(empty):
-            found.append({"mode": mode, "indices": empty.tolist()})
-    return found
 
 
 def doubts_of_data(model: Factorization, entries: Entries) -> list[str]:

@@ -99,7 +99,7 @@ def follow(trial: Trial, ridge: float, splits: list[Split]) -> Choice:
     models = []
     for split in splits:
         model = trial.model.to()
-        make_solver(model, split.train, penalty(ridge, model, len(split.train)), split.loss).run(
+        make_solver(model, split.train, penalty(ridge, model, len(split.train)), split.loss, split.workers).run(
             _FOLLOW_STEPS, tolerance=_EXACT * len(split.train)
         )
         models.append(model)
@@ -132,7 +132,7 @@ def _judge(trial: Trial, splits: list[Split]) -> Choice:
     for number, whole in enumerate(splits):
         split = whole.part(_ROWS * len(trial.model.parameters))
         model, n = trial.model.to(), len(whole.train)
-        solver = make_solver(model, split.train, penalty(ridges[0], model, n), split.loss)
+        solver = make_solver(model, split.train, penalty(ridges[0], model, n), split.loss, split.workers)
         solver.run(_FRESH_STEPS if number else _STEPS, patience=1)
         for at, ridge in enumerate(ridges):
             solver.set_ridge(penalty(ridge, model, n))

@@ -20,7 +20,7 @@ from htfcli.config.tensors import FitConfig
 from htfcli.engine.factorizations.evaluation import Evaluation
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.runtime.memory import refuse_unless_fits
-from htfcli.engine.samples import Entries, Sample
+from htfcli.engine.samples import Entries, Sample, check_range
 from htfcli.errors import ConfigError, DataError
 
 _CHUNK = 2**20  # entries evaluated at a time, so that temporaries stay small
@@ -197,11 +197,7 @@ class Factorization:
         Raises:
             DataError: if an index is out of range.
         """
-        if len(index) and (
-            bool((index < 0).any()) or bool((index >= torch.tensor(self.dims, device=index.device)).any())
-        ):
-            got = f"{index.amin(0).tolist()} to {index.amax(0).tolist()}"
-            raise DataError("an index is out of range", got=got, allowed=f"0 to {[d - 1 for d in self.dims]}")
+        check_range(index, self.dims)
         chunks = torch.split(index, _CHUNK)
         return torch.cat(
             [self.measure(Entries(chunk.long(), self.parameters.new_empty(len(chunk)))) for chunk in chunks]

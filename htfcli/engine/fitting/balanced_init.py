@@ -1,4 +1,4 @@
-"""Balanced initialization: random weights of unbalancedness zero."""
+"""Balanced initialization: random weights with unbalancedness zero."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from htfcli.engine.ranks.local_components import LocalComponents, layers_of, pro
 
 @torch.no_grad()
 def init_balanced(factorization: Factorization, std: float, generator: torch.Generator) -> None:
-    """Random weights of unbalancedness zero: all weight vectors of a component equally long.
+    """Random weights with unbalancedness zero: all weight vectors of a component have the same length.
 
-    Starts from the Gaussian initialization. Every matrix but the leaves' has prescribed row norms (its own
-    components) and column norms (its parent's), so their squares must have one total, the same over the whole tree:
-    it is chosen to keep the product of Frobenius norms. A component's norm is the geometric mean of those of its
-    Gaussian vectors, up to that total, and rows and columns are scaled in turn until they have it (Sinkhorn's
-    iteration on the squared entries). A matrix factorization takes equal roots of its product's singular values: (U
-    S^(1/L)) (S^(1/L)) ... (S^(1/L) V^T).
+    Starts from a Gaussian initialization. The rows of an interior matrix belong to the node's own components and its
+    columns to the parent's, so the squared norms of both must have the same total, over the whole tree. That total is
+    chosen to keep the product of Frobenius norms. Up to it, the vectors of a component get the geometric mean of the
+    norms of its Gaussian vectors; rows and columns are scaled in turn until they have these norms (Sinkhorn's iteration
+    on the squared entries). A matrix factorization with product U S V^T becomes (U S^(1/L)) S^(1/L) ... (S^(1/L) V^T).
 
     Args:
-        factorization: changed in place. std: of the Gaussian start. generator: a CPU generator.
+        factorization: changed in place. std: standard deviation of the Gaussian start. generator: a CPU generator.
     """
     factorization.init_gaussian(std, generator)
     if isinstance(factorization, MatrixFactorization):
@@ -58,6 +57,7 @@ def _scale_to_norms(weight: Tensor, rows: Tensor | None, columns: Tensor, max_sw
 
 
 def _split_evenly(layers: list[Tensor]) -> None:
+    """Give every layer the same share of the singular values of the product, which stays the same."""
     u, s, vh = torch.linalg.svd(product_of(layers), full_matrices=False)
     rank = min(min(layer.shape) for layer in layers)
     root = s[:rank].pow(1 / len(layers))

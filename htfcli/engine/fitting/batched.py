@@ -1,8 +1,8 @@
-"""Fits of one shape trained as one batch: their gradients in one sweep, everything else run by run.
+"""Fits of one shape trained as a batch: their gradients are computed in one sweep, everything else run by run.
 
-A small fit spends its time on the overhead of operations, not in them: ten fits in one operation take about as long as
-two or three. Each run keeps its weights, optimizer, records and stop rules, and its numbers are those it has alone, but
-for rounding where BLAS multiplies a batch of matrices otherwise than one.
+A small fit spends its time on the overhead of operations: ten fits as a batch take about as long as two or three alone.
+Each run keeps its own weights, optimizer, records and stop rules. Its numbers are those of a run alone, up to rounding
+where BLAS multiplies a batch of matrices differently from a single one.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from htfcli.engine.fitting.records import SampleLoss
 from htfcli.engine.runtime.device import captured
 from htfcli.engine.samples import Entries
 
-# Measured on CPU, ten runs: 3 to 6 times faster with 500 to 3,000 parameters, 1.2 times with 37,000
+# Measured on CPU with ten runs: 3 to 6 times faster at 500 to 3,000 parameters, 1.2 times at 37,000
 MOST_PARAMETERS = 2**14
-_GRID_EXCESS = 8  # cells of the whole tensor per observed entry; a batch computes them all
-_ENDED = object()
+_GRID_EXCESS = 8  # entries of the tensor per observed one, at most: a batch computes them all
+_ENDED = object()  # marks an iterator without a next value
 
 
 def batch_key(fit: GradientFit) -> Hashable | None:
-    """Equal for runs that can be trained as one batch; None for one that cannot."""
+    """A key that is equal for runs that can be trained as one batch; None for a run that cannot."""
     model, sample, config = fit.model, fit.train, fit.config
     if not (fit.full_batch and isinstance(sample, Entries) and config.seconds is None):
         return None
@@ -44,10 +44,10 @@ class _Stack(Entries):
 
 
 class BatchGradient:
-    """Computes the gradients of several fits of one `batch_key` at once.
+    """Computes the gradients of several fits at once.
 
     Args:
-        fits: the runs; their `gradient` is written and their weights are read, nothing else.
+        fits: runs with the same `batch_key`; a call reads their weights and writes their `gradient`.
     """
 
     def __init__(self, fits: Sequence[GradientFit]) -> None:
@@ -76,17 +76,17 @@ class BatchGradient:
 
 
 def train_together(runs: Sequence[tuple[GradientFit, Iterator[None]]]) -> None:
-    """Drive runs side by side until all have ended.
+    """Train runs side by side until all have ended.
 
     Args:
-        runs: fits of one `batch_key`, each with an iterator that yields whenever the fit wants its gradient, as
+        runs: fits with the same `batch_key`, each with an iterator that yields whenever the fit needs its gradient, as
             `GradientFit.course` does between its records.
     """
     active, gradient = list(runs), None
     while active:
-        wanting = [(fit, course) for fit, course in active if next(course, _ENDED) is None]
-        if wanting and (gradient is None or len(wanting) < len(active)):
-            gradient = BatchGradient([fit for fit, _ in wanting])
-        if wanting and gradient is not None:
+        waiting = [(fit, course) for fit, course in active if next(course, _ENDED) is None]
+        if waiting and (gradient is None or len(waiting) < len(active)):
+            gradient = BatchGradient([fit for fit, _ in waiting])
+        if waiting and gradient is not None:
             gradient()
-        active = wanting
+        active = waiting

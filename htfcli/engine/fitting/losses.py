@@ -1,4 +1,4 @@
-"""Mean losses over observations and their gradients, as functions of the residual r = value - observed."""
+"""Mean losses over observations and their gradients, as functions of the residual r = model value - observed value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Loss:
 
     Args:
         mean: residuals (n,) -> the mean loss, ().
-        gradient: writes d mean / d residual, (n,), into `out`; also of (runs, n), a mean each.
+        gradient: writes d mean / d residual, (n,), into `out`; for residuals (runs, n), that of one mean per run.
     """
 
     mean: Callable[[Tensor], Tensor]

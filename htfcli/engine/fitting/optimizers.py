@@ -18,36 +18,38 @@ class Optimizer(Protocol):
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """Everything but the parameter that a step changes, by name."""
+        """Everything that a step changes besides the parameter, by name."""
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Continue from a `state`: vectors (p,) and scalars."""
+        """Continue from a saved `state`: vectors (p,) and scalars."""
 
     @property
     def flow_time(self) -> float:
-        """Time by which the last step advanced gradient flow: its length over that of the gradient.
+        """Time by which the last step advanced gradient flow: length of the step over length of the gradient.
 
-        For SGD with momentum and Adam, whose steps do not follow the gradient, the learning rate.
+        The learning rate for SGD with momentum and Adam, whose steps do not follow the gradient.
         """
 
 
 class GroupRMSprop:
-    """RMSprop with one second moment for all parameters, so that a step keeps the direction of the gradient.
+    """RMSprop with one second moment for all parameters, so that steps keep the direction of the gradient.
 
         s <- alpha s + (1 - alpha) * (sum of squared gradients over all parameters)
         w <- w - lr * gradient / (sqrt(s / (1 - alpha^t)) + eps)
 
-    A step is therefore one of gradient descent whose length adapts.
-    Source: Razin, Maman and Cohen (ICML 2021 and 2022), the optimizer of the published dynamics.
+    This is gradient descent with an adaptive step length.
+    Source: Razin, Maman and Cohen (ICML 2021 and 2022), who used it for their published dynamics.
 
     Args:
-        parameter: (p,), its `grad` already set. lr: learning rate. alpha: decay of the second moment. eps: added to
-        its root.
+        parameter: (p,), its `grad` already set.
+        lr: learning rate.
+        alpha: decay of the second moment.
+        eps: added to its root.
     """
 
     def __init__(self, parameter: Tensor, lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-6) -> None:
         self._parameter, self._lr, self._alpha, self._eps = parameter, lr, alpha, eps
-        # on the parameter's device and never read by the host, so that an iteration can be captured as a CUDA graph
+        # On the parameter's device and never read by the host, so that a step can be captured as a CUDA graph
         zero = torch.zeros((), dtype=torch.float64, device=parameter.device)
         self._second_moment, self._decay, self._step_length = zero.clone(), zero + 1.0, zero.clone()
 
@@ -75,7 +77,7 @@ class GroupRMSprop:
 
 
 class TorchOptimizer:
-    """One of torch's optimizers, of one parameter vector: the state has scalars and vectors (p,)."""
+    """An optimizer of torch for one parameter vector; its state holds scalars and vectors (p,)."""
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self._optimizer = optimizer
@@ -93,7 +95,7 @@ class TorchOptimizer:
         for name, value in state.items():
             if name in own:
                 own[name].copy_(value)
-            else:  # torch makes its state at the first step
+            else:  # torch creates its state at the first step
                 own[name] = value.to(self._parameter.device, copy=True)
 
     @property
@@ -105,9 +107,9 @@ def make_optimizer(name: str, parameter: Tensor, lr: float, momentum: float = 0.
     """An optimizer of one parameter vector.
 
     Args:
-        name: key of `OPTIMIZERS`. parameter: (p,), its `grad` already set. lr, momentum: as torch has them.
+        name: key of `OPTIMIZERS`. parameter: (p,), with its `grad` set. lr: learning rate. momentum: of sgd.
     Raises:
-        ConfigError: on an unknown name.
+        ConfigError: if the name is unknown.
     """
     if name not in OPTIMIZERS:
         raise ConfigError("unknown optimizer", got=name, allowed=", ".join(OPTIMIZERS))

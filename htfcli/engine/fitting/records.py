@@ -1,14 +1,14 @@
-"""One record of a fit: losses and errors, and for every node its local components and its matricization's spectrum."""
+"""Records of a fit: losses and errors, and per node its local components and the spectrum of its matricization."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from htfcli.config.records import Record
 from htfcli.config.tensors import FitConfig
 from htfcli.engine.factorizations.evaluation import Evaluation
 from htfcli.engine.factorizations.factorization import Factorization
@@ -21,13 +21,13 @@ from htfcli.engine.ranks.matricization import Spectrum, checked_modes, times_exp
 from htfcli.engine.runtime.distributed import Workers
 from htfcli.engine.samples import Sample
 
-Record = dict[str, Any]
-_DENSE_TARGET = 2**22  # entries up to which the reconstruction error is computed on the tensors themselves
+_DENSE_TARGET = 2**22  # entries up to which the reconstruction error is computed from the dense tensors (32 MiB)
 
 
 def derivative_error(record: Record) -> float | None:
-    """How far the measured derivatives of component norms are from the predicted ones, relative to these; None where
-    a record has none, or one that is not finite (None in records that were read).
+    """Distance of the measured derivatives of component norms from the predicted ones, relative to the latter.
+
+    None where a record has no derivatives, or one that is not finite (None in records read from a file).
     """
     pairs = [
         (measured, predicted)
@@ -46,9 +46,10 @@ class SampleLoss:
     """Loss and relative error of a factorization at a sample, as its weights change in place.
 
     Args:
-        model: the factorization. sample: what it is compared with, or this process's part of it. loss: which loss.
-        gradient: (p,) where to write the loss's gradient with respect to the parameters, or None.
-        workers: the processes that hold the other parts; loss and error are of the whole sample, of `total` entries.
+        model: the factorization. sample: what it is compared with, or this process's part of it. loss: the loss.
+        gradient: (p,) where to write the gradient of the loss with respect to the parameters, or None.
+        workers: the processes that hold the other parts. total: observations in the whole sample, over which loss and
+            error are taken.
     """
 
     def __init__(
@@ -67,17 +68,18 @@ class SampleLoss:
         values = sample.value.to(model.parameters)
         order = self._evaluation.order
         self._value = values if order is None else values.index_select(0, order)
-        self._norm: Tensor | None = None  # computed when needed: all processes take part
+        self._norm: Tensor | None = None  # computed when needed, as all processes take part
         self._loss = loss
         self._residual = torch.empty_like(self._value)
         self._upstream = torch.empty_like(self._value)
         self._mean = values.new_empty(())
 
     def forward(self) -> None:
+        """Compute the residuals at the current weights."""
         torch.sub(self._evaluation.forward(), self._value, out=self._residual)
 
     def forward_backward(self) -> None:
-        """Values and this part's gradient at the current weights; no wait for the device or for other processes."""
+        """Compute residuals and this part's gradient; does not wait for the device or for other processes."""
         self.forward()
         self._loss.gradient(self._residual, out=self._upstream)
         if self._share != 1:
@@ -95,13 +97,13 @@ class SampleLoss:
         return float(self._over_parts(torch.linalg.vector_norm(self._residual)) / self._norm)
 
     def _over_parts(self, norm: Tensor) -> Tensor:
-        """The norm of a vector from those of its parts."""
+        """The norm of a vector from the norms of its parts in the processes."""
         return norm if self._workers.count == 1 else self._workers.sum(norm.square()).sqrt()
 
 
 @dataclass
 class _Tracked:
-    """Components of one node recorded this time, to be measured again after the step."""
+    """Components of a node in the latest record, which are measured again after the step."""
 
     node: int
     entry: Record
@@ -113,9 +115,9 @@ class Recorder:
     """Measures a run at a point in time.
 
     Args:
-        model: what is trained. observations: its data; the target too when it is known. config: what to record.
-        gradient: (p,) buffer that holds the loss's gradient when `measure` is called.
-        workers: the processes that have the other shards of observations that are one.
+        model: what is fitted. observations: its data, with the target if it is known. config: what to record.
+        loss: the loss. gradient: (p,) buffer that holds the gradient of the loss when `measure` is called.
+        workers: the processes that have the other shards, where `observations` is a shard.
     """
 
     def __init__(
@@ -146,7 +148,7 @@ class Recorder:
 
     @torch.no_grad()
     def measure(self, iteration: int, train: SampleLoss) -> Record:
-        """The record of this iteration, but for `measured_derivative`, which `measure_step` adds."""
+        """The record of an iteration without `measured_derivative`, which `measure_step` adds."""
         record: Record = {
             "kind": "iteration",
             "iteration": iteration,
@@ -170,7 +172,7 @@ class Recorder:
 
     @torch.no_grad()
     def measure_step(self, flow_time: float) -> None:
-        """Add the measured derivative: the change of each tracked norm by the step just taken, over its flow time."""
+        """Add the measured derivatives: the change of each tracked norm in the step just taken, over its flow time."""
         moved = local_components(self._model)
         for tracked in self._tracked:
             after = moved.norms(tracked.node, tracked.components)
@@ -191,7 +193,7 @@ class Recorder:
         entries = []
         for node in range(len(tree.children)):
             modes = tree.modes[node]
-            spectrum = spectra.pop(modes, None)  # a single-child node has its child's matricization: listed once
+            spectrum = spectra.pop(modes, None)  # listed once: a single-child node has its child's matricization
             weight = self._model.node_weights[node] if self._config.weight_norms else None
             if spectrum is None and node not in components.nodes and weight is None:
                 continue

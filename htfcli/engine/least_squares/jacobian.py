@@ -1,4 +1,4 @@
-"""First and second order of a factorization at observed entries: residuals, Jacobian products, normal equations.
+"""Derivatives of a factorization at observed entries: residuals, Jacobian products, normal equations.
 
 The value at an entry is linear in every weight matrix by itself. With P_v the elementwise product of the children's
 vectors and S_v the derivative of the value with respect to E_v, one sweep up the mode tree gives E and P, one down S:
@@ -7,7 +7,7 @@ vectors and S_v the derivative of the value with respect to E_v, one sweep up th
 
 and the Jacobian with respect to W^(v) has rows P_v[i, :] (x) S_v[i, :] (at a leaf, P is a one-hot index). Everything is
 computed in blocks of entries, so memory is bounded whatever their number. Where several processes share the work, each
-has its part of the entries, and sums are of all.
+has a part of the entries, and sums run over all parts.
 
 Axes: `n` entries, `b` entries of a block, `p` parameters, `R` width, `d` mode dimension, `q` parameters above leaves.
 """
@@ -24,20 +24,22 @@ from torch import Tensor
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.least_squares.entry_groups import Groups, grouped
 from htfcli.engine.least_squares.leaf_normal_equations import LeafSums
-from htfcli.engine.runtime.distributed import team
+from htfcli.engine.runtime.distributed import Workers
 from htfcli.engine.samples import Entries
 
-_BLOCK = 2**20  # numbers in the largest temporary of a block: it stays in the cache, and its memory is used again
-_AHEAD = 0.1  # of a step, at which its second derivative is taken
-_ROW = 20.0  # nanoseconds to find the place of a row
-_FUSED = 50  # multiplications of a matrix product that take as long as adding one number to a place of its own (CPU)
+_BLOCK = 2**20  # numbers in the largest temporary of a block: small enough to stay in the cache and be reused
+_AHEAD = 0.1  # fraction of a step over which its second derivative is taken
+# Rough costs on one core, from which the cheaper of two ways is chosen
+_SWEEP = 20.0  # nanoseconds per entry and component of a product with J^T J
+_ROW = 20.0  # nanoseconds to look up the place of a row
+_FUSED = 50  # multiplications in a matrix product that take as long as one indexed addition, about a nanosecond
 
 Weights = Sequence[Tensor | None]
 
 
 @dataclass
 class Normal:
-    """Normal equations of a least-squares problem at some weights.
+    """Normal equations of a least-squares problem at given weights.
 
     Args:
         hessian: (p, p) J^T J. gradient: (p,) J^T r. loss: r^T r.
@@ -52,26 +54,34 @@ class Sweeps:
     """Sums over entries of products of first derivatives.
 
     Args:
-        model: its shape; its weights are not used.
-        entries: index (n, N) and value (n,), on the device and in the dtype to compute in; all of them, also where this
-            process takes only its part. The model's weights become those of the first process.
-        weight: (n,) of every squared residual; None for ones.
+        model: gives the shape; weights are passed to every method instead.
+        entries: index (n, N) and value (n,), on the device and in the dtype to compute in; all of them in every
+            process.
+        weight: (n,) weights of the squared residuals; None for ones.
+        workers: the processes that share the entries; all take part in all calls. The model's weights are set to those
+            of the first process.
 
     Attributes:
         p: number of parameters. spans: (first parameter, rows, columns) of every node.
-        work: estimate of what `normal` and a solution of its equations take, in nanoseconds of one core.
+        work: estimated cost of `normal` and of solving its equations, in nanoseconds of one core.
         sweep_work: the same for one product with J^T J.
     """
 
-    def __init__(self, model: Factorization, entries: Entries, weight: Tensor | None = None) -> None:
-        self._model, self._tree, self._team = model, model.tree, team()
-        self._team.agreed(model.parameters)
-        index = self._team.shard(entries.index)
+    def __init__(
+        self,
+        model: Factorization,
+        entries: Entries,
+        weight: Tensor | None = None,
+        workers: Workers | None = None,
+    ) -> None:
+        self._model, self._tree, self._workers = model, model.tree, workers or Workers()
+        self._workers.agreed(model.parameters)
+        index = self._workers.shard(entries.index)
         self._columns = [index[:, mode].to(torch.int32).contiguous() for mode in range(model.order)]
-        self.value = self._team.shard(entries.value)
-        self.weight = None if weight is None else self._team.shard(weight)
+        self.value = self._workers.shard(entries.value)
+        self.weight = None if weight is None else self._workers.shard(weight)
         shapes = [(0, 0) if w is None else (w.shape[0], w.shape[1]) for w in model.node_weights]
-        self.spans, start = [], 0  # (first parameter, rows, columns) of every node
+        self.spans, start = [], 0
         for rows, columns in shapes:
             self.spans.append((start, rows, columns))
             start += rows * columns
@@ -85,23 +95,23 @@ class Sweeps:
         calls = model.order * (model.order + 3) / 2
         summed = leaf_width * (leaf_width / 2 + self.q) + _ROW * calls + 2 * self.q**2 / _FUSED
         self._dense = written_out < summed
-        self.sweep_work = 20.0 * sum(self._widths) * len(self.value)
+        self.sweep_work = _SWEEP * sum(self._widths) * len(self.value)
         self.work = min(written_out, summed) * len(self.value) + self.p**3 / _FUSED + self.sweep_work
 
     def set_weight(self, weight: Tensor) -> None:
-        """Weights (n,) of the squared residuals of all entries."""
-        self.weight = self._team.shard(weight)
+        """Set the weights (n,) of the squared residuals of all entries."""
+        self.weight = self._workers.shard(weight)
 
     # --- sweeps -------------------------------------------------------------------------------------------------------
 
     def blocks(self, per_entry: int) -> Iterator[slice]:
-        """The entries in blocks, `per_entry` numbers each."""
+        """Blocks of entries, for temporaries of `per_entry` numbers per entry."""
         size = max(64, _BLOCK // max(per_entry, 1))
         for start in range(0, len(self.value), size):
             yield slice(start, min(start + size, len(self.value)))
 
     def up(self, weights: Weights, block: slice | Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
-        """E (b, R_parent) of every node, and P (b, R) of every interior one."""
+        """E (b, R_parent) of every node, and P (b, R) of every interior node."""
         vectors: list[Tensor] = []
         products: list[Tensor | None] = []
         for node, children in enumerate(self._tree.children):
@@ -139,11 +149,11 @@ class Sweeps:
         return 3 * sum(self._widths) + 1
 
     def residuals(self, parameters: Tensor) -> Tensor:
-        """r = value of the model - value observed, (n,)."""
-        return self._team.gathered(self._residuals(parameters))
+        """r = value of the model - observed value, (n,)."""
+        return self._workers.gathered(self._residuals(parameters))
 
     def _residuals(self, parameters: Tensor) -> Tensor:
-        """Those of this process."""
+        """Residuals of this process's entries."""
         weights = self._model.views(parameters)
         parts = [self.up(weights, block)[0][-1][:, 0] for block in self.blocks(self._per_entry)]
         return torch.cat([parameters.new_empty(0), *parts]).sub_(self.value)
@@ -151,13 +161,13 @@ class Sweeps:
     def loss(self, parameters: Tensor) -> float:
         """Sum of (weighted) squared residuals."""
         residual = self._residuals(parameters)
-        return float(self._team.sum(residual.square().mul_(1.0 if self.weight is None else self.weight).sum()))
+        return float(self._workers.sum(residual.square().mul_(1.0 if self.weight is None else self.weight).sum()))
 
     def _summed(self, vector: Tensor, number: float) -> tuple[Tensor, float]:
         """A vector and a number, both summed over processes."""
-        if self._team.count == 1:
+        if self._workers.count == 1:
             return vector, number
-        total = self._team.sum(torch.cat([vector, vector.new_tensor([number])]))
+        total = self._workers.sum(torch.cat([vector, vector.new_tensor([number])]))
         return total[:-1], float(total[-1])
 
     # --- normal equations ---------------------------------------------------------------------------------------------
@@ -165,9 +175,9 @@ class Sweeps:
     def normal(self, parameters: Tensor) -> Normal:
         """J^T J, J^T r and r^T r, by the cheaper of two ways.
 
-        Rows of J are mostly zeros, since an entry touches one row of each leaf matrix. Small leaves are written out
-        and multiplied (one fast matrix product); for large ones the products of the non-zero parts are added where
-        they belong.
+        Rows of J are mostly zeros, since an entry touches one row of each leaf matrix. With small leaves, J is written
+        out and multiplied (one fast matrix product); with large ones, the products of its non-zero parts are added
+        where they belong.
         """
         hessian = parameters.new_zeros(self.p, self.p)
         gradient = parameters.new_zeros(self.p)
@@ -188,10 +198,10 @@ class Sweeps:
             gradient[self.leaf_p :].addmv_(above.t(), residual)
         if not self._dense:
             sums.write(hessian)
-        return Normal(self._team.sum(hessian), *self._summed(gradient, loss))
+        return Normal(self._workers.sum(hessian), *self._summed(gradient, loss))
 
     def _jacobian(self, parameters: Tensor, block: slice) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Weighted: per leaf the non-zero part of its rows (b, R), the rest of J (b, q), and the residual (b,)."""
+        """Weighted: per leaf the non-zero part of its rows of J (b, R), the rest of J (b, q), and the residual (b,)."""
         weights = self._model.views(parameters)
         vectors, products = self.up(weights, block)
         root = torch.ones_like(vectors[-1])
@@ -208,6 +218,7 @@ class Sweeps:
         return slopes[: self._model.order], torch.cat([empty, *above], 1), residual
 
     def _written_out(self, leaves: list[Tensor], above: Tensor, block: slice) -> Tensor:
+        """J at a block, (b, p)."""
         jacobian = above.new_zeros(len(above), self.p)
         jacobian[:, self.leaf_p :] = above
         entry = torch.arange(len(above), device=above.device)
@@ -239,12 +250,16 @@ class Sweeps:
             if self.weight is not None:
                 tangent = tangent * self.weight[block].unsqueeze(1)
             self._add_transposed(total, weights, vectors, products, tangent, block)
-        return self._team.sum(total)
+        return self._workers.sum(total)
 
     def curvature(self, parameters: Tensor, direction: Tensor) -> Tensor:
-        """J^T r'', r'' the second derivative of the residuals along a direction (p,), by a difference.
+        """J^T r'', with r'' the second derivative of the residuals along a direction (p,), by a finite difference.
 
-        The value is a polynomial along a line, so that a coarse difference keeps nearly all digits that matter.
+        With f the residuals along the direction and h = `_AHEAD`,
+
+            2/h ((f(h) - f(0)) / h - f'(0)) = f''(0) + h/3 f^(3)(0) + ...
+
+        A large h loses few digits, and the error, which comes from the higher derivatives, is harmless in a correction.
         """
         weights, moved = self._model.views(parameters), self._model.views(direction)
         ahead = self._model.views(parameters.add(direction, alpha=_AHEAD))
@@ -257,7 +272,7 @@ class Sweeps:
             if self.weight is not None:
                 second.mul_(self.weight[block].unsqueeze(1))
             self._add_transposed(total, weights, vectors, products, second, block)
-        return self._team.sum(total)
+        return self._workers.sum(total)
 
     def _tangent(
         self, weights: Weights, moved: Weights, vectors: list[Tensor], products: list[Tensor | None], block: slice
@@ -302,7 +317,7 @@ class Sweeps:
                 view.addmm_(product.t(), slopes[node])
 
     def diagonal_blocks(self, parameters: Tensor) -> list[Tensor]:
-        """Diagonal blocks of J^T J per node: a leaf's (d, R, R), one for each row; an interior node's (1, s, s)."""
+        """Diagonal blocks of J^T J per node: a leaf's (d, R, R), one per row; an interior node's (1, s, s)."""
         solved = [node for node, (_, rows, _) in enumerate(self.spans) if rows]
         found = {node: self.node_normal(parameters, node)[0] for node in solved}
         return [found.get(node, parameters.new_zeros(1, 0, 0)) for node in range(len(self.spans))]
@@ -310,7 +325,7 @@ class Sweeps:
     def node_normal(self, parameters: Tensor, node: int) -> tuple[Tensor, Tensor]:
         """The node's diagonal blocks of J^T J and its part of J^T r.
 
-        Returns: a leaf's (d, R, R) and (d, R), one system for each row; an interior node's (1, s, s) and (1, s), s its
+        Returns: a leaf's (d, R, R) and (d, R), one system per row; an interior node's (1, s, s) and (1, s), with s its
             number of weights.
         """
         if node < self._model.order:
@@ -324,10 +339,10 @@ class Sweeps:
             jacobian = (product.unsqueeze(2) * slope.unsqueeze(1)).flatten(1)
             square.addmm_(jacobian.t(), jacobian)
             gradient.addmm_(residual.t(), jacobian)
-        return self._team.sum(square).unsqueeze(0), self._team.sum(gradient)
+        return self._workers.sum(square).unsqueeze(0), self._workers.sum(gradient)
 
     def _leaf_normal(self, parameters: Tensor, node: int) -> tuple[Tensor, Tensor]:
-        """Sums over the entries of each index, (d, R, R) and (d, R)."""
+        """Sums over the entries at each index, (d, R, R) and (d, R)."""
         weights, (_, d, width) = self._model.views(parameters), self.spans[node]
         if node not in self._groups:
             self._groups[node] = grouped(self._columns[node], d)
@@ -340,11 +355,11 @@ class Sweeps:
             both = torch.cat([slope, residual], 1).masked_fill_(block.lt(0).unsqueeze(1), 0.0)
             both = both.view(len(entry), length, width + 1)
             total.index_add_(0, row, (both[:, :, :-1].transpose(1, 2) @ both).flatten(1))
-        total = self._team.sum(total).view(d, width, width + 1)
+        total = self._workers.sum(total).view(d, width, width + 1)
         return total[:, :, :-1].contiguous(), total[:, :, -1].contiguous()
 
     def _slopes(self, weights: Weights, block: slice | Tensor, node: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Weighted: S (b, R_parent) of a node and the residual (b, 1); and the node's P (b, R), None at a leaf."""
+        """Weighted S (b, R_parent) of a node and residual (b, 1); and the node's P (b, R), None at a leaf."""
         vectors, products = self.up(weights, block)
         residual = vectors[-1] - _part(self.value, block).unsqueeze(1)
         root = torch.ones_like(residual)
@@ -355,5 +370,5 @@ class Sweeps:
 
 
 def _part(vector: Tensor, block: slice | Tensor) -> Tensor:
-    """Numbers of a block of entries, which follow each other or are named one by one."""
+    """The part of a vector (n,) that belongs to a block of entries: a range, or positions."""
     return vector[block] if isinstance(block, slice) else vector.index_select(0, block)

@@ -1,4 +1,4 @@
-"""The part of J^T J that involves leaves, whose rows of the Jacobian are nearly empty."""
+"""The blocks of J^T J that involve leaves, summed from the non-zero parts of the Jacobian."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 class LeafSums:
-    """Blocks of J^T J that involve leaves, summed entry by entry where their indices say.
+    """Blocks of J^T J that involve leaves; each entry adds to the rows of its indices.
 
     Args:
-        spans: (first parameter, d, R) of the leaves. q: parameters above the leaves. like: dtype and device.
+        spans: (first parameter, d, R) of the leaves. q: parameters above the leaves. like: gives dtype and device.
     """
 
     def __init__(self, spans: list[tuple[int, int, int]], q: int, like: Tensor) -> None:
@@ -21,7 +21,13 @@ class LeafSums:
     def add(
         self, leaves: list[Tensor], above: Tensor, residual: Tensor, columns: list[Tensor], gradient: Tensor
     ) -> None:
-        """One block of entries; the leaves' part of J^T r goes into `gradient`."""
+        """Add a block of b entries.
+
+        Args:
+            leaves: per leaf the non-zero part of its rows of J, (b, R). above: (b, q), the rest of J.
+            residual: (b,). columns: per mode the index of each entry, (b,).
+            gradient: (p,), to which the leaves' part of J^T r is added.
+        """
         for k, (start, d, width) in enumerate(self._spans):
             view = gradient[start : start + d * width].view(d, width)
             view.index_add_(0, columns[k], leaves[k] * residual.unsqueeze(1))
@@ -39,7 +45,7 @@ class LeafSums:
                 self._pairs[k, other].index_add_(0, row, outer)
 
     def write(self, hessian: Tensor) -> None:
-        """Into their places of (p, p)."""
+        """Write the sums into their places in J^T J (p, p)."""
         above = slice(hessian.shape[0] - self._q, None)
         for k, total in self._above.items():
             start, d, width = self._spans[k]

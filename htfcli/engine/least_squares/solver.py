@@ -5,12 +5,20 @@ from __future__ import annotations
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.least_squares.alternating import AlternatingLeastSquares
 from htfcli.engine.least_squares.levenberg_marquardt import MATRIX_LIMIT, LevenbergMarquardt
+from htfcli.engine.runtime.distributed import Workers
 from htfcli.engine.samples import Entries
 
 Solver = LevenbergMarquardt | AlternatingLeastSquares
 
 
-def make_solver(model: Factorization, entries: Entries, ridge: float = 0.0, loss: str = "l2") -> Solver:
-    """The solver for a model of this size."""
+def make_solver(
+    model: Factorization, entries: Entries, ridge: float = 0.0, loss: str = "l2", workers: Workers | None = None
+) -> Solver:
+    """Levenberg-Marquardt for up to `MATRIX_LIMIT` parameters, alternating least squares for more.
+
+    Args:
+        model: fitted in place. entries: what it is fitted to. ridge: penalty on the squared weights. loss: l2, l1 or
+        huber. workers: the processes that share the sums over entries.
+    """
     kind = LevenbergMarquardt if len(model.parameters) <= MATRIX_LIMIT else AlternatingLeastSquares
-    return kind(model, entries, ridge, loss)
+    return kind(model, entries, ridge, loss, workers=workers)

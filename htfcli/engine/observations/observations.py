@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from htfcli.engine.samples import Entries, Sample, row_keys, unravel
+from htfcli.engine.samples import Entries, Sample, first_out_of_range, out_of_range, row_keys, unravel
 from htfcli.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _LARGEST_DIMENSION = 2**62
 MAX_OBSERVATIONS = 10**9  # more would not fit in memory
 _SORTED = 2**22  # rows among which a repeat is looked for at a time
-_CHECKED = 2**20  # rows checked at a time
 
 
 @dataclass(frozen=True)
@@ -100,14 +99,9 @@ def checked_entries(
     """
     if max(dims) > _LARGEST_DIMENSION:
         raise DataError(f"{name} has an index or a dimension too large to count", allowed=f"{_LARGEST_DIMENSION}")
-    limit = torch.tensor(dims, dtype=torch.int64)
-    for start in range(0, len(index), _CHECKED):
-        part = index[start : start + _CHECKED]
-        bad = torch.nonzero(((part < 0) | (part >= limit)).any(1)).flatten()
-        if len(bad):
-            row = start + int(bad[0])
-            got, allowed = (index[row].long() + first).tolist(), " x ".join(f"{first}-{d - 1 + first}" for d in dims)
-            raise DataError(f"{name} {place(row)} has an index out of range", got=got, allowed=allowed)
+    row = first_out_of_range(index, dims)
+    if row is not None:
+        raise out_of_range(f"{name} {place(row)}", index[row], dims, first)
     bad = torch.nonzero(~torch.isfinite(value)).flatten()
     if len(bad):
         row = int(bad[0])

@@ -1,4 +1,4 @@
-"""Learning problems with a known answer: a low-rank tensor, and entries or measurements of it."""
+"""Learning problems with a known solution: a low-rank tensor, and entries or measurements of it."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from htfcli.engine.ranks.hierarchical_rank import FactoredSpectra
 from htfcli.engine.samples import Entries, MatrixMeasurements, RankOneMeasurements, Sample
 from htfcli.errors import ConfigError, DataError
 
-DEFAULT_TEST = 10_000
+DEFAULT_TEST = 10_000  # test observations at most, if their number is not given: an error is then known to about 1 %
 
 
 def make_target(config: TargetConfig, generator: torch.Generator) -> Factorization:
-    """A random factorization with Gaussian weights, scaled to the Frobenius norm asked for (never built).
+    """A random factorization with Gaussian weights, scaled to the Frobenius norm in `config`; no tensor is built.
 
     Raises:
-        ConfigError: if tree, dims and ranks do not fit each other.
-        DataError: if the tensor comes out as zero.
+        ConfigError: if tree, dims and widths do not fit each other.
+        DataError: if the tensor is zero.
     """
-    dims, rank = config.resolved_dims, config.rank
+    dims, width = config.resolved_dims, config.width
     target: Factorization
     if config.target == "htf":
-        target = HierarchicalTensorFactorization(dims, rank, tree_of(config.tree, len(dims), config.arity))
-    elif not isinstance(rank, int):
-        raise ConfigError(f"a {config.target} target has one rank", got=rank, allowed="one number")
+        target = HierarchicalTensorFactorization(dims, width, tree_of(config.tree, len(dims), config.arity))
+    elif not isinstance(width, int):
+        raise ConfigError(f"a {config.target} target has one width", got=width, allowed="one number")
     elif config.target == "cp":
-        target = CPFactorization(dims, rank)
+        target = CPFactorization(dims, width)
     else:
-        target = MatrixFactorization(dims, 2, rank)
+        target = MatrixFactorization(dims, 2, width)
     target.init_gaussian(target.gaussian_std(1.0), generator)
     log_factor = _log_norm(config) - FactoredSpectra(target).log_norm
     if not math.isfinite(log_factor):
@@ -46,7 +46,7 @@ def make_target(config: TargetConfig, generator: torch.Generator) -> Factorizati
 
 
 def _log_norm(config: TargetConfig) -> float:
-    """Log of the Frobenius norm asked for; the root of the number of entries unless it is given."""
+    """Log of the Frobenius norm; by default that of entries with rms one."""
     return 0.5 * _log_entries(config.resolved_dims) if config.norm is None else math.log(config.norm)
 
 
@@ -58,10 +58,10 @@ def make_observations(config: TargetConfig, mask: Tensor | None = None) -> Obser
     """A random low-rank tensor, and train and test observations of it, all from `config.seed`.
 
     Args:
-        config: the target, the task, how much is observed, the noise.
+        config: target, task, number of observations and noise.
         mask: boolean (d_0, ..., d_{N-1}), True where observed; None to draw entries uniformly.
     Raises:
-        ConfigError: if more entries are asked for than there are, or the mask has another shape.
+        ConfigError: if more entries are requested than there are, or the mask has another shape.
     """
     generator = torch.Generator().manual_seed(config.seed)
     target = make_target(config, generator)
@@ -104,7 +104,7 @@ def _at_least_one(count: int) -> int:
 
 
 def _measure(target: Factorization, count: int, generator: torch.Generator) -> Sample:
-    """Random measurements whose tensors have independent entries of variance 1 / (number of entries)."""
+    """Measurements with random tensors whose entries have mean zero and variance 1 / (number of entries)."""
 
     def gaussian(*shape: int, log_variance: float) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64).mul_(math.exp(log_variance / 2))

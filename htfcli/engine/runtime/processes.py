@@ -1,6 +1,6 @@
-"""Work on several cores, by processes that neither outlive their parent nor die of its Ctrl-C.
+"""Processes on several cores that end with their parent, and ignore its Ctrl-C.
 
-This module needs no torch, so that processes whose work does not either start fast.
+This module does not import torch, so that processes that need no torch start fast.
 """
 
 from __future__ import annotations
@@ -14,24 +14,25 @@ from multiprocessing import get_context, parent_process
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
-LEASH = "HTF_LEASH"  # environment variable of processes that must not outlive the one at the other end of their stdin
+PARENT_PIPE = "HTF_PARENT_PIPE"  # environment variable of processes whose stdin is a pipe that their parent keeps open
 
 
 def usable_cores() -> int:
-    """How many cores this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_processes(
     workers: int, function: Callable[..., Result], calls: Sequence[tuple[Any, ...]]
 ) -> Iterator[tuple[int, Result]]:
-    """Number and result of each call function(*call) as it is done, in any order; calls not done are dropped when the
-    iteration is closed.
+    """Compute function(*call) for each call in several processes; yields (number, result) pairs in any order.
+
+    Closing the iteration drops the calls that are not finished.
 
     Args:
-        workers: processes; with one or none, this process does it all, in order.
+        workers: number of processes; with 0 or 1 this process computes all calls, in order.
     Raises:
-        BrokenProcessPool: if a process was killed. Whatever `function` raises.
+        BrokenProcessPool: if a process was killed. Any error of `function`.
     """
     workers = min(workers, len(calls))
     if workers <= 1:
@@ -43,7 +44,7 @@ def in_processes(
         numbers = {pool.submit(function, *call): number for number, call in enumerate(calls)}
         for future in as_completed(list(numbers)):
             yield numbers.pop(future), future.result()
-    except BaseException:  # closed, or failed: what still runs is not wanted
+    except BaseException:  # closed or failed: the results of what still runs are not needed
         for process in list(pool._processes.values()):
             process.kill()
         raise
@@ -52,7 +53,7 @@ def in_processes(
 
 
 def _follow_parent() -> None:
-    """Leave Ctrl-C, which a terminal sends to all, to the parent, and end when it has ended, even if it was killed."""
+    """Ignore Ctrl-C, which a terminal sends to the parent too, and end when the parent ends, even if it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     assert parent is not None
@@ -64,12 +65,12 @@ def _follow_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def follow_leash() -> None:
-    """With `LEASH` set, end as by SIGTERM, which saves the state, once the other end of stdin is closed.
+def end_with_parent() -> None:
+    """With `PARENT_PIPE` set to 1, send this process SIGTERM, upon which it saves its state, when stdin is closed.
 
-    A parent that is killed closes it too.
+    The parent keeps the other end of the pipe open; it is closed when the parent ends, even if it is killed.
     """
-    if os.environ.pop(LEASH, "") != "1":
+    if os.environ.pop(PARENT_PIPE, "") != "1":
         return
 
     def wait() -> None:

@@ -18,10 +18,11 @@ import torch.nn.functional as F  # noqa: N812 -- its name everywhere
 from torch import Tensor, nn
 
 from htfcli.config.vision import TrainCnnConfig
-from htfcli.engine.runtime.distributed import Workers, synchronize_batch_norms
+from htfcli.engine.runtime.distributed import Workers
 from htfcli.engine.vision.datasets.image_set import ImageData, ImageSet
 from htfcli.engine.vision.regularizer.non_local import NonLocalRegularizer
 from htfcli.engine.vision.regularizer.patches import FixedPatches, PatchSampler, RandomPatches
+from htfcli.engine.vision.shared_batch_norm import with_shared_batch_norms
 from htfcli.errors import ConfigError, DataError, RunError
 
 Record = dict[str, Any]
@@ -98,7 +99,7 @@ class Training:
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.workers.count > 1:
-            synchronize_batch_norms(self.model)
+            self.model = with_shared_batch_norms(self.model)
         self._network: Callable[[Tensor], Tensor] = torch.compile(self.model) if config.compile else self.model
         self.regularizer = regularizer_of(config, data)
         self.train, self.test = (settled(images, device) for images in (data.train, data.test))

@@ -14,21 +14,20 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from htfcli.config.records import Record
 from htfcli.engine.factorizations.mode_tree import ModeTree
-from htfcli.errors import ConfigError, DataError, did_you_mean
-from htfcli.experiments.figures.style import STYLE
+from htfcli.errors import DataError
+from htfcli.experiments.figures.style import new_figure, refuse_unknown
 from htfcli.experiments.figures.tree_layout import node_places
 from htfcli.files.own import container
 from htfcli.files.own.completion import Slices, to_completion
 from htfcli.files.own.records import Records
 
-Record = dict[str, Any]
 Drawer = Callable[[Any], None]  # draws on its axes; the slices, which are several, on their part of the figure
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -61,19 +60,14 @@ def plot_completions(runs: Sequence[Records], panels: Sequence[str]) -> Figure:
     Raises:
         ConfigError: on an unknown panel. DataError: if a run has nothing of what is asked for.
     """
-    unknown = [name for name in panels if name not in PANELS]
-    if unknown:
-        guess = did_you_mean(unknown[0], PANELS)
-        raise ConfigError("unknown quantity to plot", got=unknown[0], allowed=", ".join(PANELS), next_step=guess)
+    refuse_unknown(panels, PANELS)
     loaded = [_load(run) for run in runs]
     drawers = [{name: draw for name in panels if (draw := PANELS[name](run)) is not None} for run in loaded]
     for run, wanted in zip(loaded, drawers, strict=True):
         if not wanted:
             raise DataError(f"{run.name} has nothing to draw of this", got=", ".join(panels), allowed="a finished run")
     heights = [_heights(run, wanted) for run, wanted in zip(loaded, drawers, strict=True)]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, sum(map(sum, heights)) + 0.3 * len(runs)), layout="constrained", dpi=160)
-        FigureCanvasAgg(figure)
+    with new_figure(11, sum(map(sum, heights)) + 0.3 * len(runs)) as figure:
         parts = figure.subfigures(len(runs), 1, height_ratios=list(map(sum, heights)), squeeze=False)[:, 0]
         for part, run, wanted, height in zip(parts, loaded, drawers, heights, strict=True):
             if len(runs) > 1:

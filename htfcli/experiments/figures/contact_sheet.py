@@ -1,4 +1,4 @@
-"""A contact sheet: the first images of a data set, each under the name of its label."""
+"""Contact sheets: the first images of a data set, each titled with its label."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from htfcli.engine.vision.datasets.is_same_class import PairCanvases
 
 _IMAGES = 32
 _WIDTH = 12.0  # inches of the sheet
-_TITLE = 0.25  # inches of an image's title
-_COLOURS = ("#b5452c", "#2c6fb5", "#3a7d44", "#8a5aa8", "#8f6b12", "#4a4a4a")  # of labels, in turn
+_TITLE = 0.25  # inches for the title of an image
+_COLOURS = ("#b5452c", "#2c6fb5", "#3a7d44", "#8a5aa8", "#8f6b12", "#4a4a4a")  # of the labels, in turn
 
 
 def contact_sheet(data: ImageData) -> Figure:
-    """Draw the first train images in their own colours; what networks see as zero has the mean colour.
+    """Draw the first train images in their original colours; pixels that are zero to a network have the mean colour.
 
-    Of the empty rows above and below a pair only some are shown.
+    Most of the empty rows above and below a pair of images are cut off.
     """
     images = data.train
     assert isinstance(images, StoredImages | PairCanvases)
     count = min(_IMAGES, len(images))
     mean, std = (t.view(-1, 1, 1) for t in (images.normalization.mean, images.normalization.std))
     pixels = (images.images(torch.arange(count)) * std + mean).permute(0, 2, 3, 1)  # (count, h, w, c)
-    pixels = (pixels / pixels.max()).clamp(0, 1)  # not all pixels go up to 255
+    pixels = (pixels / pixels.max()).clamp(0, 1)  # the largest value may be below 255
     if images.patches is not None:
         top, high = images.patches[0].top, images.patches[0].height
         pixels = pixels[:, max(0, top - high // 2) : top + high + high // 2]
@@ -48,8 +48,8 @@ def contact_sheet(data: ImageData) -> Figure:
 
 
 def _title(data: ImageData) -> str:
-    """The task, and what its difficulty depends on."""
+    """The task and the settings that its difficulty depends on."""
     _, height, width = data.train.shape
-    told = {"source": "", "distance": "distance ", "path_length": "path length "}
-    facts = [f"{words}{data.about[key]}" for key, words in told.items() if data.about.get(key) is not None]
+    names = {"source": "", "distance": "distance ", "path_length": "path length "}
+    facts = [f"{words}{data.about[key]}" for key, words in names.items() if data.about.get(key) is not None]
     return ", ".join([data.task, *facts, f"{height} x {width} pixels"])

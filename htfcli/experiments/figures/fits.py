@@ -1,7 +1,7 @@
-"""Figures from the records of fits, in a style fit for a paper.
+"""Figures of fits: quantities of their records against iterations.
 
-A panel shows one quantity: local component norms of a node, singular values of a matricization, effective ranks,
-losses. One run is drawn as a grid of panels, several runs as one column each. In titles modes count from 1, as in the
+A panel shows one quantity: local component norms of a node, singular values of a matricization, effective ranks, or
+losses. One run is drawn as a grid of panels, several runs as one column each. Modes in titles count from 1, as in the
 literature.
 """
 
@@ -15,20 +15,19 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from htfcli.config.records import Record
 from htfcli.engine.factorizations.mode_tree import label_of
-from htfcli.errors import ConfigError, DataError, did_you_mean
-from htfcli.experiments.figures.style import STYLE
+from htfcli.errors import DataError
+from htfcli.experiments.figures.style import panel_grid, refuse_unknown
 from htfcli.files.own.records import Records
 
-Record = dict[str, Any]
-Curves = list[tuple[str, list[float | None]]]  # label, one value a record
+Curves = list[tuple[str, list[float | None]]]  # label, and one value per record
 
 DEFAULT = ("norms", "singular-values", "effective-rank", "loss")
-_DEFAULT_NODES = 3  # nodes drawn when none is named, largest first
+_DEFAULT_NODES = 3  # nodes drawn if none is named, the largest ones
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,9 @@ class Panel:
     """What a panel shows.
 
     Args:
-        title: of the panel. ylabel: of its vertical axis. curves: a run's curves. log: logarithmic by nature.
-        ranked: the curves are the largest value, the second largest, ...: coloured in that order, not labelled.
+        title: of the panel. ylabel: of its vertical axis. curves: the curves of a run. log: whether the vertical axis
+            is always logarithmic.
+        ranked: whether the curves are the largest value, the second largest, ...: coloured in that order, no legend.
     """
 
     title: str
@@ -56,19 +56,16 @@ def plot_runs(
     log_x: bool = False,
     log_y: bool = False,
 ) -> Figure:
-    """Draw the records of runs.
+    """Draw the records of one or several fits.
 
     Args:
-        runs: one or more. quantities: keys of `QUANTITIES`. nodes: mode sets to show; the largest ones if empty.
-        top: curves per panel. log_x, log_y: logarithmic axes (losses and errors always have a logarithmic vertical
-        one).
+        runs: records of kind `iteration`. quantities: keys of `QUANTITIES`. nodes: mode sets to show; the largest ones
+            if empty.
+        top: curves per panel. log_x, log_y: logarithmic axes (the vertical one of losses and errors always is).
     Raises:
-        ConfigError: on an unknown quantity. DataError: if the records hold nothing of what is asked for.
+        ConfigError: on an unknown quantity. DataError: if the records hold none of the quantities at these nodes.
     """
-    unknown = [name for name in quantities if name not in QUANTITIES]
-    if unknown:
-        guess = did_you_mean(unknown[0], QUANTITIES)
-        raise ConfigError("unknown quantity to plot", got=unknown[0], allowed=", ".join(QUANTITIES), next_step=guess)
+    refuse_unknown(quantities, QUANTITIES)
     panels = [panel for name in quantities for panel in QUANTITIES[name](runs, nodes)]
     if not panels:
         present = sorted(
@@ -85,15 +82,10 @@ def plot_runs(
     else:
         columns = len(runs)
         cells = [(panel, run) for panel in panels for run in runs]
-    rows = math.ceil(len(cells) / columns)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(3.4 * columns + 0.4, 2.5 * rows + 0.2), layout="constrained", dpi=160)
-        FigureCanvasAgg(figure)
-        for number, (panel, run) in enumerate(cells):
-            axes = figure.add_subplot(rows, columns, number + 1)
-            draw_panel(
-                axes, panel, panel.curves(run)[:top], [r["iteration"] for r in run.records], log_x, log_y or panel.log
-            )
+    with panel_grid(len(cells), columns, 3.4, 2.5) as (figure, grid):
+        for axes, (panel, run) in zip(grid, cells, strict=True):
+            iterations = [record["iteration"] for record in run.records]
+            draw_panel(axes, panel, panel.curves(run)[:top], iterations, log_x, log_y or panel.log)
             axes.set_title(panel.title if len(runs) == 1 else f"{run.name}\n{panel.title}")
             axes.set_ylabel(panel.ylabel)
             axes.set_xlabel("iteration")
@@ -101,6 +93,7 @@ def plot_runs(
 
 
 def draw_panel(axes: Axes, panel: Panel, curves: Curves, iterations: list[int], log_x: bool, log_y: bool) -> None:
+    """Draw the curves of a panel against iterations."""
     colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, max(len(curves), 1)))
     for rank, (label, values) in enumerate(curves):
         points = [math.nan if v is None else v for v in values]
@@ -117,7 +110,7 @@ def draw_panel(axes: Axes, panel: Panel, curves: Curves, iterations: list[int], 
         axes.legend()
 
 
-# --- panels -----------------------------------------------------------------------------------------------------------
+# --- quantities -------------------------------------------------------------------------------------------------------
 
 
 def _norms(runs: Sequence[Records], nodes: Sequence[Sequence[int]]) -> list[Panel]:
@@ -169,16 +162,16 @@ def _scalars(runs: Sequence[Records], title: str, names: dict[str, str]) -> list
 
 
 def _places(record: Record) -> list[Record]:
-    """Nodes of the tree, then the extra matricizations, each with its label."""
+    """What a record says of each node of the tree, then of each extra matricization."""
     return [*record.get("nodes", []), *record.get("matricizations", [])]
 
 
 def _chosen(
     runs: Sequence[Records], key: str, nodes: Sequence[Sequence[int]], most: int = _DEFAULT_NODES
 ) -> list[tuple[str, str]]:
-    """(label, title) of the places to show among those that have `key`: the ones asked for, or the largest.
+    """(label, title) of the nodes and matricizations to show that have `key`: those in `nodes`, or the `most` largest.
 
-    Unasked, leaves are left out, and so is a matricization that has the singular values of one already shown.
+    By default leaves are left out, and so is a matricization with the same singular values as one already shown.
     """
     found: dict[tuple[int, ...], str] = {}
     order = 0
@@ -200,12 +193,12 @@ def _chosen(
 
 
 def _series(run: Records, label: str, key: str) -> list[Any]:
-    """The value of `key` at a place, record by record; None where a record lacks it."""
+    """The value of `key` at a node or matricization in each record; None where a record lacks it."""
     return [next((p.get(key) for p in _places(r) if p["node"] == label), None) for r in run.records]
 
 
 def ranked_curves(label: str, key: str) -> Callable[[Records], Curves]:
-    """The largest, the second largest, ... of a list recorded at a place."""
+    """Curves of the largest, the second largest, ... value of a list that is recorded at a node or matricization."""
 
     def curves(run: Records) -> Curves:
         series = _series(run, label, key)
@@ -213,6 +206,3 @@ def ranked_curves(label: str, key: str) -> Callable[[Records], Curves]:
         return [(f"{k + 1}", [v[k] if v and k < len(v) else None for v in series]) for k in range(count)]
 
     return curves
-
-
-# --- files ------------------------------------------------------------------------------------------------------------

@@ -1,34 +1,31 @@
-"""Figures of networks: trainings against epochs, locality against distance; one colour a network."""
+"""Figures of networks: trainings against epochs, locality against distance; one colour per network."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from htfcli.config.records import Record
 from htfcli.errors import DataError
-from htfcli.experiments.figures.style import STYLE
+from htfcli.experiments.figures.style import panel_grid
 from htfcli.files.own.records import Records
 
-Record = dict[str, Any]
-Series = dict[str, tuple[list[float], list[float]]]  # by name: horizontal and vertical values
+Series = dict[str, tuple[list[float], list[float]]]  # name of a network -> horizontal and vertical values
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One quantity of every network.
+    """One quantity of all networks.
 
     Args:
-        title, xlabel: of the panel. solid: curves in full. dashed: a companion of each in the same colour.
-        companions: what solid and dashed are, for the legend. mark: where a vertical line stands, and what it says.
+        title, xlabel: of the panel. solid: one curve per network. dashed: a second curve of each, in the same colour.
+        companions: names of the solid and the dashed curves, for the legend. log: whether the vertical axis is
+            logarithmic. mark: position and label of a vertical line.
     """
 
     title: str
@@ -41,7 +38,7 @@ class Panel:
 
 
 def plot_training(runs: Sequence[Records]) -> Figure:
-    """Accuracies, task loss and regularizer against epochs."""
+    """Draw accuracies, task loss and regularizer against epochs."""
 
     def series(key: str) -> Series:
         return {
@@ -58,7 +55,7 @@ def plot_training(runs: Sequence[Records]) -> Figure:
 
 
 def plot_locality(runs: Sequence[Records]) -> Figure:
-    """Every measure of `htf measure-locality` against distance.
+    """Draw every measure of `htf measure-locality` against distance.
 
     Raises:
         DataError: if the records hold none of them.
@@ -100,7 +97,7 @@ def _by_model(records: Sequence[Record], key: str) -> Series:
             x, y = series.setdefault(record["model"], ([], []))
             x.append(record["distance"])
             y.append(record[key])
-    names = list(dict.fromkeys(record["model"] for record in records))  # colours in the order of the records
+    names = list(dict.fromkeys(record["model"] for record in records))  # colours follow the order of the records
     return {name: series[name] for name in names if name in series}
 
 
@@ -109,7 +106,7 @@ def _values(records: Sequence[Record], key: str) -> list[float]:
 
 
 def _names(names: Sequence[str]) -> list[str]:
-    """Names that occur again are numbered."""
+    """The names, with a number added to those that occur more than once."""
     return [
         name if names.count(name) == 1 else f"{name} ({names[: i + 1].count(name)})" for i, name in enumerate(names)
     ]
@@ -117,12 +114,9 @@ def _names(names: Sequence[str]) -> list[str]:
 
 def _figure(panels: Sequence[Panel]) -> Figure:
     columns = min(len(panels), 2 if len(panels) in (2, 4) else 3)
-    rows = math.ceil(len(panels) / columns)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(3.6 * columns + 0.4, 2.6 * rows + 0.2), layout="constrained", dpi=160)
-        FigureCanvasAgg(figure)
-        for number, panel in enumerate(panels):
-            _draw(figure.add_subplot(rows, columns, number + 1), panel, legend=number == 0)
+    with panel_grid(len(panels), columns, 3.6, 2.6) as (figure, grid):
+        for axes, panel in zip(grid, panels, strict=True):
+            _draw(axes, panel, legend=axes is grid[0])
     return figure
 
 

@@ -1,4 +1,4 @@
-"""The figure of a run, by the kind of its records."""
+"""Registry of figures: how the records of each kind of run are drawn."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ from htfcli.files.own.records import Records
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What of a run is to be drawn, and how; None and empty for what suits it."""
+class PlotOptions:
+    """What to draw and how; the defaults suit each kind of run.
+
+    Args:
+        what: quantities. nodes: mode sets. top: curves per panel. log_x, log_y: logarithmic axes.
+    """
 
     what: Sequence[str] | None = None
     nodes: Sequence[Sequence[int]] = ()
@@ -25,44 +29,44 @@ class Wishes:
     log_y: bool = False
 
 
-def draw(runs: Sequence[Records], wishes: Wishes) -> Figure:
+def draw(runs: Sequence[Records], options: PlotOptions) -> Figure:
     """Draw runs of one kind.
 
     Raises:
-        ConfigError: if they are of several kinds, or what is wished for is not drawn of this one.
-        DataError: if they do not hold what records of this kind do.
+        ConfigError: if the runs are of several kinds, or an option does not apply to their kind.
+        DataError: if the records lack fields that records of their kind have.
     """
     kinds = sorted({run.kind for run in runs})
     if len(kinds) > 1:
-        raise ConfigError("runs of different kinds do not go into one figure", got=" and ".join(kinds))
+        raise ConfigError("runs of different kinds cannot share a figure", got=" and ".join(kinds))
     try:
-        return FIGURES[kinds[0]](runs, wishes)
+        return FIGURES[kinds[0]](runs, options)
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         names = ", ".join(run.name for run in runs)
         raise DataError(f"the records of {names} are not as htf writes them", got=repr(error)[:80]) from error
 
 
-def _fits(runs: Sequence[Records], wishes: Wishes) -> Figure:
-    what = wishes.what or DEFAULT
-    return plot_runs(runs, what, wishes.nodes, top=wishes.top, log_x=wishes.log_x, log_y=wishes.log_y)
+def _fits(runs: Sequence[Records], options: PlotOptions) -> Figure:
+    what = options.what or DEFAULT
+    return plot_runs(runs, what, options.nodes, top=options.top, log_x=options.log_x, log_y=options.log_y)
 
 
-def _completions(runs: Sequence[Records], wishes: Wishes) -> Figure:
-    if wishes.nodes or wishes.top is not None or wishes.log_x or wishes.log_y:
+def _completions(runs: Sequence[Records], options: PlotOptions) -> Figure:
+    if options.nodes or options.top is not None or options.log_x or options.log_y:
         raise ConfigError("--node, --top, --log-x and --log-y are for records of fits", allowed="--what")
-    return plot_completions(runs, wishes.what or tuple(PANELS))
+    return plot_completions(runs, options.what or tuple(PANELS))
 
 
-def _networks(plot: Callable[[Sequence[Records]], Figure]) -> Callable[[Sequence[Records], Wishes], Figure]:
-    def figure(runs: Sequence[Records], wishes: Wishes) -> Figure:
-        if wishes != Wishes():
+def _networks(plot: Callable[[Sequence[Records]], Figure]) -> Callable[[Sequence[Records], PlotOptions], Figure]:
+    def figure(runs: Sequence[Records], options: PlotOptions) -> Figure:
+        if options != PlotOptions():
             raise ConfigError("--what, --node, --top, --log-x and --log-y are for other records", got=runs[0].kind)
         return plot(runs)
 
     return figure
 
 
-FIGURES: dict[str, Callable[[Sequence[Records], Wishes], Figure]] = {
+FIGURES: dict[str, Callable[[Sequence[Records], PlotOptions], Figure]] = {
     "iteration": _fits,
     "complete": _completions,
     "epoch": _networks(plot_training),

@@ -1,4 +1,4 @@
-"""Figures of sweeps: a final number against a setting, mean and standard error over seeds."""
+"""Figures of sweeps: a final number against a setting, with mean and standard error over seeds."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from htfcli.errors import ConfigError, DataError
-from htfcli.experiments.figures.style import STYLE
+from htfcli.experiments.figures.style import new_figure
 from htfcli.experiments.sweeps.summary import FINAL_SHOWN, Row, column, what_varies
 
 MARKERS = "osD^vP*X"
@@ -22,11 +21,11 @@ MARKERS = "osD^vP*X"
 
 @dataclass(frozen=True)
 class Point:
-    """Runs that differ in their seed only.
+    """The mean of runs that differ only in their seed.
 
     Args:
-        x: their setting. mean: of their final numbers. error: standard error of the mean, NaN for one run.
-        count: how many they are.
+        x: the setting they share. mean: mean of their final numbers. error: standard error of the mean, NaN for a
+            single run. count: number of runs.
     """
 
     x: Any
@@ -36,11 +35,10 @@ class Point:
 
 
 def points(rows: Sequence[Row], x: str, y: str, label: Callable[[Row], str]) -> dict[str, list[Point]]:
-    """Means over runs, by curve, in the order of x.
+    """Means over runs for each curve, in the order of x.
 
     Args:
-        rows: of finished runs or not; those without a number y are left out. x, y: names of columns.
-        label: row -> the curve it belongs to.
+        rows: of a summary; rows without a number y are left out. x, y: names of columns. label: row -> its curve.
     Raises:
         ConfigError: on an unknown name. DataError: if no run has a number y.
     """
@@ -59,7 +57,7 @@ def points(rows: Sequence[Row], x: str, y: str, label: Callable[[Row], str]) -> 
 
 
 def labels(rows: Sequence[Row], groups: Sequence[str]) -> Callable[[Row], str]:
-    """Names of curves by the settings `groups`."""
+    """A function that gives each row the label of its curve, made of the settings `groups`."""
     columns = [column(rows, name) for name in groups]
     texts = {
         row["run"]: ", ".join(f"{n.replace('_', ' ')} {_shown(v[k])}" for n, v in zip(groups, columns, strict=True))
@@ -73,35 +71,36 @@ def _shown(value: Any) -> str:
 
 
 def refuse_mixtures(rows: Sequence[Row], x: str, groups: Sequence[str]) -> None:
-    """Raise ConfigError if runs that would be averaged differ in more than their seed."""
+    """Raise ConfigError if runs that would be averaged differ in a setting other than their seed."""
     alike: dict[tuple[Any, ...], Row] = {}
     for row, *at in zip(rows, *(column(rows, name) for name in (x, *groups)), strict=True):
         first = alike.setdefault(tuple(map(repr, at)), row["varied"])
         different = sorted(key for key, value in row["varied"].items() if key != "seed" and value != first.get(key))
         if different:
             raise ConfigError(
-                "runs at one point of the picture differ in more than their seed",
+                "runs at the same point of the figure differ in more than their seed",
                 got=", ".join(different),
-                next_step=f"Tell them apart with --group {different[0]}.",
+                next_step=f"Draw a curve for each with --group {different[0]}.",
             )
 
 
 def default_axes(rows: Sequence[Row]) -> tuple[str, str, list[str]]:
-    """What a sweep is about: x, the first setting that varies; y, its first final number; groups, what else varies.
+    """The default axes of a sweep: x, the first setting that varies; y, its first final number; groups, the other
+    settings that vary.
 
     Raises:
         ConfigError: if nothing but the seed varies.
     """
     varied = what_varies(rows)
     if not varied:
-        raise ConfigError("the runs of this sweep differ in their seed only", next_step="Name --x and --y.")
+        raise ConfigError("the runs of this sweep differ only in their seed", next_step="Name --x and --y.")
     return varied[0], FINAL_SHOWN[rows[0]["command"]][1], varied[1:]
 
 
 def plot_sweep(
     rows: Sequence[Row], x: str, y: str, groups: Sequence[str] = (), *, log_x: bool = False, log_y: bool = False
 ) -> Figure:
-    """Draw `points`, one curve for each combination of the settings `groups`.
+    """Draw y against x, one curve for each combination of the settings `groups`.
 
     Raises:
         ConfigError: on an unknown name, or if runs that would be averaged differ in more than the seed.
@@ -109,9 +108,7 @@ def plot_sweep(
     """
     curves = points(rows, x, y, labels(rows, groups))
     refuse_mixtures(rows, x, groups)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.4, 3.2), layout="constrained", dpi=200)
-        FigureCanvasAgg(figure)
+    with new_figure(4.4, 3.2, dpi=200) as figure:
         axes = figure.add_subplot()
         draw_points(axes, curves)
         axes.set_xlabel(x.replace("_", " "))
@@ -120,7 +117,7 @@ def plot_sweep(
         if log_x:
             axes.set_xscale("log")
         if len(values) <= 10 and (log_x or len(values) <= 4) and all(isinstance(v, int | float) for v in values):
-            axes.set_xticks(sorted(values), [f"{value:g}" for value in sorted(values)])  # what was run
+            axes.set_xticks(sorted(values), [f"{value:g}" for value in sorted(values)])  # as run
             axes.minorticks_off()
         if log_y:
             axes.set_yscale("log")
@@ -138,7 +135,7 @@ def plot_sweep(
 
 
 def draw_points(axes: Axes, curves: dict[str, list[Point]]) -> None:
-    """Curves with their errors, told apart by colour and marker."""
+    """Draw curves with error bars, each in its own colour and with its own marker."""
     colors = matplotlib.colormaps["viridis"]
     for number, (text, of) in enumerate(curves.items()):
         color = colors(0.85 * number / max(1, len(curves) - 1))

@@ -1,4 +1,4 @@
-"""Where the nodes of a mode tree are drawn."""
+"""Layout of mode trees in figures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from htfcli.engine.factorizations.mode_tree import ModeTree
 
 
 def node_places(tree: ModeTree) -> tuple[list[float], list[float]]:
-    """Where nodes are drawn: leaves side by side in the order of the tree, parents above the middle of children."""
+    """Coordinates (x, y) of the nodes: leaves side by side in the order of the tree, parents above their children."""
     x = [math.nan] * len(tree.children)
     y = list(map(float, tree.height))
     leaves = 0

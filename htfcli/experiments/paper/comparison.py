@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from htfcli.experiments.figures.fits import Panel, draw_panel, ranked_curves
-from htfcli.experiments.figures.style import STYLE
+from htfcli.experiments.figures.style import new_figure
 from htfcli.experiments.figures.sweeps import Point, draw_points, points
 from htfcli.experiments.paper.published import PUBLISHED_ACCURACY, PUBLISHED_DYNAMICS
 from htfcli.experiments.sweeps.summary import Row
@@ -79,9 +77,7 @@ def rises(curves: Sequence[Sequence[float | None]], iterations: Sequence[int]) -
 
 def draw_curves(rows: Sequence[Row], sweep: Path, panels: Sequence[Curves]) -> Figure:
     """One panel beside the other, each of the first run of its model."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(3.1 * len(panels), 2.5), layout="constrained", dpi=200)
-        FigureCanvasAgg(figure)
+    with new_figure(3.1 * len(panels), 2.5, dpi=200) as figure:
         for number, panel in enumerate(panels):
             axes = figure.add_subplot(1, len(panels), number + 1)
             run = runs_of(rows, sweep, panel.model)[0]
@@ -160,9 +156,7 @@ def accuracies(rows: Sequence[Row], x: str) -> dict[str, list[Point]]:
 def draw_accuracies(rows: Sequence[Row], name: str, scale: str, x: str) -> Figure:
     """Test accuracy against distance or path length, one curve a method; at full scale the published ones dashed."""
     curves = accuracies(rows, x)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.2, 3.1), layout="constrained", dpi=200)
-        FigureCanvasAgg(figure)
+    with new_figure(4.2, 3.1, dpi=200) as figure:
         axes = figure.add_subplot()
         if all(len(of) == 1 for of in curves.values()):
             _draw_bars(axes, curves)

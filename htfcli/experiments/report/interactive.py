@@ -9,6 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.colors import qualitative, sample_colorscale
 
+from htfcli.config.records import Record
 from htfcli.engine.factorizations.mode_tree import ModeTree, label_of
 from htfcli.experiments.figures.fits import QUANTITIES, Panel
 from htfcli.experiments.figures.sweeps import Point, labels, points
@@ -16,7 +17,6 @@ from htfcli.experiments.figures.tree_layout import node_places
 from htfcli.experiments.sweeps.summary import FINAL_SHOWN, Row, what_varies
 from htfcli.files.own.records import Records
 
-Record = dict[str, Any]
 _MOST_POINTS, _MOST_STEPS = 400, 120  # of a curve, of a slider
 _LAYOUT: dict[str, Any] = {
     "template": "plotly_white",

@@ -11,20 +11,21 @@ import torch
 from torch import Tensor
 
 from htfcli.config.completion_run import CompletionRunConfig
+from htfcli.config.records import Record
 from htfcli.engine.completion.complete import complete
-from htfcli.engine.factorizations.factorization import DENSE_LIMIT
 from htfcli.engine.completion.predictor import Completion
+from htfcli.engine.factorizations.factorization import DENSE_LIMIT
 from htfcli.engine.runtime.device import choose_device, describe_device
 from htfcli.engine.runtime.distributed import Workers
 from htfcli.errors import ConfigError, DataError, HtfError, Interrupted
-from htfcli.experiments.runs.completion_summary import LONG, Record, summarize
-from htfcli.files.own.completion import SavedCompletion, Slices, save_completion
+from htfcli.experiments.runs.completion_summary import LONG, summarize
 from htfcli.files.completion_input import Data, load_data, load_queries, refuse_other_format
-from htfcli.files.own.container import refuse_existing, refuse_terminal
 from htfcli.files.foreign.dense_tensor import DenseTensor
+from htfcli.files.foreign.labelled_table import Table, Values
+from htfcli.files.own.completion import SavedCompletion, Slices, save_completion
+from htfcli.files.own.container import refuse_existing, refuse_terminal
 from htfcli.files.own.run_folder import RunFolder, versions
 from htfcli.files.stored_entries import StoredEntries
-from htfcli.files.foreign.labelled_table import Table, Values
 
 MOST_ROWS = 10**8  # of a table that is written without being asked for
 _COUNTABLE = 2**62  # combinations that can be numbered
@@ -192,7 +193,7 @@ class CompleteRun:
 
         started = time.monotonic()
         try:
-            completion = complete(self.entries, data.dims, self.config, record, should_stop)
+            completion = complete(self.entries, data.dims, self.config, record, should_stop, self._workers)
             if self._workers.any(should_stop()):
                 raise KeyboardInterrupt
         except KeyboardInterrupt:

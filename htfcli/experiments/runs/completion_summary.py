@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-import torch
-
-from htfcli.engine.factorizations.mode_tree import ModeTree, Nested
-from htfcli.engine.samples import Entries
-from htfcli.engine.completion.predictor import Completion
-from htfcli.engine.ranks.hierarchical_rank import FactoredSpectra
-from htfcli.files.own.axes import Axis
+from htfcli.config.records import Record
 from htfcli.config.units import duration
-
-Record = dict[str, Any]
+from htfcli.engine.completion.predictor import Completion
+from htfcli.engine.factorizations.mode_tree import ModeTree, Nested
+from htfcli.engine.ranks.hierarchical_rank import FactoredSpectra
+from htfcli.engine.samples import Entries, unobserved
+from htfcli.files.own.axes import Axis
 
 _MOST_RANKS = 24  # rows of a table
 _NAMED = 20  # labels listed of a mode
@@ -33,7 +29,7 @@ def summarize(completion: Completion, entries: Entries, axes: Sequence[Axis]) ->
         spectra = FactoredSpectra(model).spectra()
         report["hierarchical_rank"] = {s.label: s.rank() for s in spectra}
         report["effective_rank"] = {s.label: s.effective_rank for s in spectra}
-    unobserved = unobserved_in(entries, axes)
+    gaps = unobserved_in(entries, axes)
     return {
         **report,
         "modes": [axis.name for axis in axes],
@@ -43,19 +39,18 @@ def summarize(completion: Completion, entries: Entries, axes: Sequence[Axis]) ->
         "mode_tree": model.tree.to_nested(),
         "widths": {model.tree.labels[v]: model.widths[v] for v in model.tree.interior},
         "parameters": len(model.parameters),
-        "unobserved": unobserved,
-        "warnings": [*report.get("warnings", []), *map(_without_observation, unobserved)],
+        "unobserved": gaps,
+        "warnings": [*report.get("warnings", []), *map(_without_observation, gaps)],
     }
 
 
 def unobserved_in(entries: Entries, axes: Sequence[Axis]) -> list[Record]:
     """Modes that have indices without any observation, with the first labels of these."""
     found = []
-    for mode, axis in enumerate(axes):
-        absent = torch.nonzero(torch.bincount(entries.index[:, mode], minlength=axis.size) == 0).flatten().tolist()
-        if absent:
-            named = [axis.label(index) for index in absent[:_NAMED]]
-            found.append({"mode": axis.name, "count": len(absent), "labels": named, "first": axis.place(absent[0])})
+    for gap in unobserved(entries, [axis.size for axis in axes]):
+        axis, absent = axes[gap["mode"]], gap["indices"]
+        named = [axis.label(index) for index in absent[:_NAMED]]
+        found.append({"mode": axis.name, "count": len(absent), "labels": named, "first": axis.place(absent[0])})
     return found
 
 

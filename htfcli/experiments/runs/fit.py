@@ -1,93 +1,80 @@
-"""A fit from input to run folder: load, train, record, checkpoint, save; interruptible at any iteration, resumable."""
+"""A fit from observations to run folder: trained, recorded, saved; resumable after an interruption at any iteration."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import ClassVar
 
 import torch
+from torch import Tensor
 
+from htfcli.config.records import Record
 from htfcli.config.tensors import DEFAULT_TOLERANCE, FitConfig
+from htfcli.config.units import duration
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.fitting.fit import SOLVERS, build_model, prepare
 from htfcli.engine.fitting.gradient_descent import GradientFit
 from htfcli.engine.fitting.losses import LOSSES
+from htfcli.engine.fitting.records import derivative_error
 from htfcli.engine.observations.observations import Observations
 from htfcli.engine.ranks.hierarchical_rank import FactoredSpectra
-from htfcli.engine.fitting.records import Record, derivative_error
 from htfcli.engine.runtime.device import choose_device, describe_device
-from htfcli.engine.runtime.distributed import Workers
-from htfcli.errors import ConfigError, Interrupted, RunError
-from htfcli.experiments.runs.resuming import absolute, merged, open_folder
-from htfcli.files.own.artefacts import save_factorization
-from htfcli.files.own.container import Artefact
+from htfcli.errors import ConfigError
+from htfcli.experiments.runs.training_run import Resumable, TrainingRun
 from htfcli.files.inputs import load_observations
-from htfcli.files.own.run_folder import versions
+from htfcli.files.own.artefacts import save_factorization
 from htfcli.files.shards import fingerprint, load_shard
-from htfcli.config.units import duration
 
-MAY_CHANGE = {"iterations", "seconds", "until_loss", "patience", "lr", "checkpoint_every", "threads", "device"}
-
-
-_DRIFT = 0.01  # relative difference of a loss in float32 that is worth a word
+_DRIFT = 0.01  # relative difference between the losses in float32 and float64 from which on it is reported
 
 
-class FitRun:
-    """One fit, ready to go.
-
-    Args:
-        config: settings. On resuming, those of the checkpoint hold and only `MAY_CHANGE` may be given differently.
-        data: input of any kind. output: run folder, or `-` to keep nothing but the result.
-        resume, force: see `RunFolder`. workers: the processes that share the work; only the first one writes.
+class FitRun(TrainingRun[FitConfig]):
+    """One fit, checked and ready to start; see `TrainingRun`.
 
     Attributes:
-        settings: what is in force. fit: the training run. summary: final numbers, once `run` has ended.
+        fit: the training. model: the result in the units of the data, set at the end of the run.
     """
 
-    def __init__(
-        self,
-        config: FitConfig,
-        data: str | None,
-        output: str,
-        *,
-        resume: bool = False,
-        force: bool = False,
-        workers: Workers | None = None,
-    ) -> None:
-        self.workers = workers or Workers()
-        self.summary: dict[str, Any] = {}
-        self.folder = open_folder(
-            output, data, self.workers, lambda saved: self._prepare(config, data, saved), resume=resume, force=force
-        )
+    command, counter = "fit", "iteration"
+    may_change: ClassVar[set[str]] = {
+        "iterations",
+        "seconds",
+        "until_loss",
+        "patience",
+        "lr",
+        "checkpoint_every",
+        "threads",
+        "device",
+    }
+    model: Factorization
 
-    def _prepare(self, config: FitConfig, data: str | None, saved: Artefact | None) -> None:
-        """Everything that can be wrong with settings and data shows here, before a folder is made."""
-        self.settings = config if saved is None else merged(config, saved.config, MAY_CHANGE)
-        self._data = data if saved is None or data is not None else saved.content.get("input")
-        if self._data is None:
+    def _load(self, config: FitConfig) -> str:
+        if self._input is None:
             advice = "Shortest useful call: htf fit data.npy (see htf fit --help)."
             raise ConfigError("no data to fit", next_step=advice)
-        observations = self._observations(self._data)
-        self._digest = fingerprint(observations, self.workers)
-        if saved is not None and saved.content.get("data") != self._digest:
-            raise ConfigError("the run was fitted to other data", next_step="Resume with the data of the first run.")
-        self.observations, self.scale = prepare(observations, self.settings, self.workers)
-        self.device = choose_device(self.settings.device, self.settings.threads)
-        model = build_model(self.settings, observations.dims, self.device)
-        self.fit = SOLVERS[self.settings.solver](model, self.observations, self.settings, self.workers)
-        if saved is not None:
-            self.fit.load_state(saved.tensors())
+        self._given = self._observations(self._input)
+        return fingerprint(self._given, self.workers)
 
     def _observations(self, data: str) -> Observations:
-        """All of them; this process's shard where each iteration needs no other rows."""
+        """All observations, or this process's shard where an iteration needs no others."""
         s = self.settings
         if s.dims is None and s.batch_size is None and s.test_fraction is None and s.solver == "gradient":
             return load_shard(data, self.workers)
         return load_observations(data, None if s.dims is None else tuple(s.dims))
 
+    def _build(self, state: dict[str, Tensor] | None) -> None:
+        self.observations, self.scale = prepare(self._given, self.settings, self.workers)
+        self.device = choose_device(self.settings.device, self.settings.threads)
+        model = build_model(self.settings, self._given.dims, self.device)
+        self.fit = SOLVERS[self.settings.solver](model, self.observations, self.settings, self.workers)
+        if state is not None:
+            self.fit.load_state(state)
+        self._first = self._saved_iteration = self.fit.iteration
+        del self._given
+
     def describe(self) -> str:
-        """What is about to happen, in a line."""
+        """One line on what is about to be fitted."""
         model, (train, test) = self.fit.model, self.observations.counts
         return (
             f"{model.kind} of {' x '.join(map(str, model.dims[:8]))}{' x ...' if model.order > 8 else ''}, "
@@ -97,12 +84,12 @@ class FitRun:
         )
 
     def ending(self) -> str:
-        """How it ended, in a line."""
+        """One line on how the fit ended."""
         s = self.settings
         why = {
             "iterations": "all iterations done",
             "loss": f"train loss under {s.until_loss:g} for {s.patience} records" if s.until_loss is not None else "",
-            "seconds": "time is up",
+            "seconds": "time limit reached",
             "converged": "converged",
         }[self.fit.stop_reason]
         error = self.summary.get("test_error")
@@ -116,95 +103,71 @@ class FitRun:
         """Train to the end and save everything.
 
         Args:
-            on_record: called with each record. should_stop: called before each iteration; True interrupts.
+            on_record: called with each record, in process 0. should_stop: called before each iteration; True
+                interrupts the run.
         Returns: the result in the units of the data.
         Raises:
             RunError: if the run diverged; the last good state has been saved.
-            Interrupted: if `should_stop` said so; the state has been saved.
+            Interrupted: if `should_stop` returned True; the state has been saved.
         """
-        work = self._work(self.fit.run(should_stop), on_record)
-        while True:
-            try:
-                next(work)
-            except StopIteration as ending:
-                model: Factorization = ending.value
-                return model
+        for _ in self._run(self.fit.run(should_stop), on_record):
+            raise AssertionError("a fit that computes its own gradients asked for one")
+        return self.model
 
     def course(self, should_stop: Callable[[int], bool]) -> Iterator[None]:
-        """`run` by a caller that computes the gradients, see `GradientFit.course`: yields when one is wanted."""
+        """`run` for a caller that computes the gradients, see `GradientFit.course`: yields whenever one is needed."""
         assert isinstance(self.fit, GradientFit)
-        return self._work(self.fit.course(should_stop), lambda record: None)
+        return self._run(self.fit.course(should_stop), lambda record: None)
 
-    def _work(
-        self, records: Iterator[Record | None], on_record: Callable[[Record], None]
-    ) -> Generator[None, None, Factorization]:
-        """Save what `records` brings, and everything at its end; passes its Nones on."""
-        started, first = time.monotonic(), self.fit.iteration
-        if self.folder is None:
-            return (yield from self._train(records, on_record, started, first, Record()))
-        with self.folder:
-            self.folder.write_config(
-                self.settings.model_dump(mode="json"),
-                {"data": self._data, "device": describe_device(self.device)} | versions(),
-            )
-            previous = self.folder.start_records(before=first)
-            model = yield from self._train(records, on_record, started, first, previous)
-            self._checkpoint(self.fit.state())
-            save_factorization(self.folder.path / "model.safetensors", model, self.settings.model_dump(mode="json"))
-            self.folder.write_summary(self.summary)
-        return model
+    def save(self, destination: str | Path) -> None:
+        save_factorization(destination, self.model, self.settings.model_dump(mode="json"))
 
-    def _train(
-        self,
-        records: Iterator[Record | None],
-        on_record: Callable[[Record], None],
-        started: float,
-        first: int,
-        previous: Record,
-    ) -> Generator[None, None, Factorization]:
-        """Train; `previous` is the last record before the first one made here."""
-        saved_at = time.monotonic()
-        record = Record()
-        try:
-            for latest in records:
-                if latest is None:
-                    yield
-                    continue
-                record = latest
-                if self.folder is not None:
-                    self.folder.append(record)
-                    if time.monotonic() - saved_at >= self.settings.checkpoint_every:
-                        self._checkpoint(self.fit.state())
-                        saved_at = time.monotonic()
-                if self.workers.first:
-                    on_record(record)
-                if not self.fit.stop_reason:
-                    previous = record  # with measured derivatives: no step follows the last record
-        except RunError as error:
-            raise RunError(str(error).rstrip(".") + self._keep(self.fit.good_state)) from None
-        except BrokenPipeError:  # whoever read the records has gone
-            self._keep(self.fit.state())
-            raise
-        if self.fit.stop_reason == "interrupted":
-            raise Interrupted(f"interrupted at iteration {self.fit.iteration}{self._keep(self.fit.state())}")
-        model = self.fit.result(self.scale)
-        self.summary = self._summarize(model, record, time.monotonic() - started, first)
-        self.summary["derivative_error"] = derivative_error(previous)
-        return model
+    @property
+    def _training(self) -> Resumable:
+        return self.fit
 
-    def _keep(self, state: dict[str, torch.Tensor] | None) -> str:
-        """Save a state on the way out; the end of a sentence that says where it is."""
-        if self.folder is None or state is None:
-            return ""
-        self._checkpoint(state)
-        iteration = int(state["counters"][0])
-        return f"; the state of iteration {iteration} is saved, continue with: htf fit --resume -o {self.folder.path}"
+    @property
+    def _count(self) -> int:
+        return self.fit.iteration
 
-    def _checkpoint(self, state: dict[str, torch.Tensor]) -> None:
-        assert self.folder is not None
-        self.folder.save_checkpoint(
-            state, self.settings.model_dump(mode="json"), {"data": self._digest, "input": absolute(self._data)}
-        )
+    @property
+    def _checkpoint_every(self) -> float:
+        return self.settings.checkpoint_every
+
+    def _place(self) -> str:
+        return f"at iteration {self.fit.iteration}"
+
+    def _good_state(self) -> dict[str, Tensor] | None:
+        return self.fit.good_state
+
+    def _write_checkpoint(self, state: dict[str, Tensor]) -> None:
+        super()._write_checkpoint(state)
+        self._saved_iteration = int(state["counters"][0])
+
+    def _saved_state(self) -> str:
+        return f"the state of iteration {self._saved_iteration}"
+
+    def _observe(self, record: Record) -> None:
+        if not self.fit.stop_reason:  # no step follows the last record, which therefore has no measured derivatives
+            self._last_with_derivatives = record
+
+    def _conclude(self, record: Record, seconds: float) -> Record:
+        self.model = self.fit.result(self.scale)
+        spectra = FactoredSpectra(self.model.to(torch.float64)).spectra()
+        steps = self.fit.iteration - self._first
+        return {
+            "kind": "fit",
+            "stop_reason": self.fit.stop_reason,
+            **{key: value for key, value in record.items() if not isinstance(value, list | str)},
+            "hierarchical_rank": {s.label: s.rank() for s in spectra},
+            "rank_tolerance": DEFAULT_TOLERANCE,
+            "effective_rank": {s.label: s.effective_rank for s in spectra},
+            **self._exact_loss(),
+            "derivative_error": derivative_error(self._last_with_derivatives),
+            "parameters": len(self.model.parameters),
+            "value_scale": self.scale,
+            "iterations_per_second": round(steps / seconds, 1) if steps else None,
+        }
 
     def _exact_loss(self) -> dict[str, float]:
         """The final train loss evaluated in float64, for a fit in float32: what its rounding hides."""
@@ -217,24 +180,3 @@ class FitRun:
             torch.stack([mean * len(train), mean.new_tensor(len(train))]).to(self.device)
         ).tolist()
         return {"train_loss_float64": total / count}
-
-    def _summarize(self, model: Factorization, record: Record, seconds: float, first: int) -> dict[str, Any]:
-        spectra = FactoredSpectra(model.to(torch.float64)).spectra()
-        steps = self.fit.iteration - first
-        final = {key: value for key, value in record.items() if not isinstance(value, list | str)}
-        return {
-            "kind": "fit",
-            "stop_reason": self.fit.stop_reason,
-            **final,
-            "hierarchical_rank": {s.label: s.rank() for s in spectra},
-            "rank_tolerance": DEFAULT_TOLERANCE,
-            "effective_rank": {s.label: s.effective_rank for s in spectra},
-            **self._exact_loss(),
-            "parameters": len(model.parameters),
-            "value_scale": self.scale,
-            "seconds": round(seconds, 3),
-            "iterations_per_second": round(steps / seconds, 1) if steps else None,
-            "device": describe_device(self.device),
-            "processes": self.workers.count,
-            "versions": versions(),
-        }

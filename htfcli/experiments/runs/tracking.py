@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from htfcli.config.records import Record
 from htfcli.errors import ConfigError
 from htfcli.files.own.records import flatten
-
-Record = dict[str, Any]
 
 
 @contextmanager

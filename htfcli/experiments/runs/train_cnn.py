@@ -1,42 +1,50 @@
-"""A training of a network from images to run folder: train, record, checkpoint, save; interruptible, resumable."""
+"""A network training from images to run folder: trained, recorded, saved; resumable after an interruption."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
+from torch import Tensor
+
+from htfcli.config.records import Record
+from htfcli.config.units import duration
 from htfcli.config.vision import NETWORKS, TrainCnnConfig
-from htfcli.engine.runtime.memory import is_out_of_memory, requested_bytes
 from htfcli.engine.runtime.device import choose_device, describe_device
 from htfcli.engine.runtime.distributed import Workers
-from htfcli.engine.vision.training import Record, Training
+from htfcli.engine.runtime.memory import is_out_of_memory, requested_bytes
 from htfcli.engine.vision.resnet import ResNet
-from htfcli.errors import ConfigError, Interrupted, RunError
+from htfcli.engine.vision.training import Training
+from htfcli.errors import ConfigError, RunError
 from htfcli.experiments.runs.image_input import fingerprint, image_data
-from htfcli.experiments.runs.resuming import absolute, merged, open_folder
-from htfcli.files.own.container import Artefact
+from htfcli.experiments.runs.resuming import absolute
+from htfcli.experiments.runs.training_run import Resumable, TrainingRun
 from htfcli.files.networks import build_network, outputs_of, save_network
-from htfcli.files.own.run_folder import CHECKPOINT, versions
-from htfcli.config.units import duration
-
-MAY_CHANGE = {"epochs", "patience", "lr", "accumulate", "threads", "device", "compile", "formulation"}
 
 
-class CnnRun:
-    """One training, ready to go.
+class CnnRun(TrainingRun[TrainCnnConfig]):
+    """One network training, checked and ready to start; see `TrainingRun`.
 
     Args:
-        config: settings. On resuming, those of the checkpoint hold and only `MAY_CHANGE` may be given differently.
-        data: image file, folder or `-`; None to generate what the configuration says.
-        output: run folder, or `-` to keep nothing but the result. resume, force: see `RunFolder`.
-        workers: the processes that share the work; only the first one writes.
+        data: image file, folder or `-`; None to generate the images that the settings describe.
         on_progress: called with the number of images generated so far.
 
     Attributes:
-        settings: what is in force. training: the training itself. summary: final numbers, once `run` has ended.
+        training: the training itself.
     """
+
+    command, counter = "train-cnn", "epoch"
+    may_change: ClassVar[set[str]] = {
+        "epochs",
+        "patience",
+        "lr",
+        "accumulate",
+        "threads",
+        "device",
+        "compile",
+        "formulation",
+    }
 
     def __init__(
         self,
@@ -49,45 +57,28 @@ class CnnRun:
         workers: Workers | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> None:
-        self.workers = workers or Workers()
-        self.summary: dict[str, Any] = {}
-        self.folder = open_folder(
-            output,
-            data,
-            self.workers,
-            lambda saved: self._prepare(config, data, saved, on_progress),
-            resume=resume,
-            force=force,
-        )
+        self._on_progress = on_progress
+        super().__init__(config, data, output, resume=resume, force=force, workers=workers)
 
-    def _prepare(
-        self,
-        config: TrainCnnConfig,
-        data: str | None,
-        saved: Artefact | None,
-        on_progress: Callable[[int], None] | None,
-    ) -> None:
-        """Everything that can be wrong with settings and images shows here, before a folder is made."""
-        self.settings = config if saved is None else merged(config, saved.config, MAY_CHANGE)
-        if saved is not None and self.settings.model not in NETWORKS and "model" not in config.model_fields_set:
+    def _load(self, config: TrainCnnConfig) -> str:
+        if self.settings.model not in NETWORKS and "model" not in config.model_fields_set:
             raise ConfigError(
                 "the run's network is one of yours, which only your code can build",
                 got="no --model",
                 allowed=f"--model {self.settings.model}",
             )
-        self._source = data if saved is None or data is not None else saved.content.get("input")
         self.device = choose_device(self.settings.device, self.settings.threads)
-        images = image_data(self.settings, self._source, on_progress)
-        self._digest = fingerprint(images)
-        if saved is not None and saved.content.get("data") != self._digest:
-            raise ConfigError("the run was trained on other images", next_step="Resume with those of the first run.")
-        model = build_network(self.settings, images.train.shape, outputs_of(images))
-        self.training = Training(model, images, self.settings, self.device, self.workers)
-        if saved is not None:
-            self.training.load_state(saved.tensors())
+        self._images = image_data(self.settings, self._input, self._on_progress)
+        return fingerprint(self._images)
+
+    def _build(self, state: dict[str, Tensor] | None) -> None:
+        model = build_network(self.settings, self._images.train.shape, outputs_of(self._images))
+        self.training = Training(model, self._images, self.settings, self.device, self.workers)
+        if state is not None:
+            self.training.load_state(state)
 
     def describe(self) -> str:
-        """What is about to happen, in a line."""
+        """One line on what is about to be trained."""
         s, data, model = self.settings, self.training.data, self.training.model
         parameters = sum(p.numel() for p in model.parameters())
         field = f", receptive field {model.shape.receptive_field}" if isinstance(model, ResNet) else ""
@@ -100,7 +91,7 @@ class CnnRun:
         )
 
     def ending(self) -> str:
-        """How it ended, in a line."""
+        """One line on how the training ended."""
         why = {"epochs": "all epochs done", "perfect": f"train accuracy 1 for {self.settings.patience} epochs"}
         return (
             f"{why[self.training.stop_reason]} at epoch {self.training.epoch} "
@@ -111,77 +102,46 @@ class CnnRun:
         """Train to the end and save everything.
 
         Args:
-            on_record: called with each record, in the first process. should_stop: called before each step.
+            on_record: called with each record, in process 0. should_stop: called with epoch and step before each step;
+                True interrupts the run.
         Raises:
             RunError: if the run diverged or memory ran out; the last good state has been saved.
-            Interrupted: if `should_stop` said so; the state has been saved.
+            Interrupted: if `should_stop` returned True; the state has been saved.
         """
-        started = time.monotonic()
-        if self.folder is None:
-            self._train(on_record, should_stop, started, {})
-            return
-        with self.folder:
-            facts = {"data": self._source, "device": describe_device(self.device), "processes": self.workers.count}
-            self.folder.write_config(self.settings.model_dump(mode="json"), facts | versions())
-            last = self.folder.start_records(before=self.training.epoch + 1, counter="epoch")
-            self._train(on_record, should_stop, started, last)
-            self.save(self.folder.path / "model.safetensors")
-            self.folder.write_summary(self.summary)
-
-    def save(self, destination: str | Path) -> None:
-        """Write the network to a file, or to stdout if `destination` is `-`."""
-        settings, source = self.settings.model_dump(mode="json"), absolute(self._source)
-        save_network(destination, self.training.model, self.training.data, source, settings)
-
-    def _train(
-        self,
-        on_record: Callable[[Record], None],
-        should_stop: Callable[[int, int], bool],
-        started: float,
-        record: Record,
-    ) -> None:
-        """Train; `record` is the last one of what is resumed."""
-        training, saved = self.training, False
         try:
-            for record in training.run(should_stop):
-                if self.folder is not None:
-                    self.folder.append(record)
-                self._checkpoint()
-                saved = True
-                if self.workers.first:
-                    on_record(record)
-        except RunError as error:
-            raise RunError(str(error).rstrip(".") + self._kept()) from None
+            for _ in self._run(self.training.run(should_stop), on_record):
+                raise AssertionError("a network training yields records only")
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            asked = requested_bytes(error)
+            asked, s = requested_bytes(error), self.settings
+            advice = f"lower --batch-size (now {s.batch_size}) or raise --accumulate (now {s.accumulate})"
             what = f"out of memory on {self.device}{f', {asked} more asked for' if asked else ''}"
-            raise RunError(f"{what}; {self._advice()}{self._kept()}") from None
-        if training.stop_reason == "interrupted" or not saved:  # every epoch has been saved
-            self._checkpoint()
-        if training.stop_reason == "interrupted":
-            raise Interrupted(f"interrupted in epoch {training.epoch + 1} at step {training.step}{self._kept()}")
-        self.summary = self._summarize(record, time.monotonic() - started)
+            raise RunError(f"{what}; {advice}{self._saved()}") from None
 
-    def _advice(self) -> str:
-        s = self.settings
-        return f"lower --batch-size (now {s.batch_size}) or raise --accumulate (now {s.accumulate})"
+    def save(self, destination: str | Path) -> None:
+        settings, source = self.settings.model_dump(mode="json"), absolute(self._input)
+        save_network(destination, self.training.model, self.training.data, source, settings)
 
-    def _kept(self) -> str:
-        """The end of a sentence that says where the last good state is."""
-        if self.folder is None or not (self.folder.path / CHECKPOINT).exists():
-            return ""
-        model = "" if self.settings.model in NETWORKS else f" --model {self.settings.model}"
-        return f"; the state is saved, continue with: htf train-cnn --resume -o {self.folder.path}{model}"
+    @property
+    def _training(self) -> Resumable:
+        return self.training
 
-    def _checkpoint(self) -> None:
-        state = self.training.state()  # all processes take part in this
-        if self.folder is not None:
-            content = {"data": self._digest, "input": absolute(self._source)}
-            self.folder.save_checkpoint(state, self.settings.model_dump(mode="json"), content)
+    @property
+    def _count(self) -> int:
+        return self.training.epoch + 1
 
-    def _summarize(self, record: Record, seconds: float) -> dict[str, Any]:
+    @property
+    def _checkpoint_every(self) -> float:
+        return 0.0
+
+    def _place(self) -> str:
+        return f"in epoch {self.training.epoch + 1} at step {self.training.step}"
+
+    def _resume_options(self) -> str:
+        return "" if self.settings.model in NETWORKS else f" --model {self.settings.model}"
+
+    def _conclude(self, record: Record, seconds: float) -> Record:
         training, confusion = self.training, self.training.confusion
         return {
             "kind": "cnn",
@@ -191,8 +151,4 @@ class CnnRun:
             "classes": list(training.data.classes),
             "confusion": confusion.tolist(),
             "parameters": sum(p.numel() for p in training.model.parameters()),
-            "seconds": round(seconds, 3),
-            "device": describe_device(self.device),
-            "processes": self.workers.count,
-            "versions": versions(),
         }

@@ -26,7 +26,7 @@ from typing import Literal
 
 import yaml
 
-from htfcli.engine.runtime.processes import LEASH
+from htfcli.engine.runtime.processes import PARENT_PIPE
 from htfcli.experiments.sweeps.plan import PlannedRun
 from htfcli.files.foreign.readers import suffix_of
 from htfcli.files.own.container import write_text
@@ -232,7 +232,7 @@ def _process(arguments: list[str], log: Path, environment: Mapping[str, str], st
             stdout=subprocess.DEVNULL,
             stderr=said,
             start_new_session=True,
-            env={**os.environ, **environment, LEASH: "1", "PYTHONPATH": _this_code()},
+            env={**os.environ, **environment, PARENT_PIPE: "1", "PYTHONPATH": _this_code()},
         )
     told_at = None
     try:

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from htfcli.config.records import Record
 from htfcli.errors import ConfigError, DataError, did_you_mean
 from htfcli.files.own.records import read_lines
 
-Row = dict[str, Any]
+Row = Record  # of a summary: one run
 SUMMARY_CSV, SUMMARY_JSONL = "summary.csv", "summary.jsonl"
 FINAL_SHOWN = {  # by command, how far a run went and the final numbers that a person looks at first
     "fit": ("iteration", "train_loss", "test_error", "reconstruction_error"),

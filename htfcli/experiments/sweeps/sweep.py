@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -25,12 +24,11 @@ from htfcli.experiments.sweeps.batched_fits import in_batches
 from htfcli.experiments.sweeps.job import Job, Outcome
 from htfcli.experiments.sweeps.local_pool import Pool, Task
 from htfcli.experiments.sweeps.plan import PLAN, planned_runs
-from htfcli.experiments.sweeps.summary import SUMMARY_CSV, SUMMARY_JSONL, as_csv
+from htfcli.experiments.sweeps.summary import SUMMARY_CSV, SUMMARY_JSONL, Row, as_csv
 from htfcli.files.own.container import write_text
 from htfcli.files.own.records import to_json
 from htfcli.files.own.run_folder import open_lock
 
-Row = dict[str, Any]
 _POLL = 0.1  # seconds between looks at the workers
 _SUMMARIZE_EVERY = 2.0  # seconds between summaries written while runs go on
 

@@ -5,18 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from htfcli.engine.completion.diagnostics import doubts_of_data, doubts_of_error, is_wild, unobserved, wildness
+from htfcli.engine.completion.diagnostics import doubts_of_data, doubts_of_error, is_wild, wildness
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.samples import Entries
 
 INDEX = torch.tensor([[0, 0], [0, 1], [2, 1], [2, 3]])
 ENTRIES = Entries(INDEX, torch.tensor([1.0, 2.0, 3.0, 5.0], dtype=torch.float64))
-
-
-def test_unobserved_indices():
-    assert unobserved(ENTRIES, (3, 5)) == [{"mode": 0, "indices": [1]}, {"mode": 1, "indices": [2, 4]}]
-    assert unobserved(ENTRIES.select(torch.tensor([0])), (1, 1)) == []
 
 
 def test_doubts_of_data():

@@ -177,7 +177,7 @@ def test_order_64_without_materializing(tree):
 @pytest.mark.parametrize("index", [[[0, 5]], [[-1, 0]], [[0, 0], [4, 3]]])
 def test_values_out_of_range(index):
     model = HierarchicalTensorFactorization((4, 4), 1)
-    with pytest.raises(DataError, match="an index is out of range"):
+    with pytest.raises(DataError, match="has an index out of range"):
         model.values(torch.tensor(index))
 
 

@@ -262,7 +262,7 @@ def test_data_of_extreme_size(size, dims):
 
 def test_data_too_small_to_scale():
     data = Observations((2, 2), Entries(torch.tensor([[0, 0]]), torch.tensor([1e-310], dtype=torch.float64)))
-    with pytest.raises(DataError, match="too small to be told from zero"):
+    with pytest.raises(DataError, match="too small to scale"):
         fit(data)
 
 

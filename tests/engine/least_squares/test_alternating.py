@@ -9,7 +9,7 @@ import torch
 
 from htfcli.engine.completion.search.initialization import start_gaussian
 from htfcli.engine.factorizations.cp import CPFactorization
-from htfcli.engine.least_squares import alternating
+from htfcli.engine.least_squares import solver as solvers
 from htfcli.engine.least_squares.alternating import AlternatingLeastSquares
 from htfcli.engine.least_squares.levenberg_marquardt import LevenbergMarquardt
 from htfcli.engine.least_squares.solver import make_solver
@@ -134,5 +134,5 @@ def test_outliers_are_ignored():
 def test_make_solver_goes_by_size(monkeypatch):
     _, entries, model = problem(TREES["star"], 2)
     assert isinstance(make_solver(model, entries), LevenbergMarquardt)
-    monkeypatch.setattr(alternating, "MATRIX_LIMIT", len(model.parameters) - 1)
+    monkeypatch.setattr(solvers, "MATRIX_LIMIT", len(model.parameters) - 1)
     assert isinstance(make_solver(model, entries), AlternatingLeastSquares)

@@ -127,7 +127,7 @@ class _LargeSearch:
         # What costs least comes first
         self._trees = dict(sorted(trees.items(), key=lambda item: len(item[1].interior)))
         self._on_trial, self._should_stop = on_trial, should_stop
-        self._spectral = SpectralStart(_single(whole.train), dims, generator)
+        self._spectral = SpectralStart(_single(whole.train), dims, generator, workers=whole.workers)
         part = some(whole.train, enough_to_search(dims), generator)
         self.split = replace(whole, train=_single(part), held_out=_single(whole.held_out))
         self.trials: list[Trial] = []
@@ -228,7 +228,7 @@ class _LargeSearch:
         split = self.split
         rank = max(s.rank for s in self._spectral.subspaces)
         ridge = penalty(trial.ridge, model, len(split.train))
-        solver = AlternatingLeastSquares(model, split.train, ridge, split.loss)
+        solver = AlternatingLeastSquares(model, split.train, ridge, split.loss, split.workers)
         solver.run(_SWEEPS, slow=_SLOW if trial.width >= rank else _SLOW_BELOW)
         error = math.sqrt(solver.loss) / (size_of(split.train.value) or 1.0)
         fitted = replace(trial, model=model, train_error=error, held_out_error=split.error(model))

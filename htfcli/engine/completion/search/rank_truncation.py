@@ -21,6 +21,7 @@ from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.least_squares.levenberg_marquardt import LevenbergMarquardt
+from htfcli.engine.runtime.distributed import team
 from htfcli.engine.samples import Entries, unravel
 
 CORE_LIMIT = 4096  # entries of the tensor at one node; a star tree of many modes would have R^N
@@ -210,7 +211,7 @@ def _components(core: Tensor, most: int, tolerance: float, generator: torch.Gene
         for _ in range(_STARTS):
             small = HierarchicalTensorFactorization(shape, width, ModeTree.named("star", len(shape)))
             small.init_gaussian(1.0, generator)
-            solver = LevenbergMarquardt(small, entries, ridge=1e-10)
+            solver = LevenbergMarquardt(small, entries, ridge=1e-10, workers=team())
             solver.run(_STEPS, tolerance=(0.1 * tolerance) ** 2)
             if solver.loss < lowest:
                 weights = [w for w in small.node_weights if w is not None]

@@ -82,7 +82,7 @@ class _Path:
         self._split, self._n = split, len(split.train.value)
         self._norm = math.sqrt(float(split.train.value.square().sum())) or 1.0
         self._ridges = [first] + [r for r in RIDGES if r < 0.9 * first]
-        self.solver = make_solver(model, split.train, penalty(first, model, self._n), split.loss)
+        self.solver = make_solver(model, split.train, penalty(first, model, self._n), split.loss, split.workers)
         self.exact: Trial | None = None
         self.best = self._trial(first)
 
@@ -196,7 +196,8 @@ class _Path:
 
     def _solved(self, model: Factorization, ridge: float = 0.0, slow: float = _SLOW) -> float:
         """Solve from where a model is, at one ridge, until steps gain less than the share `slow`; its train error."""
-        solver = make_solver(model, self._split.train, penalty(ridge, model, self._n), self._split.loss)
+        split = self._split
+        solver = make_solver(model, split.train, penalty(ridge, model, self._n), split.loss, split.workers)
         solver.run(_FINISH_STEPS, tolerance=0.0 if ridge else (1e-14 * self._norm) ** 2, slow=slow)
         self.work += solver.iterations * solver.work
         return math.sqrt(solver.loss) / self._norm

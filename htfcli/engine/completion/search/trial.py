@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from htfcli.engine.factorizations.factorization import Factorization
+from htfcli.engine.runtime.distributed import Workers
 from htfcli.engine.samples import Entries
 
 EXACT = 1e-9  # held-out relative error at which there is nothing left to search
@@ -57,12 +58,14 @@ class Split:
     Args:
         train, held_out: the two parts, less what was subtracted from the data before the fit.
         observed: (n,) the held-out values as they were. loss: l2, l1 or huber.
+        workers: the processes that share the entries.
     """
 
     train: Entries
     held_out: Entries
     observed: Tensor
     loss: str = "l2"
+    workers: Workers | None = None
 
     @cached_property
     def norm(self) -> float:

@@ -70,13 +70,15 @@ class StoredImages:
     """Images as they are.
 
     Args:
-        pixels: (n, c, h, w) uint8. labels: (n,) int64. normalization: applied to every batch.
+        pixels: (n, c, h, w) uint8. labels: (n,) int64. normalization: applied to every batch. masks: (n, h, w) uint8,
+            the number of the object each pixel belongs to, 0 for none; None where there are none.
     """
 
     pixels: Tensor
     labels: Tensor
     normalization: Normalization
     patches: tuple[Patch, Patch] | None = None
+    masks: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:

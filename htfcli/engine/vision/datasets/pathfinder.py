@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from htfcli.config.images import PathfinderConfig
 from htfcli.engine.runtime.processes import in_processes, usable_cores
 from htfcli.engine.vision.datasets.image_set import ImageData, StoredImages
 from htfcli.engine.vision.datasets.labelled import normalization_of
-from htfcli.engine.vision.datasets.pathfinder_drawing import NoRoomError, draw_images
+from htfcli.engine.vision.datasets.pathfinder_drawing import NoRoomError, draw_images, metadata_of
 from htfcli.errors import RunError
 
 CLASSES = ("different", "same")
@@ -42,7 +43,8 @@ class PathfinderDrawing:
     An image depends on the configuration and its own number only, so who draws it and in what order changes nothing.
 
     Attributes:
-        pixels: (n, s, s) uint8; those of chunks that are not drawn yet are 0. done: images drawn. total: n.
+        pixels: (n, planes, s, s) uint8, 0 in chunks that are not drawn yet; planes are the image and, if asked for, the
+            mask. done: images drawn. total: n.
     """
 
     def __init__(self, config: PathfinderConfig) -> None:
@@ -54,7 +56,9 @@ class PathfinderDrawing:
             labels = self._labels[part]
             for i in range(0, len(labels), _CHUNK):
                 self._chunks.append(_Chunk(part, i, start + i, labels[i : i + _CHUNK].tolist()))
-        self.pixels: NDArray[np.uint8] = np.zeros((self.total, config.size, config.size), np.uint8)
+        self.pixels: NDArray[np.uint8] = np.zeros(
+            (self.total, 2 if config.masks else 1, config.size, config.size), np.uint8
+        )
         self._drawn = np.zeros(len(self._chunks), bool)
 
     @property
@@ -89,14 +93,24 @@ class PathfinderDrawing:
 
     def data(self) -> ImageData:
         """The data set, all images having been drawn; normalised by mean and standard deviation of the train images."""
-        pixels = torch.from_numpy(self.pixels)[:, None]
-        parts = pixels[: self.config.train], pixels[self.config.train :]
-        normalization = normalization_of(parts[0])
+        planes = torch.from_numpy(self.pixels)
+        parts = planes[: self.config.train], planes[self.config.train :]
+        normalization = normalization_of(parts[0][:, :1])
         train, test = (
-            StoredImages(images, torch.from_numpy(labels), normalization)
+            StoredImages(
+                images[:, :1],
+                torch.from_numpy(labels),
+                normalization,
+                masks=images[:, 1] if self.config.masks else None,
+            )
             for images, labels in zip(parts, self._labels.values(), strict=True)
         )
         return ImageData("pathfinder", CLASSES, train, test, self.config.model_dump(mode="json"))
+
+    def metadata(self) -> Iterator[dict[str, Any]]:
+        """What is where in every image, train images first; see `metadata_of`."""
+        for part, labels in self._labels.items():
+            yield from metadata_of(self.config, part, labels.tolist())
 
     def state(self) -> dict[str, Tensor]:
         """The chunks that are drawn."""

@@ -1,8 +1,10 @@
-"""Commands that are killed, and what must hold then: files whole or absent, and the uninterrupted result in the end."""
+"""Commands that are killed. Then files are whole or absent, and continuing leads to the uninterrupted result."""
 
 from __future__ import annotations
 
+import random
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,10 +15,10 @@ from tests.faults.processes import Server, content, whole
 
 @dataclass(frozen=True)
 class Case:
-    """A command and how it goes on after it was killed.
+    """A command and how it is continued after a kill.
 
     Args:
-        argv: of the command. again: what is added to it, given its folder. prepare: makes its input beside its folder.
+        argv: the command line. again: options that continue it, given its folder. prepare: writes its input beside the folder.
     """
 
     argv: str
@@ -25,11 +27,12 @@ class Case:
 
 
 def resumed(folder: Path) -> str:
-    """A run folder goes on from its checkpoint, if it has come to one, and begins anew if not."""
+    """Options that continue a run folder from its checkpoint, or start again where there is none yet."""
     return "--resume" if (folder / "run" / "checkpoint.safetensors").exists() else "--force"
 
 
 def part(folder: Path) -> str:
+    """Options that continue an unfinished data set, or start again where there is none yet."""
     return "--resume --force" if (folder / "paths.safetensors.part").exists() else "--force"
 
 
@@ -66,8 +69,8 @@ CASES = {
 }
 
 
-class Bench:
-    """A case on a server: its uninterrupted result, and folders of names of one length for further tries."""
+class KilledCommand:
+    """A command that tests kill: its uninterrupted result, and folders (with paths of one length) for further tries."""
 
     def __init__(self, name: str, server: Server, folder: Path) -> None:
         self.case, self.server, self.folder, self.count = CASES[name], server, folder, 0
@@ -80,7 +83,7 @@ class Bench:
         first = self.fresh()
         assert server.run(*self.case.argv.split(), cwd=first).code == 0
         self.seconds = time.monotonic() - started
-        self.wanted = self.result(first)
+        self.wanted = content(first)
 
     def fresh(self) -> Path:
         self.count += 1
@@ -91,20 +94,48 @@ class Bench:
     def argv(self, folder: Path, begun: bool) -> list[str]:
         return [*self.case.argv.split(), *(self.case.again(folder).split() if begun else [])]
 
-    def result(self, folder: Path) -> dict[str, object]:
-        return content(folder)
-
-    def settle(self, folder: Path, begun: bool = True) -> None:
-        """Go on to the end, which must be the uninterrupted one, with nothing left lying about."""
+    def finish(self, folder: Path) -> None:
+        """Continue after a kill; the end must be that of the uninterrupted command."""
         whole(folder)
-        ended = self.server.run(*self.argv(folder, begun), cwd=folder)
+        ended = self.server.run(*self.argv(folder, begun=True), cwd=folder)
         assert ended.code == 0, ended
-        self.same(folder)
+        self.check(folder)
 
-    def same(self, folder: Path) -> None:
-        found = self.result(folder)
+    def check(self, folder: Path) -> None:
+        """Assert that a folder holds the uninterrupted result and nothing else, then remove it."""
+        found = content(folder)
         assert sorted(found) == sorted(self.wanted)
         for name, value in found.items():
             assert value == self.wanted[name], name
         assert list(folder.rglob(".*.tmp")) == []
         shutil.rmtree(folder)
+
+    def kill_at_random(self, kills: int, seed: int) -> int:
+        """Kill runs at random moments, each of them several times; return the number of kills."""
+        generator = random.Random(seed)
+        done = 0
+        while done < kills:
+            folder, begun = self.fresh(), False
+            while True:
+                running = self.server.start(*self.argv(folder, begun), cwd=folder)
+                killed = running.kill_after(generator.uniform(0.0, self.seconds))
+                whole(folder)
+                if not killed:
+                    self.check(folder)
+                    break
+                done, begun = done + 1, True
+                if done >= kills:
+                    self.finish(folder)
+                    break
+        return done
+
+    def kill_before_change(self, number: int) -> bool:
+        """Kill before the `number`-th change of a file, then finish; False if the command makes fewer changes."""
+        folder = self.fresh()
+        ended = self.server.run(*self.argv(folder, begun=False), cwd=folder, die_at=number)
+        if ended.code == 0:
+            self.check(folder)
+            return False
+        assert ended.code == -signal.SIGKILL, ended
+        self.finish(folder)
+        return True
