@@ -1,4 +1,4 @@
-"""What `htf complete` is given: data to complete in any format, a fitted completion, a table of entries to predict."""
+"""Inputs of `htf complete`: data to complete in any format, a fitted completion, a table of entries to predict."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Data = Table | DenseTensor | StoredEntries
 
 
 def load_data(argument: str, config: CompletionRunConfig) -> Data | SavedCompletion:
-    """Data with holes, or a completion that was fitted before.
+    """Data with missing entries, or a completion that was fitted before.
 
     Args:
-        argument: as for `inputs.locate`. config: what is an index, a value and a hole.
+        argument: as for `inputs.locate`. config: which columns are modes and values, and what means missing.
     Raises:
-        DataError: if it cannot be read. ConfigError: if the configuration speaks of what this input does not have.
+        DataError: if it cannot be read. ConfigError: if a setting does not apply to this input.
     """
     located = locate(argument)
     suffix = suffix_of(located.path)
@@ -43,14 +43,14 @@ def load_data(argument: str, config: CompletionRunConfig) -> Data | SavedComplet
         return _observed(artefact, config)
     if suffix not in TABLES:
         dense = read_foreign(located.path, located.name, located.key)
-        assert isinstance(dense, Dense)  # every other format that is read is a table
+        assert isinstance(dense, Dense)  # all other formats are tables
         return _dense(dense, suffix, config)
     return _table(located, suffix, config)
 
 
 def _table(located: Located, suffix: str, config: CompletionRunConfig) -> Table:
     if config.mask is not None:
-        raise ConfigError("--mask is for dense tensors; leave the value of a row empty", got=config.mask)
+        raise ConfigError("--mask is for dense tensors; in a table leave values empty", got=config.mask)
     table = read_table(located.path, located.name, suffix, config.value, config.index)
     if config.missing_value is not None:
         table = table.without(config.missing_value)
@@ -74,7 +74,7 @@ def _dense(dense: Dense, suffix: str, config: CompletionRunConfig) -> DenseTenso
 
 
 def _observed(artefact: Artefact, config: CompletionRunConfig) -> DenseTensor | StoredEntries:
-    """The train entries of our own observations, as a dense tensor that is NaN elsewhere if that is not too large."""
+    """The train entries of our own observations: a dense tensor with NaN elsewhere, unless that is too large."""
     observations = to_observations(artefact, mapped=True)
     train = observations.train
     if not isinstance(train, Entries):
@@ -93,10 +93,10 @@ def _observed(artefact: Artefact, config: CompletionRunConfig) -> DenseTensor | 
 
 
 def load_queries(argument: str, axes: Sequence[Axis], value_name: str) -> Table:
-    """A table of entries that are asked for.
+    """A table of entries to predict.
 
     Raises:
-        DataError: if it is not a table, or one that does not fit the axes.
+        DataError: if it is not a table or does not fit the axes.
     """
     located = locate(argument)
     suffix = suffix_of(located.path)
@@ -107,7 +107,7 @@ def load_queries(argument: str, axes: Sequence[Axis], value_name: str) -> Table:
 
 
 def refuse_other_format(destination: str, data: Data) -> None:
-    """Raise ConfigError if a file's name says another format than the data have."""
+    """Raise ConfigError if the suffix of a file is that of another format than the data have."""
     asked, own = suffix_of(Path(destination)), data.suffix
     if destination != "-" and asked != own and (asked in TABLES or asked in WRITERS):
         raise ConfigError(f"{destination} is not in the format of {data.name}", got=asked, allowed=own)

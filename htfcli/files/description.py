@@ -1,4 +1,4 @@
-"""What is in a file, in a few facts."""
+"""Descriptions of files: records of what they contain."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from htfcli.files.own.records import KINDS, Records, load_records
 
 
 def describe_input(argument: str) -> Record:
-    """Record about any input: a file, a run folder, stdin (`-`).
+    """A record that describes any input: a file, a run folder or stdin (`-`).
 
     Raises:
         DataError: if it cannot be read.
@@ -118,7 +118,7 @@ def _completion(saved: SavedCompletion) -> Record:
 
 
 def _nodes(model: Factorization) -> list[Record]:
-    """The mode tree as a flat list, children before parents, the root last."""
+    """The nodes of the mode tree, children before parents, the root last."""
     tree = model.tree
     nodes: list[Record] = []
     for node, weight in enumerate(model.node_weights):
@@ -139,6 +139,6 @@ def _records(run: Records) -> Record:
 
 
 def _short(config: dict[str, Any]) -> str:
-    """Settings that are set, as they would be written on the command line."""
+    """The settings that have a value, as `key=value` texts."""
     given = {key: value for key, value in config.items() if value is not None and value is not False and value != []}
     return " ".join(f"{key.replace('_', '-')}={value}" for key, value in given.items())

@@ -212,7 +212,7 @@ def test_duplicates_and_missing_values(htf, numbering, tmp_path):
 def test_a_column_that_is_no_mode(htf, numbering, tmp_path):
     (tmp_path / "a.csv").write_text("id,x,y,v\n" + "".join(f"{n},{n % 3},{n % 4},1\n" for n in range(12)) + "12,0,0,\n")
     done = htf("complete", "a.csv", "-o", "out.csv")
-    advice = "column id has another value in every row, so nothing is learnt from it; name the modes with --index"
+    advice = "column id has a different value in every row; if it is not a mode, name the modes with --index"
     assert f"Warning: {advice}" in done.err.splitlines()
     assert htf("complete", "a.csv", "--index", "x,y", "-o", "b.csv").err.count("Warning: column") == 0
 
@@ -353,7 +353,10 @@ def test_what_is_there_is_not_replaced_unasked(htf, numbering, table, tmp_path):
     assert (done.code, done.error) == (2, "std.csv exists. Choose another name, or replace it with --force.")
     (tmp_path / "out.csv").unlink()
     done = htf("complete", table, "-o", "out.csv", "-q")
-    assert (done.code, done.error) == (2, "out.csv.run holds a run. Choose another name, or replace it with --force.")
+    assert (done.code, done.error) == (
+        2,
+        "out.csv.run contains a run. Choose another name, or replace it with --force.",
+    )
     assert htf("complete", table, "-o", "out.csv", "--uncertainty", "std.csv", "--force").code == 0
     assert htf("complete", table, "-o", table, "--force").code == 0  # in place
     assert (tmp_path / table).read_text() == FILLED
@@ -372,9 +375,9 @@ def test_what_is_there_is_not_replaced_unasked(htf, numbering, table, tmp_path):
         ("data.csv -o x.csv --uncertainty x.csv", 2, "--uncertainty needs a file of its own (got x.csv)."),
         ("data.csv -o x.csv --uncertainty -", 2, "--uncertainty needs a file of its own (got -)."),
         ("data.csv -o x.csv --value respons", 2, "data.csv has no such column (got respons, allowed cell, day, response). Did you mean response?"),
-        ("data.csv -o x.csv --index cell", 2, "index: not columns (got 'cell', allowed two names or more, as ligand,dose,cell)."),
-        ("data.csv -o x.csv --index cell,day --value day", 2, "a column can be one mode, or the value (got day twice)."),
-        ("data.csv -o x.csv --mask m.npy", 2, "--mask is for dense tensors; leave the value of a row empty (got m.npy)."),
+        ("data.csv -o x.csv --index cell", 2, "index: not columns (got 'cell', allowed two or more names, as ligand,dose,cell)."),
+        ("data.csv -o x.csv --index cell,day --value day", 2, "a column can be one mode or the value (got day twice)."),
+        ("data.csv -o x.csv --mask m.npy", 2, "--mask is for dense tensors; in a table leave values empty (got m.npy)."),
         ("data.csv -o x.csv --missing-value x", 2, "missing-value: input should be a valid number, unable to parse string as a number (got 'x')."),
         ("data.csv -o x.csv --dims 3,2,2", 2, "--dims does not match data.csv (got 3 dimensions, allowed 2)."),
         ("data.csv -o x.csv --dims 3,2", 1, "data.csv line 2: column cell has an unknown value (got 'Treg', allowed '0', '1', '2')."),
@@ -386,7 +389,7 @@ def test_what_is_there_is_not_replaced_unasked(htf, numbering, table, tmp_path):
         ("fitted.csv.run -o x.csv", 2, "fitted.csv.run is fitted; which entries to predict. Name a table of them: --predict queries.csv."),
         ("fitted.csv.run -o x.csv --predict fitted.csv --run r --seed 3", 2, "fitted.csv.run is fitted, its settings cannot change (got --seed, --run)."),
         ("data.csv -o x.csv --predict data.csv --all", 2, "--predict names some entries, --all means all: give one (got data.csv)."),
-        ("r.jsonl -o x", 1, "r.jsonl has a format that is not read (got .jsonl, allowed "),
+        ("r.jsonl -o x", 1, "r.jsonl has a format that htf does not read (got .jsonl, allowed "),
     ],
 )  # fmt: skip
 def test_bad_usage(htf, numbering, table, cube, tmp_path, args, code, message):

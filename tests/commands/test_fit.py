@@ -258,13 +258,13 @@ def test_bad_usage(htf, data, tmp_path, args, code, message):
 def test_existing_run(htf, data, tmp_path):
     assert htf("fit", data, *QUICK, "-o", "r").code == 0
     done = htf("fit", data, *QUICK, "-o", "r")
-    assert (done.code, done.error) == (2, "r holds a run. Continue it with --resume, or replace it with --force.")
+    assert (done.code, done.error) == (2, "r contains a run. Continue it with --resume, or replace it with --force.")
     assert htf("fit", data, *QUICK, "-o", "r", "--force", "--seed", 3).code == 0
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.png").write_bytes(b"cat")
     for force in ((), ("--force",)):
         done = htf("fit", data, *QUICK, "-o", "photos", *force)
-        assert (done.code, done.error) == (2, "photos is there and is not a run folder. Choose another name.")
+        assert (done.code, done.error) == (2, "photos exists and is not a run folder. Choose another name.")
     assert (tmp_path / "photos" / "cat.png").exists()
 
 

@@ -159,7 +159,7 @@ def test_a_run_that_another_process_begins_meanwhile(tmp_path, monkeypatch):
     assert [ended.status for ended in jobs.execute([job], {}, lambda: False)] == ["finished"]
     errors = [outcome.error for outcome in outcomes if outcome.status == "failed"]
     assert len(errors) == 1
-    assert "holds a run" in errors[0]
+    assert "contains a run" in errors[0]
 
 
 @pytest.mark.long

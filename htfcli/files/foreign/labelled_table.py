@@ -1,7 +1,7 @@
-"""Tables with one row an entry, their columns named and their indices labelled, and how they are completed.
+"""Tables with one row per entry, whose columns are named and whose indices are labels.
 
-Columns that are modes hold labels of any kind, mapped to 0..d-1 (`axes.axis_of` says in which order) and back. The
-table written is the one that was read, row by row, with values where there were none.
+Columns that are modes contain labels of any kind, mapped to 0..d-1 (in the order of `axes.axis_of`) and back. A table
+is written as it was read, row by row, with values filled in.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ TABLES: dict[str, Callable[[Path, str], TextTable | ParquetTable]] = {
     ".tns.gz": lambda path, name: TextTable(path, name, None),
     ".parquet": ParquetTable,
 }
-Values = Callable[[Tensor], Tensor]  # (n, N) indices -> (n,) values
+Values = Callable[[Tensor], Tensor]  # maps indices (n, N) to values (n,)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as read.
+    """A table that was read.
 
     Args:
-        file: where it stands. head: its columns. index_at, value_at: positions of those that are modes and of the
-            value, None if it has none. value_name: what the value is called.
+        file: the file. head: its columns. index_at, value_at: the columns that are modes, and that of the value, None
+            if there is none. value_name: name of the value.
         axes: the modes. index: (n, N) int32. value: (n,) float64, NaN in rows without one.
     """
 
@@ -64,15 +64,19 @@ class Table:
         return tuple(axis.size for axis in self.axes)
 
     def place(self, row: int) -> str:
-        """Where a row stands."""
+        """The line of a row, for messages."""
         return f"line {self.file.line_of(self.head, row)}"
 
     def without(self, missing_value: float) -> Table:
-        """The same table with rows of this value taken as rows without one."""
+        """The same table, with rows of this value as rows without one.
+
+        Raises:
+            ConfigError: if there are none.
+        """
         return replace(self, value=holes_at(self.value, missing_value, self.name))
 
     def on(self, axes: Sequence[Axis]) -> Table:
-        """The same rows as indices of other axes, found by their labels.
+        """The same rows with indices of other axes, found by their labels.
 
         Raises:
             DataError: for a label that an axis does not have, with its line.
@@ -96,14 +100,14 @@ class Table:
         """The entries that have a value, each once.
 
         Args:
-            average: take the mean of rows that disagree about an entry; rows that agree are one in any case.
+            average: take the mean of rows that disagree about an entry; rows that agree always count once.
         Raises:
             DataError: for the first two rows that disagree, or if no row has a value.
         """
         row = torch.nonzero(~torch.isnan(self.value)).flatten()
         if len(row) == 0:
             raise DataError(f"{self.name} has no observed value", next_step="Is the value in another column? --value.")
-        every = len(row) == len(self.value)  # tens of millions of rows are not copied without need
+        every = len(row) == len(self.value)  # tens of millions of rows are copied only if needed
         known = Entries(self.index, self.value) if every else Entries(self.index[row], self.value[row])
         key, order = torch.sort(row_keys(known.index, self.dims), stable=True)
         fresh = torch.ones(len(key), dtype=torch.bool)
@@ -111,7 +115,7 @@ class Table:
         if bool(fresh.all()):
             return known
         first = torch.nonzero(fresh).flatten()
-        group = fresh.cumsum(0) - 1  # of rows in sorted order: which entry they are about
+        group = fresh.cumsum(0) - 1  # the entry of each row, in sorted order
         value = known.value[order]
         mean = value[first].clone()
         other = torch.nonzero(value != mean[group]).flatten()
@@ -125,21 +129,23 @@ class Table:
             )
         if len(other):
             count = torch.bincount(group).to(torch.float64)
-            mean.zero_().index_add_(0, group, value / count[group])  # of shares: a sum of 1e308s would be infinite
+            mean.zero_().index_add_(
+                0, group, value / count[group]
+            )  # divided first: a sum of values near 1e308 would be infinite
         kept = torch.sort(order[first])  # in the order of the file
         return Entries(known.index[kept.values], mean[kept.indices])
 
     def remarks(self) -> list[str]:
-        """What looks like a column that is no mode: a row number, a note."""
+        """Remarks about columns that seem not to be modes, such as row numbers and notes."""
         rows = len(self.value)
         odd = [axis.name for axis in self.axes if axis.size == rows > 9]
         return [
-            f"column {name} has another value in every row, so nothing is learnt from it; name the modes with --index"
+            f"column {name} has a different value in every row; if it is not a mode, name the modes with --index"
             for name in odd
         ]
 
     def lacking(self) -> int:
-        """How many combinations of labels have no row."""
+        """Number of combinations of labels without a row."""
         return math.prod(self.dims) - len(torch.unique(row_keys(self.index, self.dims)))
 
     def write(
@@ -154,9 +160,9 @@ class Table:
         """Write the table with values filled in.
 
         Args:
-            destination: a file, or `-`. values: of given entries.
-            entries: what is known; a row without value whose entry is known from another row gets that one.
-            everywhere: replace the values that are there too. further: add a row for every combination that has none.
+            destination: a file, or `-`. values: maps indices (n, N) to values (n,).
+            entries: the known entries; a row without a value whose entry is known from another row gets that value.
+            everywhere: replace known values too. further: add a row for every combination without one.
         """
         holes = torch.ones_like(self.value, dtype=torch.bool) if everywhere else torch.isnan(self.value)
         value = torch.where(holes, math.nan, self.value)
@@ -175,8 +181,8 @@ class Table:
         self.file.write(destination, filled)
 
     def _further(self, values: Values) -> Rows:
-        """Labels and values of every combination that has no row, block by block."""
-        taken = torch.unique(row_keys(self.index, self.dims))  # row-major positions, in order
+        """Yield labels and values of every combination without a row, in blocks."""
+        taken = torch.unique(row_keys(self.index, self.dims))  # row-major positions, sorted
         total = math.prod(self.dims)
         for start in range(0, total, BLOCK):
             stop = min(start + BLOCK, total)
@@ -191,8 +197,8 @@ class Table:
 
 
 def _known(entries: Entries, index: Tensor, dims: Sequence[int]) -> Tensor:
-    """Values of entries (m, N), (m,): those that are known, NaN for the others."""
-    # keys of both together, as keys of a large tensor are ranks among the rows given
+    """Values (m,) of entries (m, N): the known ones, NaN for the others."""
+    # keys of both together: in a large tensor a key is a rank among the given rows
     key = row_keys(torch.cat([entries.index, index]), dims)
     known, order = torch.sort(key[: len(entries)])
     wanted = key[len(entries) :]
@@ -206,10 +212,10 @@ def read_table(
     """Read a table of entries.
 
     Args:
-        path: the file. name: what to call it in messages. suffix: key of `TABLES`.
-        value: its column of values (the last one). index: the columns that are modes (all others).
+        path: the file. name: its name in messages. suffix: key of `TABLES`.
+        value: the column of values (default: the last one). index: the columns that are modes (default: all others).
     Raises:
-        ConfigError: if a column that is asked for is not there. DataError: if a row cannot be used, with its line.
+        ConfigError: if a column does not exist. DataError: if a row cannot be used, with its line.
     """
     file = TABLES[suffix](path, name)
     head = file.head()
@@ -220,7 +226,8 @@ def read_table(
         index_at = [_position(name, head, column) for column in index]
         if value_at in index_at:
             raise ConfigError(
-                "the last column is a mode, and the value is in another one", next_step="Name it with --value."
+                "the last column is a mode, so it does not contain the values",
+                next_step="Name their column with --value.",
             )
     if len(index_at) < 2:
         got = len(columns)
@@ -231,10 +238,10 @@ def read_table(
 
 
 def read_queries(path: Path, name: str, suffix: str, axes: Sequence[Axis], value_name: str) -> Table:
-    """Read a table of entries that are asked for: columns by the names of the axes, or in their order.
+    """Read a table of entries to predict; its columns have the names of the axes, or their order.
 
     Raises:
-        DataError: if a column is missing, or a label is not one of its axis.
+        DataError: if a column is missing, or an axis does not have a label.
     """
     file = TABLES[suffix](path, name)
     head = file.head()
@@ -290,7 +297,7 @@ def _read(
 
 
 class _Codes(dict[str, int]):
-    """Labels by number, in the order they are met; spaces around a label do not count."""
+    """Numbers of labels, in the order in which they appear; spaces around a label are ignored."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -315,6 +322,6 @@ def _position(name: str, head: Head, column: str) -> int:
 
 
 def _some(names: Sequence[str], count: int) -> str:
-    """The first names of many."""
+    """The first 20 names, and the number of all if there are more."""
     shown = ", ".join(names[:20])
     return shown if count <= len(names[:20]) else f"{shown}, ... ({count} in all)"

@@ -1,4 +1,4 @@
-"""Tables in .parquet files, read and rewritten batch by batch; the methods are those of `TextTable`."""
+"""Tables in .parquet files, read and rewritten in batches; the methods are those of `TextTable`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from htfcli.files.own.container import binary_destination
 
 @dataclass(frozen=True)
 class ParquetTable:
-    """A .parquet file of rows; labels of any type stand as their text.
+    """A .parquet file of rows; labels of any type are converted to text.
 
     Args:
-        path: the file. name: what to call it in messages.
+        path: the file. name: its name in messages.
     """
 
     path: Path
@@ -92,7 +92,7 @@ class ParquetTable:
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
-        """The file, with what can be wrong with it in a line."""
+        """Open the file; errors of reading it become DataErrors."""
         try:
             import pyarrow.parquet as pq
         except ImportError:

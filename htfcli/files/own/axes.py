@@ -1,4 +1,4 @@
-"""Modes as their owner knows them: the name of a column, and the labels that its indices stand for."""
+"""Axes: the name of a mode and the labels of its indices, as in the columns of a table."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Axis:
     """One mode of a tensor.
 
     Args:
-        name: its column; its number where columns have no names. size: its dimension.
-        labels: what its indices are called, in their order; None where they are plain numbers, counted from `first`.
+        name: its column, or its number where columns have no names. size: its dimension.
+        labels: of its indices, in order; None if they are numbers, counted from `first`.
     """
 
     name: str
@@ -24,10 +24,11 @@ class Axis:
     first: int = 0
 
     def label(self, index: int) -> str:
+        """The label of an index."""
         return str(index + self.first) if self.labels is None else self.labels[index]
 
     def find(self, label: str) -> int | None:
-        """The index of a label, None if there is none; numbers are found by value, `1.0` where `1` is."""
+        """The index of a label, None if there is none; numbers are compared by value, `1.0` with `1`."""
         number = as_number(label)
         if self.labels is None:
             whole = number is not None and (isinstance(number, int) or number.is_integer())
@@ -37,7 +38,7 @@ class Axis:
 
     @cached_property
     def _numbers(self) -> list[Number] | None:
-        """The labels as numbers, if all are."""
+        """The labels as numbers, None unless all are numbers."""
         return _as_numbers(self.labels or ())
 
     @cached_property
@@ -46,7 +47,7 @@ class Axis:
         return {key: index for index, key in enumerate(keys)}
 
     def place(self, index: int) -> str:
-        """An index in words."""
+        """An index in words, for messages."""
         if self.labels is None and self.name.isdigit():
             return f"mode {self.name}, index {self.label(index)}"
         return f"column {self.name}, value '{self.label(index)}'"
@@ -73,12 +74,12 @@ def axis_of(name: str, labels: Sequence[str]) -> tuple[Axis, list[int]]:
 
 
 def plain_axes(dims: Sequence[int], first: int = 0) -> tuple[Axis, ...]:
-    """Modes without names and labels."""
+    """Axes without names and labels, whose indices are counted from `first`."""
     return tuple(Axis(str(mode), size, None, first) for mode, size in enumerate(dims))
 
 
 def as_number(text: str) -> Number | None:
-    """The number a text stands for; whole ones of any length exactly. Python's `1_000` is not one."""
+    """The number in a text, integers of any length exactly; None if it is not a number, as is Python's `1_000`."""
     if "_" in text:
         return None
     for kind in (int, float):
