@@ -41,7 +41,7 @@ def test_a_page_of_a_run(htf, run, tmp_path):
     assert (done.code, done.out, done.err) == (0, "", "wrote report.html\n")
     page = (tmp_path / "report.html").read_text()
     assert page.startswith("<!doctype html>")
-    assert "31 records, the last one of iteration 300" in page
+    assert "31 records, the last one at iteration 300" in page
     assert re.search(r"<td>record_every</td><td>10</td>", page)
     assert re.search(r"<td>reconstruction_error</td><td>[\d.]+</td>", page)
     assert htf("report", run, "-o", "report.html").error.startswith("report.html exists.")

@@ -115,10 +115,7 @@ def test_plans_are_the_published_ones():
 
 def test_unknown_names(htf):
     done = htf("reproduce", "dynamic")
-    assert (
-        done.error
-        == f"no such published experiment (got dynamic, allowed {', '.join(EXPERIMENTS)}). Did you mean dynamics?"
-    )
+    assert done.error == f"unknown experiment (got dynamic, allowed {', '.join(EXPERIMENTS)}). Did you mean dynamics?"
     assert htf("reproduce", "dynamics", "--set", "model=cp").error == "set twice: model."
 
 

@@ -79,17 +79,17 @@ def test_runs_of_a_plan(htf, write):
         ({"seeds": []}, "seeds is empty."),
         ({"seeds": 0}, "seeds is empty."),
         ({"grid": {"lr": 0.1}}, "grid: input should be a valid list (got 0.1)."),
-        ({"zip": {"lr": [1, 2], "top": [1]}}, "zip wants lists of one length (got lr 2, top 1)."),
-        ({"grid": {"lr": [1]}, "zip": {"lr": [2]}, "base": {"seed": 1}}, "set twice: lr; seed is set by seeds, for data and run alike."),
+        ({"zip": {"lr": [1, 2], "top": [1]}}, "the lists of zip must have the same length (got lr 2, top 1)."),
+        ({"grid": {"lr": [1]}, "zip": {"lr": [2]}, "base": {"seed": 1}}, "set twice: lr; set seeds instead of seed; they apply to data and runs."),
         ({"grid": {"width": [3]}}, "set twice: width."),
-        ({"data": "x.npy"}, "data names a file, generate makes one: give one of them."),
+        ({"data": "x.npy"}, "data and generate exclude each other: give one of them."),
         ({"generate": None}, "no data: give data (a file) or generate (settings of htf generate tensor)."),
-        ({"generate": None, "data": "x.npy", "grid": {"generate.rank": [1]}}, "generate.rank varies data that are not generated: give generate."),
+        ({"generate": None, "data": "x.npy", "grid": {"generate.rank": [1]}}, "generate.rank needs generated data: give generate."),
         ({"grid": {"lr": [0.1, 0.10]}}, "two runs would have the same folder (got lr=0.1_seed=0). Values must differ in letters, digits or . + -, and not be repeated."),
         ({"seeds": [1, 1]}, "two runs would have the same folder (got seed=1). Values must differ in letters, digits or . + -, and not be repeated."),
         ({"grid": {"tree": ["balanced", "Balanced"]}}, "two runs would have the same folder (got tree=balanced_seed=0)."),
         ({"grid": {"tree": ["b" * 200]}}, "a run's folder name is too long (got 212 characters: tree=bbb"),
-        ({"command": "train-cnn"}, "train-cnn generates its images by itself: say task in base instead of generate."),
+        ({"command": "train-cnn"}, "generate is not for train-cnn, which generates its own images: set task in base."),
         ({"command": "measure"}, "command: input should be 'fit', 'complete' or 'train-cnn' (got 'measure')."),
     ],
 )  # fmt: skip
@@ -103,7 +103,7 @@ def test_plans_that_are_wrong(htf, write, changes, message):
 def test_folders_that_cannot_be_used(htf, write, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other/thesis.tex").write_text("x")
-    assert htf("sweep", write(), "-o", "other").error.startswith("other is there and is not a sweep.")
+    assert htf("sweep", write(), "-o", "other").error.startswith("other exists and is not a sweep.")
     assert htf("sweep", "no.yaml").error == "cannot read the configuration no.yaml: No such file or directory."
     assert htf("sweep", "other").error.startswith("cannot read the configuration other/plan.yaml")
 
@@ -237,7 +237,7 @@ def test_interrupted(write, data, tmp_path, number, settings, second):
         sweep.kill()
     assert sweep.returncode == 130
     assert (
-        said.splitlines()[-1] == f"Error: interrupted with 0 of 2 runs finished; go on with: htf sweep {tmp_path}/out."
+        said.splitlines()[-1] == f"Error: interrupted; 2 of 2 runs unfinished, continue with: htf sweep {tmp_path}/out."
     )
     assert (tmp_path / "out/runs/seed=0/checkpoint.safetensors").exists()
     assert [r["status"] for r in load_summary(str(tmp_path / "out"))] == ["interrupted", second]
@@ -399,8 +399,8 @@ def test_figures_that_make_no_sense(htf, tmp_path):
         ("--x lr --y test_error", "runs at the same point of the figure differ in more than their seed (got width). Draw a curve for each with --group width."),
         ("--x lt --y test_error", "no run has this setting or final number (got lt)."),
         ("--x lr --y run", "no run has a number run. Have they finished? See summary.csv."),
-        ("--x lr", "a sweep is drawn with --x and --y (allowed beside them --group, --log-x, --log-y)."),
-        ("--x lr --y test_error --top 3", "a sweep is drawn with --x and --y"),
+        ("--x lr", "a sweep needs --x and --y (allowed with them --group, --log-x, --log-y)."),
+        ("--x lr --y test_error --top 3", "a sweep needs --x and --y"),
     ):  # fmt: skip
         assert htf("plot", "sweep", *args.split(), "-o", "x.png").error.startswith(message)
     assert htf("plot", "no", *["--x", "lr", "--y", "test_error", "-o", "x.png"]).error.startswith("no is not a sweep.")

@@ -59,7 +59,7 @@ def test_no_scheduler(htf, tmp_path, monkeypatch):
     )
     assert htf("sweep", "plan.yaml", "--dask", "nonsense", "-o", "out").code == 2
     both = htf("sweep", "plan.yaml", "--dask", address, "--workers", 2, "-o", "out")
-    assert both.error.startswith("--workers is for this machine")
+    assert both.error.startswith("--workers is for local runs")
 
 
 BASE = {"width": 2, "iterations": 10**6, "until_loss": 1e-30, "record_every": 1000, "checkpoint_every": 0}
@@ -126,7 +126,7 @@ def test_the_scheduler_is_killed(cluster, start, tmp_path):
     assert sweep.wait(timeout=60) == 1
     said = (tmp_path / "sweep.log").read_text()
     assert said.splitlines()[-1] == (
-        f"Error: the Dask scheduler is gone (got {address}). Runs keep their state; start a scheduler and the same sweep again."
+        f"Error: lost the Dask scheduler (got {address}). The state of all runs is saved; start a scheduler and the same sweep again."
     )
     assert "Traceback" not in said
     assert [row["status"] for row in load_summary(str(tmp_path / "out"))] == ["finished", "interrupted"]

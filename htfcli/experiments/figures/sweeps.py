@@ -117,9 +117,7 @@ def plot_sweep(
         if log_x:
             axes.set_xscale("log")
         if len(values) <= 10 and (log_x or len(values) <= 4) and all(isinstance(v, int | float) for v in values):
-            axes.set_xticks(
-                sorted(values), [f"{value:g}" for value in sorted(values)]
-            )  # as run
+            axes.set_xticks(sorted(values), [f"{value:g}" for value in sorted(values)])  # as run
             axes.minorticks_off()
         if log_y:
             axes.set_yscale("log")
