@@ -165,9 +165,8 @@ def execute(jobs: Sequence[Job], environment: Mapping[str, str], stopped: Callab
     """
     ends: dict[str, Outcome] = {}
     for _ in range(_OVERTAKEN):
-        while any(
-            in_use(job.folder) for job in jobs
-        ):  # by a process whose sweep was killed and that is still saving its state
+        # A process whose sweep was killed may still be saving its state
+        while any(in_use(job.folder) for job in jobs):
             if stopped():
                 return [Outcome("interrupted") for _ in jobs]
             time.sleep(_POLL)
