@@ -18,7 +18,9 @@ def test_choice_without_a_gpu():
     assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
     with pytest.raises(ConfigError) as error:
         choose_device("cuda:1")
-    assert str(error.value) == "device cuda:1 is not available (got 0 CUDA devices, allowed auto, cpu). Use --device cpu."
+    assert (
+        str(error.value) == "device cuda:1 is not available (got 0 CUDA devices, allowed auto, cpu). Use --device cpu."
+    )
 
 
 def test_choice_among_gpus(monkeypatch):
