@@ -46,8 +46,7 @@ def test_generate_fit_measure(shell, here):
     assert len(done.err.splitlines()) == 3  # what was generated, what is fitted, how it ended
     assert here(f"{GENERATE} -o data.safetensors -q").err == ""
     assert here(f"fit data.safetensors {FIT} -o run -q").err == ""
-    assert (quiet := here("measure-rank run -q")).err == ""
-    assert quiet.out == done.out
+    assert here("measure-rank run").out == done.out
 
 
 def test_files_and_stdin_are_the_same(here, piped):
@@ -124,7 +123,7 @@ def test_interrupt_and_resume(shell, here, number):
     assert here(f"{GENERATE} -o data.safetensors").code == 0
     process = subprocess.Popen(
         ["htf", "fit", *settings.split(), "--iterations", "100000000", "-o", "part"],
-        cwd=shell.folder, env=shell.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=shell.folder, env=shell.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     records = shell.folder / "part" / "records.jsonl"
     deadline = time.monotonic() + DEADLINE
@@ -132,9 +131,8 @@ def test_interrupt_and_resume(shell, here, number):
         assert time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(number)
-    process.stdout.close()  # a full pipe would stop it
-    err = process.stderr.read()
-    assert process.wait(DEADLINE) == 130, err
+    _, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 130, err
     assert err.startswith("Error: interrupted at iteration ")
     assert err.endswith("is saved, continue with: htf fit --resume -o part.\n")
     assert not (shell.folder / "part/model.safetensors").exists()

@@ -117,4 +117,7 @@ def _execute(jobs: Sequence[Job], environment: Mapping[str, str], stopped: str) 
         asked = time.monotonic()
         return bool(event.is_set())
 
-    return execute(jobs, environment, is_stopped)
+    try:
+        return execute(jobs, environment, is_stopped)
+    except OSError as error:  # of this worker's disk; raised, it would read as the loss of the scheduler
+        return [Outcome("failed", str(error)) for _ in jobs]
