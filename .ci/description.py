@@ -1,4 +1,4 @@
-"""The description of the wheel: README.md without what only works in the repository, read by hatchling when it builds."""
+"""The description of the wheel: README.md without what works in the repository alone. Hatchling reads it."""
 
 from __future__ import annotations
 

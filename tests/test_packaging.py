@@ -97,7 +97,7 @@ def test_the_site_is_published_as_ci_run_builds_it():
     build = next(line for line in (ROOT / ".ci/run").read_text().splitlines() if "mkdocs build" in line)
     assert "--strict" in build
     assert "mkdocs build --strict" in commands_of("site")
-    assert (ROOT / ".gitignore").read_text().splitlines().count("site/") == 1
+    assert (ROOT / ".gitignore").read_text().splitlines().count("/site/") == 1
 
 
 def test_the_citation_is_of_this_version():

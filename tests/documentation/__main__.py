@@ -30,7 +30,7 @@ def main() -> None:
     for page in [] if args.reference else chosen:
         started = time.process_time(), time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            done = [made for _, made in run_page(page, Path(folder), long=not args.quick)]
+            done = list(run_page(page, Path(folder), long=not args.quick))
             page.write_text(rewritten(page, done))
             pictures = renew_pictures(page, Path(folder))
         name = page.relative_to(ROOT)

@@ -5,7 +5,7 @@
 | `console` | runs what follows each `$ `, and writes the output below it |
 | `bash` | runs each line; shows no output |
 | `python` | runs it; a `text` block below `<!-- output -->` holds what it prints |
-| any with `title="NAME"` | writes it to the file NAME, for the blocks below |
+| any with `title="NAME.SUFFIX"` | writes it to this file, for the blocks below |
 | any other | nothing |
 
 A comment on the line above a block says more: `<!-- long -->` takes more than a few seconds, so only
@@ -46,12 +46,16 @@ class Block:
     span: tuple[int, int]
 
     @property
+    def file(self) -> str | None:
+        return self.title if self.title and "." in self.title else None
+
+    @property
     def shell(self) -> bool:
-        return self.language in ("console", "bash") and self.title is None
+        return self.language in ("console", "bash") and self.file is None
 
     @property
     def python(self) -> bool:
-        return self.language == "python" and self.title is None
+        return self.language == "python" and self.file is None
 
     @property
     def long(self) -> bool:
@@ -103,9 +107,16 @@ def with_text(block: Block, text: str) -> Block:
     return replace(block, text=text)
 
 
-def rewritten(page: Path, changed: list[Block]) -> str:
-    """The text of a page with new texts in the places of these blocks."""
+def rewritten(page: Path, pairs: list[tuple[Block, Block]]) -> str:
+    """The text of a page with the second block of each pair in the place of the first one.
+
+    Raises:
+        RuntimeError: if the page has been changed since its blocks were read.
+    """
     text = page.read_text()
-    for block in sorted(changed, key=lambda b: -b.span[0]):
-        text = text[: block.span[0]] + block.text + text[block.span[1] :]
+    for old, new in sorted(pairs, key=lambda pair: -pair[0].span[0]):
+        begin, end = old.span
+        if text[begin:end] != old.text:
+            raise RuntimeError(f"{page} was changed while its blocks ran")
+        text = text[:begin] + new.text + text[end:]
     return text

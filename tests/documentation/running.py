@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.documentation.pages import ROOT, Block, blocks_of, output_of, with_text
 
-_COLUMNS = "100"  # characters a line of code has room for on the site
+_COLUMNS = "95"  # characters a line of code has room for on the site
 _MINUTES = 30  # for one command
 
 
@@ -35,9 +35,8 @@ def run_page(page: Path, folder: Path, long: bool) -> Iterator[tuple[Block, Bloc
     prepare(folder)
     blocks = blocks_of(page)
     for block in blocks:
-        if block.title is not None:
-            (folder / block.title).parent.mkdir(parents=True, exist_ok=True)
-            (folder / block.title).write_text(block.text)
+        if block.file is not None:
+            (folder / block.file).write_text(block.text)
         elif not block.runs or (block.long and not long):
             continue
         elif block.python:
