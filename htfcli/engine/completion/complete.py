@@ -1,0 +1,203 @@
+"""Tensor completion without a knob: from observed entries to a predictor of all others, and how far to trust it.
+
+1. Values are brought to units of the fit; parts of them are held out, at random and like the holes (`preparation`).
+2. The mean, shrunken effects and wide factorizations on several mode trees are fitted to the rest (`training`).
+3. Where noise-free data lead to one, an exact solution is looked for, and is the only member (`exact`).
+4. What is left is interpolated along ordered modes, and all are averaged for every kind of holes (`averaging`).
+5. The members that count are fitted to all observations, and the deviation is calibrated on what was held out.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from htfcli.config.completion import CompleteConfig
+from htfcli.engine.completion.averaging import Average, Source
+from htfcli.engine.completion.effects import Effects, fit_linked, main_terms, pair_terms
+from htfcli.engine.completion.members import Candidate, Judge, Member, Snapshot, Split, refit
+from htfcli.engine.completion.preparation import Problem, checked, effects_of, make_splits, prepare
+from htfcli.engine.completion.report import describe
+from htfcli.engine.completion.result import Completion
+from htfcli.engine.completion.settings import SETTINGS
+from htfcli.engine.completion.training import Search
+from htfcli.engine.completion.trees import candidate_trees
+from htfcli.engine.tensors.observations import Entries
+
+
+def complete(
+    entries: Entries,
+    dims: Sequence[int],
+    config: CompleteConfig | None = None,
+    on_progress: Callable[[dict[str, Any]], None] = lambda step: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    *,
+    coordinates: Sequence[Tensor | None] | None = None,
+    std: Tensor | None = None,
+    wanted: Tensor | None = None,
+    unordered: Sequence[int] = (),
+) -> Completion:
+    """Complete a tensor from some of its entries.
+
+    Args:
+        entries: what is known. dims: (d_0, ..., d_{N-1}). config: the defaults find everything from the data.
+        on_progress: called with plain data after each model: stage, tree, width, ridge, train_error, held_out_error.
+        should_stop: asked between models; True goes on with what there is.
+        coordinates: per mode (d,) rising positions of an ordered mode, or None. std: (n,) known standard deviations of
+            the entries. wanted: (m, N) entries to be predicted, whose kinds of holes count; None for all that are not
+            observed. unordered: modes whose order means nothing.
+    Raises:
+        DataError: if nothing is observed, a value is not finite or not where it must be.
+        ConfigError: if a tree or widths do not fit the data.
+    """
+    config = config or CompleteConfig()
+    checked(entries, dims, config, std)
+    limit = math.inf if config.seconds is None else time.monotonic() + config.seconds
+    return _Completing(
+        entries, dims, config, on_progress, lambda: should_stop() or time.monotonic() >= limit, coordinates, std, wanted, unordered
+    ).run()
+
+
+class _Completing:
+    """One call of `complete`."""
+
+    def __init__(
+        self,
+        entries: Entries,
+        dims: Sequence[int],
+        config: CompleteConfig,
+        on_progress: Callable[[dict[str, Any]], None],
+        should_stop: Callable[[], bool],
+        coordinates: Sequence[Tensor | None] | None,
+        std: Tensor | None,
+        wanted: Tensor | None,
+        unordered: Sequence[int],
+    ) -> None:
+        self._started = time.monotonic()
+        self._config, self._on_progress, self._should_stop = config, on_progress, should_stop
+        self._settings = SETTINGS.for_effort(config.effort)
+        self._problem = prepare(entries, dims, config, self._settings, coordinates, std, wanted, unordered)
+        self._steps: list[dict[str, Any]] = []
+        self._warnings: list[str] = []
+        self._loss = "l2" if config.loss not in ("huber", "l1") else config.loss
+
+    def run(self) -> Completion:
+        problem = self._problem
+        spread = float(problem.scaled.value.max() - problem.scaled.value.min())
+        if len(problem.scaled) < self._settings.fewest or spread <= 1e-14:
+            return self._constant()
+        splits = make_splits(problem, self._config, self._settings)
+        judge = Judge(splits, problem.holes.share)
+        trees = candidate_trees(self._config.tree, len(problem.dims), self._config.arity)
+        if len(problem.scaled) > 300_000 and self._config.tree == "auto":
+            trees = trees[:1]
+        search = Search(problem, splits, judge, trees, self._config, self._settings, self._report, self._should_stop)
+        candidates = search.run(self._loss)
+        sources = self._effects(splits)
+        sources += [self._of(c, s, search) for c in candidates for s in c.snapshots]
+        sources += self._linked(search, splits, candidates[0])
+        average = Average(problem, splits, judge, sources, self._settings)
+        completion = average.finish()
+        completion.report = describe(completion, average, problem, judge, self._loss) | {
+            "effort": self._config.effort,
+            "warnings": self._warnings + average.warnings(),
+            "seconds": round(time.monotonic() - self._started, 3),
+            "steps": self._steps,
+        }
+        return completion
+
+    # --- members ------------------------------------------------------------------------------------------------------
+
+    def _effects(self, splits: Sequence[Split]) -> list[Source]:
+        """The mean and shrunken effects."""
+        problem, whole = self._problem, list[dict[str, Effects]]()
+
+        def of_all(name: str) -> Member:
+            if not whole:
+                whole.append(effects_of(problem.scaled, problem.dims, problem.weight))
+            return Member(None, whole[0][name])
+
+        names = [name for name in splits[0].effects if name in ("mean", "effects", "pairs")]
+        return [
+            Source(name, [Member(None, s.effects[name]) for s in splits], lambda name=name: (of_all(name), math.nan))
+            for name in names
+        ]
+
+    def _of(self, candidate: Candidate, snapshot: Snapshot, search: Search) -> Source:
+        """A factorization at one ridge."""
+        problem, recipe = self._problem, candidate.recipe
+
+        def of_all() -> tuple[Member, float]:
+            effects = self._effects_below(recipe.centre, recipe.link, recipe.low, recipe.span)
+            everything = problem.scaled
+            dims, weight = problem.dims, problem.weight
+            return refit(recipe, snapshot, everything, weight, effects, dims, search.between, self._settings, search.dtype)
+
+        name = f"{recipe.tree.to_nested()}, width {recipe.width}" + (f", {recipe.link}" if recipe.link != "identity" else "")
+        return Source(name, snapshot.members, of_all, snapshot, recipe)
+
+    def _effects_below(self, centre: str, link: str, low: float, span: float) -> Effects | None:
+        if not centre:
+            return None
+        problem = self._problem
+        if link == "identity":
+            return effects_of(problem.scaled, problem.dims, problem.weight)[centre]
+        return self._linked_effects(problem.scaled, problem.weight, centre, link, low, span)
+
+    def _linked_effects(
+        self, entries: Entries, weight: Tensor | None, name: str, link: str, low: float, span: float
+    ) -> Effects:
+        dims = self._problem.dims
+        terms = main_terms(len(dims)) if name.endswith("effects") else pair_terms(dims, 2 * len(entries))
+        moved = Entries(entries.index, (entries.value - low) / span)
+        return fit_linked(moved, dims, terms, weight, link, 8)
+
+    def _linked(self, search: Search, splits: Sequence[Split], best: Candidate) -> list[Source]:
+        """Members on the scale of counts or of two values, where the data are such."""
+        link, low, span = self._link()
+        if not link:
+            return []
+        problem, sources, names = self._problem, list[Source](), ["effects"]
+        if len(problem.dims) > 2:
+            names.append("pairs")
+        for name in names:
+            key = f"{link} {name}"
+            for split in splits:
+                split.effects[key] = self._linked_effects(split.train, split.weight, name, link, low, span)
+
+            def of_all(name: str = name) -> tuple[Member, float]:
+                effects = self._linked_effects(problem.scaled, problem.weight, name, link, low, span)
+                return Member(None, effects, link, low, span), math.nan
+
+            members = [Member(None, s.effects[key], link, low, span) for s in splits]
+            sources.append(Source(f"{name}, {link}", members, of_all))
+        candidate = search.linked(link, best.recipe, f"{link} effects", low, span)
+        return sources + [self._of(candidate, s, search) for s in candidate.snapshots]
+
+    def _link(self) -> tuple[str, float, float]:
+        """The link that the kind of number suggests, and the values it is from and to."""
+        value, asked = self._problem.raw.value, self._config.loss
+        if asked not in ("auto", "poisson", "logistic") or self._problem.units.mode is not None:
+            return "", 0.0, 1.0
+        least, most = float(value.min()), float(value.max())
+        scale = float(self._problem.units.scale[0])
+        two = bool(((value == least) | (value == most)).all())
+        if asked == "logistic" or (asked == "auto" and two and len(value) <= 200_000):
+            return "logit", least / scale, (most - least) / scale
+        whole = least >= 0 and bool((value == value.round()).all())
+        levels = len(torch.unique(value[:100_000]))
+        if asked == "poisson" or (asked == "auto" and whole and least < 10 and levels > 10 and len(value) <= 200_000):
+            return "log", 0.0, float(value.mean()) / scale
+        return "", 0.0, 1.0
+
+    def _report(self, step: dict[str, Any]) -> None:
+        self._steps.append(step)
+        self._on_progress(step)
+
+    def _constant(self) -> Completion:
+        raise NotImplementedError
