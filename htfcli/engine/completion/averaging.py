@@ -211,6 +211,9 @@ class Average:
     def finish(self) -> Completion:
         """What counts, fitted to all observations."""
         problem = self.problem
+        residual = self.judge.value - self.averaged.mean
+        errors = dict(zip(self.judge.kinds, self.judge.errors(residual + self.judge.value).tolist(), strict=True))
+        problem.holes.settle([errors.get(kind, 0.0) for kind in range(len(problem.holes.names))])
         used = [k for k in range(len(self.columns)) if float(self.weights[:, k].max()) > 0]
         on_blend = any(self.columns[k].source == BLEND for k in used)
         needed = {self.columns[k].source for k in used} - {BLEND}

@@ -31,7 +31,7 @@ class Holes:
     Args:
         names: of the kinds; the first is `random`. share: of the wanted entries, by kind.
         cells: (prod of dims,) uint8 kind of every cell, empty where the tensor is too large or too sparse for it.
-        starved: per kind but the first (mode, count): its indices have so few observations. counts: per mode (d_k,).
+        codes, kept: of every cell, and of the kinds; see `_by_fibres`. starved: per kind but the first (mode, count): its indices have so few observations. counts: per mode (d_k,).
     """
 
     dims: tuple[int, ...]
@@ -42,6 +42,25 @@ class Holes:
     counts: list[Tensor] = field(default_factory=list)
     open_modes: list[tuple[int, ...]] = field(default_factory=lambda: [()])
     ordered: tuple[int, ...] = ()
+    codes: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int32))
+    kept: list[int] = field(default_factory=lambda: [0])
+
+    def settle(self, difficulty: Sequence[float]) -> None:
+        """Give cells of a rare kind, such as those of a missing year in a missing fibre, the hardest of the kinds whose
+        marks they all have.
+
+        Args:
+            difficulty: of every kind, the error of what was held out like it.
+        """
+        if len(self.codes) == 0:
+            return
+        codes = torch.unique(self.codes)
+        table = torch.zeros(int(codes.max()) + 1, dtype=torch.uint8)
+        for code in codes.tolist():
+            fitting = [k for k, own in enumerate(self.kept) if own & ~code == 0]
+            own = self.kept.index(code) if code in self.kept else max(fitting, key=lambda k: difficulty[k])
+            table[code] = own
+        self.cells = table[self.codes.long()]
 
     def kind_of(self, index: Tensor) -> Tensor:
         """Number of the kind of entries (n, N), (n,) int64."""
@@ -94,14 +113,8 @@ def _by_fibres(holes: Holes, index: Tensor, wanted: Tensor | None, settings: Set
     count = dict(zip(codes.tolist(), counts.tolist(), strict=True))
     least = max(8.0, settings.least_kind * sum(count.values()))
     kept = [0] + sorted((c for c in count if c and count[c] >= least), key=lambda c: (-count[c], c))[: settings.most_kinds]
-    table = {}
-    for number in torch.unique(flat[unseen]).tolist():
-        table[number] = kept.index(number) if number in kept else _nearest(number, kept)
-    keys = torch.tensor(sorted(table))
-    kinds = torch.tensor([table[int(k)] for k in keys], dtype=torch.uint8)
-    holes.cells = torch.zeros(len(flat), dtype=torch.uint8)
-    if len(keys):
-        holes.cells[unseen] = kinds[torch.searchsorted(keys, flat[unseen])]
+    holes.codes, holes.kept = torch.where(unseen, flat, 0).to(torch.int32), kept
+    holes.settle([float(c.bit_count()) for c in kept])
     holes.names = [RANDOM] + [_name(c, order) for c in kept[1:]]
     holes.open_modes = [tuple(m for m in range(order) if c >> (2 * m) & 3) for c in kept]
     total = max(int(asked.sum()), 1)
@@ -117,11 +130,6 @@ def _gaps(seen: Tensor, mode: int) -> Tensor:
     before = torch.where(seen, place, -1).cummax(mode).values
     after = d - 1 - torch.where(seen, d - 1 - place, -1).flip(mode).cummax(mode).values.flip(mode)
     return after - before - 1
-
-
-def _nearest(code: int, kept: list[int]) -> int:
-    """The kind whose open modes differ least; one that says more rather than less."""
-    return min(range(len(kept)), key=lambda k: ((code ^ kept[k]).bit_count(), -kept[k].bit_count()))
 
 
 def _name(code: int, order: int) -> str:
