@@ -3,7 +3,7 @@
 import os
 import sys
 
-from htfcli.leaving import finish, listen, watch
+from htfcli.cli.interrupts import finish, listen, watch
 
 
 def run() -> None:

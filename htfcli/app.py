@@ -14,10 +14,10 @@ import typer
 from typer.core import TyperGroup
 
 from htfcli._version import __version__
-from htfcli.engine.processes import follow_leash
+from htfcli.cli.interrupts import INTERRUPTED, listen, terminated
+from htfcli.cli.usage import usage_message
+from htfcli.engine.runtime.processes import follow_leash
 from htfcli.errors import ConfigError, HtfError, did_you_mean, printable
-from htfcli.leaving import INTERRUPTED, listen, terminated
-from htfcli.usage import usage_message
 
 COMMANDS = {
     "generate": ("htfcli.commands.generate", "Make learning problems with a known answer."),
@@ -131,7 +131,7 @@ def _explain(error: Exception, args: list[str]) -> tuple[str, int]:
         where = f"{error.filename}: " if error.filename else ""
         advice = " Free some space and try again." if error.errno == errno.ENOSPC else ""
         return f"{where}{error.strerror or error}.{advice}", 1
-    from htfcli.engine.memory import is_out_of_memory
+    from htfcli.engine.runtime.memory import is_out_of_memory
 
     if is_out_of_memory(error):
         return _out_of_memory(error), 1
@@ -140,7 +140,7 @@ def _explain(error: Exception, args: list[str]) -> tuple[str, int]:
 
 def _out_of_memory(error: Exception) -> str:
     """How much was asked for, and what there is, where that is known."""
-    from htfcli.engine.memory import available_memory, in_bytes, requested_bytes
+    from htfcli.engine.runtime.memory import available_memory, in_bytes, requested_bytes
 
     available = available_memory()
     asked = requested_bytes(error)

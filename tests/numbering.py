@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import torch
 
-from htfcli.engine.tensors.effects import Effects
-from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
-from htfcli.engine.tensors.prediction import Completion, Predictor
+from htfcli.engine.completion.predictor import Completion, Predictor
+from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
+from htfcli.engine.observations.centring import Effects
 
 SPREAD = 0.5
 STEPS = [

@@ -11,12 +11,12 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from htfcli.engine.tensors.cp import CPFactorization
-from htfcli.engine.tensors.factorization import Factorization
-from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
-from htfcli.engine.tensors.matrix import MatrixFactorization
-from htfcli.engine.tensors.mode_tree import ModeTree
-from htfcli.engine.tensors.observations import Entries, MatrixMeasurements, RankOneMeasurements, Sample
+from htfcli.engine.factorizations.cp import CPFactorization
+from htfcli.engine.factorizations.deep_matrix import MatrixFactorization
+from htfcli.engine.factorizations.factorization import Factorization
+from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
+from htfcli.engine.factorizations.mode_tree import ModeTree
+from htfcli.engine.samples import Entries, MatrixMeasurements, RankOneMeasurements, Sample
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -139,7 +139,7 @@ def test_errors_nobody_planned_for(htf, monkeypatch, error, code, message):
     def broken(argument):
         raise error
 
-    monkeypatch.setattr("htfcli.engine.memory.available_memory", lambda: 2 << 30)
+    monkeypatch.setattr("htfcli.engine.runtime.memory.available_memory", lambda: 2 << 30)
     monkeypatch.setattr("htfcli.files.description.describe_input", broken)
     done = htf("inspect", "x")
     assert (done.code, done.error) == (code, message)

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import yaml
 
-from htfcli.engine.tensors.mode_tree import TREES, ModeTree
-from htfcli.engine.vision.images import SOURCES
-from htfcli.experiments.completion_plots import PANELS
-from htfcli.experiments.paper import NAMES
-from htfcli.experiments.plots import QUANTITIES
-from htfcli.files.readers import READERS
-from htfcli.files.tables import TABLES
+from htfcli.engine.factorizations.mode_tree import TREES, ModeTree
+from htfcli.engine.vision.datasets.sources import SOURCES
+from htfcli.experiments.figures.completions import PANELS
+from htfcli.experiments.figures.fits import QUANTITIES
+from htfcli.experiments.paper.published import NAMES
+from htfcli.files.foreign.labelled_table import TABLES
+from htfcli.files.foreign.readers import READERS
 from tests import option_tables
 
 ROOT = Path(__file__).parent.parent

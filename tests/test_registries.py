@@ -11,13 +11,13 @@ import pytest
 from htfcli.config.images import IsSameClassConfig
 from htfcli.config.tensors import FitConfig
 from htfcli.config.vision import NETWORKS, TrainCnnConfig
-from htfcli.engine.tensors.gradient_fit import SOLVERS
-from htfcli.engine.tensors.losses import LOSSES
-from htfcli.engine.tensors.models import MODELS
-from htfcli.engine.tensors.optimizers import OPTIMIZERS
-from htfcli.engine.vision.images import SOURCES
+from htfcli.engine.factorizations.registry import MODELS
+from htfcli.engine.fitting.fit import SOLVERS
+from htfcli.engine.fitting.losses import LOSSES
+from htfcli.engine.fitting.optimizers import OPTIMIZERS
+from htfcli.engine.vision.datasets.sources import SOURCES
 from htfcli.engine.vision.resnet import RESNETS
-from htfcli.experiments.image_input import TASKS
+from htfcli.experiments.runs.image_input import TASKS
 
 ROOT = Path(__file__).parent.parent
 

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from htfcli.cli.options import ForceOption, FormatOption, QuietOption, with_config
 from htfcli.config.completion_run import CompletionRunConfig
-from htfcli.options import ForceOption, FormatOption, QuietOption, with_config
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -50,11 +50,11 @@ def complete(
     Mode tree, widths and centring are found by how well held-out observations are predicted. The fit is kept in a run
     folder; htf complete FOLDER --predict uses it again. Under torchrun all processes share the search.
     """
+    from htfcli.cli.console import RecordWriter, note, progress
+    from htfcli.cli.interrupts import StopSignals
     from htfcli.commands.training import together
-    from htfcli.console import RecordWriter, note, progress
-    from htfcli.experiments.complete_run import CompleteRun
-    from htfcli.experiments.completion_summary import headline, rows
-    from htfcli.leaving import StopSignals
+    from htfcli.experiments.runs.complete import CompleteRun
+    from htfcli.experiments.runs.completion_summary import headline, rows
 
     with together() as team:
         silent = quiet or not team.first

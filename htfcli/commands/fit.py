@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from htfcli.cli.options import ForceOption, FormatOption, QuietOption, ResumeOption, TrackOption, with_config
 from htfcli.config.tensors import FitConfig
-from htfcli.options import ForceOption, FormatOption, QuietOption, ResumeOption, TrackOption, with_config
 
 if TYPE_CHECKING:
     from htfcli.commands.training import Talk
-    from htfcli.engine.tensors.factorization import Factorization
-    from htfcli.experiments.fit_run import FitRun
+    from htfcli.engine.factorizations.factorization import Factorization
+    from htfcli.experiments.runs.fit import FitRun
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -51,11 +51,11 @@ def fit(
     the fit, and the result is scaled back (--scale). Under torchrun all processes share each iteration, with the
     result of one.
     """
+    from htfcli.cli.console import note
     from htfcli.commands.training import talking
-    from htfcli.console import note
-    from htfcli.experiments.fit_run import FitRun
-    from htfcli.files.artefacts import save_factorization
-    from htfcli.files.container import refuse_terminal
+    from htfcli.experiments.runs.fit import FitRun
+    from htfcli.files.own.artefacts import save_factorization
+    from htfcli.files.own.container import refuse_terminal
 
     output = output or f"runs/{'fit' if data in (None, '-') else Path(str(data)).name.split('.')[0]}"
     if output == "-":
@@ -71,8 +71,8 @@ def fit(
 
 def _run(run: FitRun, format: Any, talk: Talk) -> Factorization:
     """Train with progress on stderr and records on stdout."""
-    from htfcli.console import RecordWriter, progress
-    from htfcli.leaving import StopSignals
+    from htfcli.cli.console import RecordWriter, progress
+    from htfcli.cli.interrupts import StopSignals
 
     writer = RecordWriter(
         format, table_row, lambda number, count: number % -(-count // _TABLE_ROWS) == 0 or number == count - 1

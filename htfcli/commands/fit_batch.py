@@ -16,10 +16,10 @@ def fit_batch(
     names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Its runs to do.")],
 ) -> None:
     """Train small fits of a sweep as one batch."""
-    from htfcli.experiments.batch_run import run_batch
-    from htfcli.experiments.jobs import Job
-    from htfcli.experiments.plan import planned_runs, read_plan
-    from htfcli.leaving import StopSignals
+    from htfcli.cli.interrupts import StopSignals
+    from htfcli.experiments.sweeps.batched_fits import run_batch
+    from htfcli.experiments.sweeps.job import Job
+    from htfcli.experiments.sweeps.plan import planned_runs, read_plan
 
     runs = {run.name: run for run in planned_runs(read_plan(sweep))}
     with StopSignals() as stop:

@@ -6,6 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from htfcli.cli.options import ForceOption, FormatOption, QuietOption, with_config
 from htfcli.commands.generate_images import (
     IS_SAME_CLASS_EXAMPLES,
     PATHFINDER_EXAMPLES,
@@ -13,7 +14,6 @@ from htfcli.commands.generate_images import (
     pathfinder,
 )
 from htfcli.config.tensors import TargetConfig
-from htfcli.options import ForceOption, FormatOption, QuietOption, with_config
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -50,12 +50,12 @@ def tensor(
     quiet: QuietOption = False,
 ) -> None:
     """Make a low-rank tensor and observe entries or random measurements of it."""
-    from htfcli.console import RecordWriter, note
-    from htfcli.engine.tensors.target import make_observations
+    from htfcli.cli.console import RecordWriter, note
+    from htfcli.engine.observations.synthetic import make_observations
     from htfcli.errors import ConfigError
-    from htfcli.files.artefacts import save_observations, task_of
-    from htfcli.files.container import refuse_existing
-    from htfcli.files.readers import read_mask
+    from htfcli.files.foreign.readers import read_mask
+    from htfcli.files.own.artefacts import save_observations, task_of
+    from htfcli.files.own.container import refuse_existing
 
     if output is None:
         raise ConfigError("no output file", next_step="Name one with -o, or - for stdout.")

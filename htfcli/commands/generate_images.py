@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from htfcli.cli.options import ForceOption, FormatOption, QuietOption, with_config
 from htfcli.config.images import IsSameClassConfig, PathfinderConfig
-from htfcli.options import ForceOption, FormatOption, QuietOption, with_config
 
 if TYPE_CHECKING:
-    from htfcli.engine.vision.image_set import ImageData
+    from htfcli.engine.vision.datasets.image_set import ImageData
 
 IS_SAME_CLASS_EXAMPLES = """\b
 Examples:
@@ -45,7 +45,7 @@ def is_same_class(
     Half of the pairs are. Train and test pairs are of different images. The same seed gives the same pairs at every
     distance. The file has each image once, and the pairs as indices.
     """
-    from htfcli.engine.vision.is_same_class import make_is_same_class
+    from htfcli.engine.vision.datasets.is_same_class import make_is_same_class
 
     output = _refuse(output, preview, force)
     _finish(make_is_same_class(config), output, preview, format, quiet)
@@ -73,9 +73,9 @@ def pathfinder(
     which is twice as wide as the stored image: 300 and 150, as published. The number of workers changes nothing in the
     images. An interrupted run keeps what it has in FILE.part.
     """
-    from htfcli.console import progress
-    from htfcli.experiments.pathfinder_run import PathfinderRun
-    from htfcli.leaving import StopSignals
+    from htfcli.cli.console import progress
+    from htfcli.cli.interrupts import StopSignals
+    from htfcli.experiments.runs.generate_pathfinder import PathfinderRun
 
     output = _refuse(output, preview, force)
     run = PathfinderRun(config, output, resume=resume, force=force)
@@ -88,14 +88,14 @@ def pathfinder(
 def _refuse(output: str | None, preview: str | None, force: bool) -> str:
     """The output; ConfigError unless both files can be written."""
     from htfcli.errors import ConfigError
-    from htfcli.files.container import refuse_existing
+    from htfcli.files.own.container import refuse_existing
 
     if output is None:
         raise ConfigError("no output file", next_step="Name one with -o, or - for stdout.")
     if preview == "-":
         raise ConfigError("--preview writes a file; stdout is for the data set")
     if preview is not None:
-        from htfcli.experiments.plots import kind_of
+        from htfcli.experiments.figures.style import kind_of
 
         kind_of(preview)
     for path in filter(None, (preview, output)):
@@ -105,13 +105,13 @@ def _refuse(output: str | None, preview: str | None, force: bool) -> str:
 
 def _finish(data: ImageData, output: str, preview: str | None, format: Any, quiet: bool) -> None:
     """Save the data set and its preview, and say so."""
-    from htfcli.console import RecordWriter, note
-    from htfcli.files.container import write_bytes
+    from htfcli.cli.console import RecordWriter, note
     from htfcli.files.image_files import image_facts, save_image_data
+    from htfcli.files.own.container import write_bytes
 
     if preview is not None:
-        from htfcli.experiments.contact_sheet import contact_sheet
-        from htfcli.experiments.plots import kind_of, render
+        from htfcli.experiments.figures.contact_sheet import contact_sheet
+        from htfcli.experiments.figures.style import kind_of, render
 
         write_bytes(preview, render(contact_sheet(data), kind_of(preview)))
         note(f"wrote {preview}", quiet)

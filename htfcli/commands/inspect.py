@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from htfcli.options import FormatOption
+from htfcli.cli.options import FormatOption
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -30,7 +30,7 @@ def inspect(
 
     Its kind, dimensions, how much is observed, the mode tree, what it was made with.
     """
-    from htfcli.console import RecordWriter, cell
+    from htfcli.cli.console import RecordWriter, cell
     from htfcli.files.description import describe_input
 
     record = describe_input(file)

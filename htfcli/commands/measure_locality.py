@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from htfcli.cli.options import FormatOption, QuietOption, with_config
 from htfcli.config.vision import MeasureLocalityConfig
-from htfcli.options import FormatOption, QuietOption, with_config
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -37,8 +37,8 @@ def measure_locality(
     neither a sum nor a product of functions of x_I and x_J. Then the gradient around the centre of the last feature
     map. For factorizations: hierarchical ranks by how far apart the modes of a node are.
     """
-    from htfcli.console import RecordWriter, progress
-    from htfcli.experiments.locality_run import measure
+    from htfcli.cli.console import RecordWriter, progress
+    from htfcli.experiments.runs.measure_locality import measure
 
     writer = RecordWriter(format, table_row)
     with progress("measure", None, quiet) as show:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from htfcli.cli.options import FormatOption, with_config
 from htfcli.config.tensors import MeasureRankConfig
-from htfcli.options import FormatOption, with_config
 
 if TYPE_CHECKING:
-    from htfcli.engine.tensors.matricization import Spectrum
+    from htfcli.engine.ranks.matricization import Spectrum
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -39,9 +39,9 @@ def measure_rank(
     """
     import torch
 
-    from htfcli.console import RecordWriter, note
-    from htfcli.engine.tensors.mode_tree import tree_of
-    from htfcli.engine.tensors.ranks import spectra_at, spectra_of
+    from htfcli.cli.console import RecordWriter, note
+    from htfcli.engine.factorizations.mode_tree import tree_of
+    from htfcli.engine.ranks.hierarchical_rank import spectra_at, spectra_of
     from htfcli.files.inputs import load_tensor
 
     loaded = load_tensor(thing, None if config.dims is None else tuple(config.dims), note).to(torch.float64)

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from htfcli.options import ForceOption, QuietOption
+from htfcli.cli.options import ForceOption, QuietOption
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -73,15 +73,15 @@ def plot(
     Of trainings: accuracies and losses by epoch. Of locality: every measure by distance. One colour a network.
     Of a sweep: columns of its summary.csv, --y against --x, mean and standard error over seeds.
     """
+    from htfcli.cli.console import note
     from htfcli.config.base import parse_mode_sets
-    from htfcli.console import note
     from htfcli.errors import ConfigError
-    from htfcli.experiments.figures import Wishes, draw
-    from htfcli.experiments.plots import kind_of, render
-    from htfcli.experiments.summaries import SUMMARY_JSONL, load_summary
-    from htfcli.experiments.sweep_plots import default_axes, plot_sweep
-    from htfcli.files.container import refuse_existing, write_bytes
-    from htfcli.files.records import load_records
+    from htfcli.experiments.figures.registry import Wishes, draw
+    from htfcli.experiments.figures.style import kind_of, render
+    from htfcli.experiments.figures.sweeps import default_axes, plot_sweep
+    from htfcli.experiments.sweeps.summary import SUMMARY_JSONL, load_summary
+    from htfcli.files.own.container import refuse_existing, write_bytes
+    from htfcli.files.own.records import load_records
 
     nodes = parse_mode_sets(node or [])
     if nodes is None:

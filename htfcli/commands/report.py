@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from htfcli.options import ForceOption, QuietOption
+from htfcli.cli.options import ForceOption, QuietOption
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -31,9 +31,9 @@ def report(
     Interactive curves, the mode tree coloured by effective rank with a slider over iterations, configuration and
     tables; the page needs no network. Of a sweep, the runs of the first seed are shown one by one, up to eight.
     """
-    from htfcli.console import note
-    from htfcli.experiments.report import build_report
-    from htfcli.files.container import refuse_existing, write_bytes
+    from htfcli.cli.console import note
+    from htfcli.experiments.report.html import build_report
+    from htfcli.files.own.container import refuse_existing, write_bytes
 
     refuse_existing(output, force)
     write_bytes(output, build_report(runs).encode())

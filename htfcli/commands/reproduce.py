@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
-from htfcli.options import AnewOption, FormatOption, QuietOption, RetriesOption, ThreadsOption
+from htfcli.cli.options import AnewOption, FormatOption, QuietOption, RetriesOption, ThreadsOption
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -51,10 +51,10 @@ def reproduce(
     """
     from dataclasses import asdict
 
+    from htfcli.cli.console import RecordWriter, note
     from htfcli.commands.sweep_progress import run_with_progress
-    from htfcli.console import RecordWriter, note
-    from htfcli.experiments.pools import LocalPool, default_workers
-    from htfcli.experiments.reproduce import Reproduction
+    from htfcli.experiments.paper.reproduction import Reproduction
+    from htfcli.experiments.sweeps.local_pool import LocalPool, default_workers
 
     job = Reproduction(name, scale, output, changes=assignments or (), force=force)
     workers = min(workers or default_workers(), len(job.sweep.jobs))

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from htfcli.options import AnewOption, FormatOption, QuietOption, RetriesOption, ThreadsOption
+from htfcli.cli.options import AnewOption, FormatOption, QuietOption, RetriesOption, ThreadsOption
 
 if TYPE_CHECKING:
-    from htfcli.experiments.plan import PlannedRun
+    from htfcli.experiments.sweeps.plan import PlannedRun
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -48,7 +48,7 @@ def sweep(
     their checkpoint. Failed runs are tried again and reported, and it ends with 1 if any failed.
     """
     from htfcli.errors import ConfigError
-    from htfcli.experiments.plan import planned_runs, read_plan
+    from htfcli.experiments.sweeps.plan import planned_runs, read_plan
 
     if dask is not None and workers is not None:
         raise ConfigError("--workers is for this machine; a Dask cluster has its own", got=f"--dask {dask}")
@@ -56,11 +56,11 @@ def sweep(
     if dry_run:
         _list(planned_runs(loaded), format)
         return
+    from htfcli.cli.console import RecordWriter
     from htfcli.commands.sweep_progress import run_with_progress, table_row
-    from htfcli.console import RecordWriter
-    from htfcli.experiments.dask_pool import DaskPool
-    from htfcli.experiments.pools import LocalPool
-    from htfcli.experiments.sweep import Sweep
+    from htfcli.experiments.sweeps.dask_pool import DaskPool
+    from htfcli.experiments.sweeps.local_pool import LocalPool
+    from htfcli.experiments.sweeps.sweep import Sweep
 
     output = output or (plan if Path(plan).is_dir() else f"runs/{Path(plan).stem}")
     job = Sweep(loaded, output, force=force)
@@ -74,7 +74,7 @@ def sweep(
 
 def _list(runs: Sequence[PlannedRun], format: Any) -> None:
     """The runs of a plan on stdout."""
-    from htfcli.console import RecordWriter
+    from htfcli.cli.console import RecordWriter
 
     writer = RecordWriter(format, lambda record: {"run": record["run"], **record["varied"]})
     for run in runs:

@@ -17,12 +17,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from htfcli.console import cell, note
-from htfcli.experiments.pools import Pool
-from htfcli.experiments.summaries import FINAL_SHOWN, Row
-from htfcli.experiments.sweep import Progress, Sweep, Watcher
-from htfcli.leaving import StopSignals
-from htfcli.units import duration
+from htfcli.cli.console import cell, note
+from htfcli.cli.interrupts import StopSignals
+from htfcli.config.units import duration
+from htfcli.experiments.sweeps.local_pool import Pool
+from htfcli.experiments.sweeps.summary import FINAL_SHOWN, Row
+from htfcli.experiments.sweeps.sweep import Progress, Sweep, Watcher
 
 _MOST_LINES = 20  # of the live table: what runs or failed first, then the latest ends
 _TAIL = 1 << 16  # bytes at the end of a file of records in which the last one is looked for

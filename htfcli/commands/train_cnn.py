@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from htfcli.cli.options import ForceOption, FormatOption, QuietOption, ResumeOption, TrackOption, with_config
 from htfcli.config.vision import TrainCnnConfig
-from htfcli.options import ForceOption, FormatOption, QuietOption, ResumeOption, TrackOption, with_config
 
 if TYPE_CHECKING:
     from htfcli.commands.training import Talk
-    from htfcli.experiments.cnn_run import CnnRun
+    from htfcli.experiments.runs.train_cnn import CnnRun
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -48,10 +48,10 @@ def train_cnn(
     With --reg non-local the loss asks for dependence between far-apart patches, as published. Records losses and
     accuracies of every epoch. Under torchrun all processes share each batch, with the result of one.
     """
+    from htfcli.cli.console import note, progress
     from htfcli.commands.training import talking
-    from htfcli.console import note, progress
-    from htfcli.experiments.cnn_run import CnnRun
-    from htfcli.files.container import refuse_terminal
+    from htfcli.experiments.runs.train_cnn import CnnRun
+    from htfcli.files.own.container import refuse_terminal
 
     output = output or f"runs/{config.task or ('cnn' if data in (None, '-') else Path(str(data)).name.split('.')[0])}"
     if output == "-":
@@ -75,8 +75,8 @@ def train_cnn(
 
 def _run(run: CnnRun, format: Any, talk: Talk) -> None:
     """Train with progress on stderr and records on stdout, and say how it ended."""
-    from htfcli.console import RecordWriter, note, progress
-    from htfcli.leaving import StopSignals
+    from htfcli.cli.console import RecordWriter, note, progress
+    from htfcli.cli.interrupts import StopSignals
 
     writer = RecordWriter(format, table_row)
     latest: dict[str, Any] = {}

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from htfcli.console import RecordWriter
-from htfcli.engine.training.distributed import Workers, workers
+from htfcli.cli.console import RecordWriter
+from htfcli.engine.runtime.distributed import Workers, workers
 from htfcli.errors import HtfError
-from htfcli.experiments.tracking import tracking
+from htfcli.experiments.runs.tracking import tracking
 
 Record = dict[str, Any]
 

@@ -14,8 +14,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic_core import PydanticCustomError
 
+from htfcli.config.units import size
 from htfcli.errors import ConfigError, did_you_mean
-from htfcli.units import size
 
 _MAX_CONFIG_BYTES = 2**20
 _MAX_VALUES = 200_000

@@ -9,19 +9,19 @@ from pathlib import Path
 import torch
 
 from htfcli.config.completion_run import CompletionRunConfig
-from htfcli.engine.tensors.factorization import DENSE_LIMIT
-from htfcli.engine.tensors.observations import Entries
+from htfcli.engine.factorizations.factorization import DENSE_LIMIT
+from htfcli.engine.samples import Entries
 from htfcli.errors import ConfigError, DataError
-from htfcli.files import container
-from htfcli.files.artefacts import task_of, to_observations
-from htfcli.files.axes import Axis
-from htfcli.files.completion_file import SavedCompletion, to_completion
-from htfcli.files.container import Artefact
-from htfcli.files.dense_output import WRITERS, DenseTensor
+from htfcli.files.foreign.dense_tensor import WRITERS, DenseTensor
+from htfcli.files.foreign.labelled_table import TABLES, Table, read_queries, read_table
+from htfcli.files.foreign.readers import Dense, read_foreign, read_mask, suffix_of
 from htfcli.files.inputs import Located, locate
-from htfcli.files.readers import Dense, read_foreign, read_mask, suffix_of
+from htfcli.files.own import container
+from htfcli.files.own.artefacts import task_of, to_observations
+from htfcli.files.own.axes import Axis
+from htfcli.files.own.completion import SavedCompletion, to_completion
+from htfcli.files.own.container import Artefact
 from htfcli.files.stored_entries import StoredEntries
-from htfcli.files.tables import TABLES, Table, read_queries, read_table
 
 Data = Table | DenseTensor | StoredEntries
 

@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from htfcli.engine.tensors.factorization import Factorization
-from htfcli.engine.tensors.observations import Observations
-from htfcli.engine.vision.image_set import ImageData
-from htfcli.files.artefacts import task_of, to_factorization, to_observations
-from htfcli.files.completion_file import SavedCompletion, to_completion
-from htfcli.files.container import Artefact
+from htfcli.engine.factorizations.factorization import Factorization
+from htfcli.engine.observations.observations import Observations
+from htfcli.engine.vision.datasets.image_set import ImageData
+from htfcli.files.foreign.readers import Coordinates, Dense
 from htfcli.files.image_files import image_facts, to_image_data
 from htfcli.files.inputs import open_input
-from htfcli.files.readers import Coordinates, Dense
-from htfcli.files.records import KINDS, Records, load_records
+from htfcli.files.own.artefacts import task_of, to_factorization, to_observations
+from htfcli.files.own.completion import SavedCompletion, to_completion
+from htfcli.files.own.container import Artefact
+from htfcli.files.own.records import KINDS, Records, load_records
 
 Facts = dict[str, Any]
 

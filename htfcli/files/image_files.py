@@ -10,14 +10,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 from torch import Tensor
 
-from htfcli.engine.vision.image_folder import read_split_folder
-from htfcli.engine.vision.image_set import ImageData, ImageSet, Normalization, StoredImages
-from htfcli.engine.vision.is_same_class import PairCanvases, placement
-from htfcli.engine.vision.labelled import Labelled, normalization_of, stratified_split
+from htfcli.engine.vision.datasets.image_folder import read_split_folder
+from htfcli.engine.vision.datasets.image_set import ImageData, ImageSet, Normalization, StoredImages
+from htfcli.engine.vision.datasets.is_same_class import PairCanvases, placement
+from htfcli.engine.vision.datasets.labelled import Labelled, normalization_of, stratified_split
 from htfcli.errors import ConfigError, DataError
-from htfcli.files import container
-from htfcli.files.container import Artefact
 from htfcli.files.inputs import open_input
+from htfcli.files.own import container
+from htfcli.files.own.container import Artefact
 
 
 class _Canvas(BaseModel):

@@ -14,14 +14,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from htfcli.engine.tensors.factorization import Factorization
-from htfcli.engine.tensors.observations import Observations
+from htfcli.engine.factorizations.factorization import Factorization
+from htfcli.engine.observations.observations import Observations
 from htfcli.errors import ConfigError, DataError
-from htfcli.files import container
-from htfcli.files.artefacts import to_factorization, to_observations
-from htfcli.files.completion_file import factorization_in
-from htfcli.files.readers import READERS, Coordinates, Dense, read_foreign, refuse_special
-from htfcli.files.records import Records, load_records
+from htfcli.files.foreign.readers import READERS, Coordinates, Dense, read_foreign, refuse_special
+from htfcli.files.own import container
+from htfcli.files.own.artefacts import to_factorization, to_observations
+from htfcli.files.own.completion import factorization_in
+from htfcli.files.own.records import Records, load_records
 
 Opened = container.Artefact | Dense | Coordinates | Records
 

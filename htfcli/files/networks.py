@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from htfcli.config.vision import NETWORKS, TrainCnnConfig
-from htfcli.engine.vision.image_set import ImageData
+from htfcli.engine.vision.datasets.image_set import ImageData
 from htfcli.engine.vision.resnet import resnet
 from htfcli.errors import ConfigError, DataError
-from htfcli.files import container
-from htfcli.files.container import Artefact
-from htfcli.files.readers import refuse_special
+from htfcli.files.foreign.readers import refuse_special
+from htfcli.files.own import container
+from htfcli.files.own.container import Artefact
 
 
 class _Content(BaseModel):

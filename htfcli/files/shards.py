@@ -10,12 +10,13 @@ import hashlib
 import torch
 from torch import Tensor
 
-from htfcli.engine.tensors.observations import Observations, Sample
-from htfcli.engine.training.distributed import Workers
+from htfcli.engine.observations.observations import Observations
+from htfcli.engine.runtime.distributed import Workers
+from htfcli.engine.samples import Sample
 from htfcli.errors import DataError, HtfError
-from htfcli.files import container
-from htfcli.files.artefacts import rows_of, to_observations
 from htfcli.files.inputs import load_observations, locate
+from htfcli.files.own import container
+from htfcli.files.own.artefacts import rows_of, to_observations
 
 _BLOCK = 2**20  # numbers of a fingerprint at a time
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from htfcli.engine.tensors.observations import Entries
-from htfcli.files.axes import Axis, plain_axes
+from htfcli.engine.samples import Entries
+from htfcli.files.own.axes import Axis, plain_axes
 
 
 @dataclass(frozen=True)

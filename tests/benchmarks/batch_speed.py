@@ -15,7 +15,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.benchmarks.timing import machine, table
-from tests.engine.test_batch import fits, together
+from tests.engine.fitting.test_batched import fits, together
 
 PLANS = {  # of sample_configs, and two more: target, settings, runs
     "init_scale": ({"order": 4, "dim": 6, "rank": 3, "observed": "400"}, {"width": 16}, 15),

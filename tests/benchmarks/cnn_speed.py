@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from htfcli.engine.vision.image_set import Patch
-from htfcli.engine.vision.nonlocality import NonLocalRegularizer
+from htfcli.engine.vision.datasets.image_set import Patch
+from htfcli.engine.vision.regularizer.non_local import NonLocalRegularizer
 from htfcli.engine.vision.resnet import resnet
 from tests.benchmarks.timing import machine, memory, table
 

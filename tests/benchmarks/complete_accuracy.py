@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from htfcli.config.completion import CompleteConfig
-from htfcli.engine.tensors.completion import complete
-from htfcli.engine.tensors.cp import CPFactorization
-from htfcli.engine.tensors.factorization import Factorization
-from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
-from htfcli.engine.tensors.observations import Entries, sample_entries, unravel
+from htfcli.engine.completion.complete import complete
+from htfcli.engine.factorizations.cp import CPFactorization
+from htfcli.engine.factorizations.factorization import Factorization
+from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
+from htfcli.engine.observations.observations import sample_entries
+from htfcli.engine.samples import Entries, unravel
 from tests.benchmarks.completion_peers import peer_errors
 from tests.benchmarks.timing import machine, table
 

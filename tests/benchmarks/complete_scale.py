@@ -22,10 +22,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from htfcli.engine.tensors.cp import CPFactorization
-from htfcli.engine.tensors.observations import Entries, Observations, sample_entries
-from htfcli.files.artefacts import save_observations
-from htfcli.files.tables import read_table
+from htfcli.engine.factorizations.cp import CPFactorization
+from htfcli.engine.observations.observations import Observations, sample_entries
+from htfcli.engine.samples import Entries
+from htfcli.files.foreign.labelled_table import read_table
+from htfcli.files.own.artefacts import save_observations
 from tests.benchmarks.timing import machine, table
 
 NOISE = 0.1

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from htfcli.engine.tensors.observations import Entries
+from htfcli.engine.samples import Entries
 
 DENSE = 10**6  # entries up to which peers that need the whole tensor are asked
 RANKS = (1, 2, 3, 4, 5, 7, 10)

@@ -17,8 +17,10 @@ import time
 import torch
 
 from htfcli.config.tensors import FitConfig
-from htfcli.engine.tensors.gradient_fit import GradientFit, build_model
-from htfcli.engine.tensors.observations import Entries, Observations, sample_entries
+from htfcli.engine.fitting.fit import build_model
+from htfcli.engine.fitting.gradient_descent import GradientFit
+from htfcli.engine.observations.observations import Observations, sample_entries
+from htfcli.engine.samples import Entries
 from tests.benchmarks.timing import interleaved, machine, memory, table
 
 DIMS = (200,) * 4

@@ -16,13 +16,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from htfcli.cli.console import to_json
 from htfcli.config.tensors import FitConfig, TargetConfig
-from htfcli.console import to_json
-from htfcli.engine.tensors.gradient_fit import GradientFit, build_model
-from htfcli.engine.tensors.observations import Entries, Observations
-from htfcli.engine.tensors.optimizers import GroupRMSprop
-from htfcli.engine.tensors.tables import Mix, RootGrid
-from htfcli.engine.tensors.target import make_observations
+from htfcli.engine.factorizations.subtree_tables import Mix, RootGrid
+from htfcli.engine.fitting.fit import build_model
+from htfcli.engine.fitting.gradient_descent import GradientFit
+from htfcli.engine.fitting.optimizers import GroupRMSprop
+from htfcli.engine.observations.observations import Observations
+from htfcli.engine.observations.synthetic import make_observations
+from htfcli.engine.samples import Entries
 from tests.benchmarks.timing import interleaved, machine, table
 
 CASES = {

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from htfcli.config.images import PathfinderConfig
-from htfcli.engine.vision.dashed_paths import draw, lay_out, random_of
+from htfcli.engine.vision.datasets.pathfinder_drawing import draw, lay_out, random_of
 from tests.benchmarks.timing import interleaved, machine, table
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
-from htfcli.engine.tensors.mode_tree import ModeTree
-from htfcli.engine.tensors.ranks import FactoredSpectra
-from htfcli.files.artefacts import save_factorization
+from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
+from htfcli.engine.factorizations.mode_tree import ModeTree
+from htfcli.engine.ranks.hierarchical_rank import FactoredSpectra
+from htfcli.files.own.artefacts import save_factorization
 from tests.benchmarks.timing import interleaved, machine, table
 
 CASES = [(64, 32, "balanced"), (64, 32, "chain"), (1000, 16, "balanced"), (1000, 16, "chain")]

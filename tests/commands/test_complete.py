@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from htfcli.experiments import complete_run
+from htfcli.experiments.runs import complete as complete_run
 from tests.numbering import SPREAD, STEPS, complete, number
 
 TABLE = "cell,day,response\nTreg,2024-01-02,1.5\nNK,2024-01-02,\nTreg,2024-01-01,2.5\nB,2024-01-01,3\n"
@@ -18,7 +18,7 @@ FILLED = TABLE.replace("NK,2024-01-02,", f"NK,2024-01-02,{number(1, 1)}")
 @pytest.fixture
 def numbering(monkeypatch):
     """The stand-in for the solver."""
-    monkeypatch.setattr("htfcli.experiments.complete_run.complete", complete)
+    monkeypatch.setattr("htfcli.experiments.runs.complete.complete", complete)
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_too_many_combinations(htf, numbering, tmp_path, monkeypatch):
 
 def test_a_large_tensor_is_never_dense(htf, numbering, tmp_path, monkeypatch):
     """10^12 entries, of which some are asked for."""
-    monkeypatch.setattr("htfcli.engine.tensors.factorization.Factorization.dense", None)
+    monkeypatch.setattr("htfcli.engine.factorizations.factorization.Factorization.dense", None)
     labels = np.random.default_rng(0).integers(0, 10**4, (50, 3))
     (tmp_path / "a.csv").write_text("i,j,k,v\n" + "".join(f"{i},{j},{k},1\n" for i, j, k in labels) + "0,0,0,\n")
     done = htf("complete", "a.csv", "--dims", "10000,10000,10000", "-o", "out.csv", "-q")
@@ -294,7 +294,7 @@ def test_a_table_from_stdin(htf, numbering, tmp_path, monkeypatch):
 @pytest.fixture
 def stop_after(monkeypatch):
     """Ctrl-C comes when it has been asked for so many times."""
-    from htfcli.leaving import StopSignals
+    from htfcli.cli.interrupts import StopSignals
 
     def after(patience):
         asked: list[int] = []
@@ -403,6 +403,6 @@ def test_the_standing_in_solver_is_the_real_one_in_shape():
     """What these tests stand in for has the interface of what they stand in for."""
     import inspect
 
-    from htfcli.engine.tensors import completion
+    from htfcli.engine.completion import complete as completion
 
     assert list(inspect.signature(complete).parameters) == list(inspect.signature(completion.complete).parameters)

@@ -12,14 +12,14 @@ TEAM = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node
 
 SUMS = """
 import sys, torch
-from htfcli.engine.tensors.alternating import AlternatingLeastSquares
-from htfcli.engine.tensors.cp import CPFactorization
-from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
-from htfcli.engine.tensors.mode_tree import ModeTree
-from htfcli.engine.tensors.observations import Entries, sample_entries
-from htfcli.engine.tensors.second_order import LevenbergMarquardt
-from htfcli.engine.tensors.sweeps import Sweeps
-from htfcli.engine.training.distributed import workers
+from htfcli.engine.least_squares.alternating import AlternatingLeastSquares
+from htfcli.engine.factorizations.cp import CPFactorization
+from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
+from htfcli.engine.factorizations.mode_tree import ModeTree
+from htfcli.engine.observations.observations import Entries, sample_entries
+from htfcli.engine.least_squares.levenberg_marquardt import LevenbergMarquardt
+from htfcli.engine.least_squares.jacobian import Sweeps
+from htfcli.engine.runtime.distributed import workers
 
 torch.set_num_threads(1)
 with workers() as team:

@@ -9,9 +9,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from htfcli.engine.tensors.observations import Entries, Observations, sample_entries
-from htfcli.files.artefacts import save_observations
-from htfcli.files.container import read
+from htfcli.engine.observations.observations import Observations, sample_entries
+from htfcli.engine.samples import Entries
+from htfcli.files.own.artefacts import save_observations
+from htfcli.files.own.container import read
 
 SMALL = ("generate", "tensor", "--dim", 4, "--rank", 2, "-o", "data.safetensors")
 QUICK = ("--width", 4, "--iterations", 60, "--record-every", 10)
@@ -152,7 +153,7 @@ def test_second_order_resumes(htf, data, tmp_path):
 
 
 def test_second_order_interrupted(htf, data, tmp_path, monkeypatch):
-    from htfcli.leaving import StopSignals
+    from htfcli.cli.interrupts import StopSignals
 
     whole = htf("fit", data, *SECOND_ORDER, "-o", "whole")
     seen: list[int] = []
@@ -244,7 +245,7 @@ def test_divergence_keeps_the_last_good_checkpoint(htf, data, tmp_path):
 
 
 def test_a_table_even_if_interrupted(htf, data, monkeypatch):
-    from htfcli.leaving import StopSignals
+    from htfcli.cli.interrupts import StopSignals
 
     monkeypatch.setattr(StopSignals, "received", property(lambda self: len(seen.append(1) or seen) > 30))
     seen: list[int] = []
@@ -340,7 +341,7 @@ def test_existing_run(htf, data, tmp_path):
 
 
 def test_two_processes_on_one_folder(htf, data):
-    from htfcli.files.run_folder import RunFolder
+    from htfcli.files.own.run_folder import RunFolder
 
     with RunFolder("r"):
         done = htf("fit", data, *QUICK, "-o", "r", "-q")

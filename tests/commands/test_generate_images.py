@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from htfcli.engine.vision.pathfinder import PathfinderDrawing
+from htfcli.engine.vision.datasets.pathfinder import PathfinderDrawing
 
 DIGITS = ("generate", "is-same-class", "--source", "digits", "--height", 8, "--width", 48, "--train", 40, "--test", 30)
 PATHS = ("generate", "pathfinder", "--path-length", 3, "--size", 32, "--train", 250, "--test", 60)

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from htfcli.experiments.network_plots import plot_locality, plot_training
-from htfcli.files.records import Records, load_records
+from htfcli.experiments.figures.networks import plot_locality, plot_training
+from htfcli.files.own.records import Records, load_records
 from tests.commands.test_train_cnn import NETWORKS_MODULE, QUICK, REG
 
 FEW = ("--pairs", 4, "--samples", 8, "--table", 4)

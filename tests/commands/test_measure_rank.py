@@ -24,8 +24,8 @@ def test_factorization(htf, run):
 
 
 def test_dense_is_what_factored_is(htf, run, tmp_path):
-    from htfcli.files.artefacts import to_factorization
-    from htfcli.files.container import read
+    from htfcli.files.own.artefacts import to_factorization
+    from htfcli.files.own.container import read
 
     model = to_factorization(read(tmp_path / run / "model.safetensors"))
     np.save(tmp_path / "dense.npy", model.dense().double().numpy())

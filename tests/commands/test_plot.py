@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from htfcli.commands.plot import QUANTITY_NAMES
-from htfcli.experiments.plots import DEFAULT, QUANTITIES, plot_runs
-from htfcli.files.records import load_records
+from htfcli.experiments.figures.fits import DEFAULT, QUANTITIES, plot_runs
+from htfcli.files.own.records import load_records
 
 
 @pytest.fixture
@@ -140,6 +140,6 @@ def test_help_names_the_quantities():
 
 
 def test_picture_in_memory(htf, runs):
-    from htfcli.experiments.plots import render
+    from htfcli.experiments.figures.style import render
 
     assert Image.open(io.BytesIO(render(plot_runs([load("a")]), "png"))).format == "PNG"

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from htfcli.commands.plot import COMPLETION_NAMES
-from htfcli.engine.tensors.mode_tree import ModeTree
-from htfcli.experiments.completion_plots import PANELS, node_places, plot_completions
-from htfcli.experiments.figures import FIGURES
-from htfcli.files.records import KINDS, load_records
+from htfcli.engine.factorizations.mode_tree import ModeTree
+from htfcli.experiments.figures.completions import PANELS, plot_completions
+from htfcli.experiments.figures.registry import FIGURES
+from htfcli.experiments.figures.tree_layout import node_places
+from htfcli.files.own.records import KINDS, load_records
 from tests.numbering import complete, number
 
 TITLES = {
@@ -25,7 +26,7 @@ TITLES = {
 
 @pytest.fixture
 def runs(htf, tmp_path, monkeypatch):
-    monkeypatch.setattr("htfcli.experiments.complete_run.complete", complete)
+    monkeypatch.setattr("htfcli.experiments.runs.complete.complete", complete)
     (tmp_path / "a.csv").write_text("ligand,dose,v\nIL2,1,5\nIL15,2,6\n")
     cube = np.arange(60.0).reshape(5, 3, 4)
     cube[2, 1, 1] = cube[4, 0, 3] = np.nan
@@ -101,7 +102,7 @@ def test_a_report_that_says_little(htf, runs, tmp_path):
 
 
 def test_a_tree_with_many_modes(htf, tmp_path, monkeypatch):
-    monkeypatch.setattr("htfcli.experiments.complete_run.complete", complete)
+    monkeypatch.setattr("htfcli.experiments.runs.complete.complete", complete)
     rows = np.random.default_rng(0).integers(0, 2, (30, 14))
     (tmp_path / "a.csv").write_text(
         "".join(",".join(map(str, row)) + ",1\n" for row in np.unique(rows, axis=0)) + ",".join("01" * 7) + ",\n"

@@ -12,8 +12,8 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
-from htfcli.experiments.report_figures import thinned, tree_of_records
-from htfcli.files.records import load_records
+from htfcli.experiments.report.interactive import thinned, tree_of_records
+from htfcli.files.own.records import load_records
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ from PIL import Image
 
 from htfcli.commands.reproduce import EXPERIMENTS
 from htfcli.config.plan import PlanConfig
-from htfcli.engine.tensors.ranks import spectra_of
-from htfcli.experiments import paper, reproduce
-from htfcli.experiments.paper_figures import (
+from htfcli.engine.ranks.hierarchical_rank import spectra_of
+from htfcli.experiments.paper import published as paper
+from htfcli.experiments.paper import reproduction as reproduce
+from htfcli.experiments.paper.comparison import (
     DYNAMICS,
     MATRICIZATIONS,
     compare_accuracies,
@@ -20,10 +21,10 @@ from htfcli.experiments.paper_figures import (
     rises,
     runs_of,
 )
-from htfcli.experiments.plan import planned_runs
-from htfcli.experiments.summaries import load_summary
-from htfcli.files.artefacts import to_observations
-from htfcli.files.container import read
+from htfcli.experiments.sweeps.plan import planned_runs
+from htfcli.experiments.sweeps.summary import load_summary
+from htfcli.files.own.artefacts import to_observations
+from htfcli.files.own.container import read
 
 
 @pytest.fixture

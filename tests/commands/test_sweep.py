@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from htfcli.experiments.batch_run import in_batches
-from htfcli.experiments.jobs import Job
-from htfcli.experiments.plan import planned_runs, read_plan
-from htfcli.experiments.summaries import column, failures, load_summary, outcome
-from htfcli.experiments.sweep import Sweep
-from htfcli.experiments.sweep_plots import default_axes, labels, plot_sweep, points
-from htfcli.files.records import read_lines
+from htfcli.experiments.figures.sweeps import default_axes, labels, plot_sweep, points
+from htfcli.experiments.sweeps.batched_fits import in_batches
+from htfcli.experiments.sweeps.job import Job
+from htfcli.experiments.sweeps.plan import planned_runs, read_plan
+from htfcli.experiments.sweeps.summary import column, failures, load_summary, outcome
+from htfcli.experiments.sweeps.sweep import Sweep
+from htfcli.files.own.records import read_lines
 
 FIT = {"width": 2, "iterations": 30, "record_every": 10}
 PLAN = {"command": "fit", "generate": {"order": 2, "dim": 4, "rank": 1}, "base": FIT}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from htfcli.experiments.summaries import load_summary
+from htfcli.experiments.sweeps.summary import load_summary
 
 pytest.importorskip("distributed")
 
@@ -47,7 +47,7 @@ def wait_for(condition, seconds=60):
 
 
 def test_no_scheduler(htf, tmp_path, monkeypatch):
-    monkeypatch.setattr("htfcli.experiments.dask_pool._CONNECT", "1s")
+    monkeypatch.setattr("htfcli.experiments.sweeps.dask_pool._CONNECT", "1s")
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump({"data": "x.npy"}))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from htfcli.commands.sweep_progress import _view, latest, time_left
 from htfcli.config.plan import PlanConfig
-from htfcli.experiments.sweep import Sweep
+from htfcli.experiments.sweeps.sweep import Sweep
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import torch
 import yaml
 from PIL import Image
 
-from htfcli.engine.vision.classifier import Training
-from htfcli.files.container import read
+from htfcli.engine.vision.training import Training
+from htfcli.files.own.container import read
 
 ROOT = Path(__file__).parents[2]
 MINI = ROOT / "sample_configs" / "is_same_class_mini.yaml"
@@ -95,7 +95,7 @@ def test_regularizer_changes_training_and_formulations_do_not(htf, tmp_path):
 
 
 def test_lazy_regularizer_is_evaluated_every_kth_step(htf, monkeypatch):
-    from htfcli.engine.vision.nonlocality import NonLocalRegularizer
+    from htfcli.engine.vision.regularizer.non_local import NonLocalRegularizer
 
     calls = []
     before = NonLocalRegularizer.with_outputs

@@ -8,15 +8,17 @@ import torch
 
 from htfcli.config.completion import CompleteConfig
 from htfcli.config.tensors import FitConfig, TargetConfig
-from htfcli.engine.tensors.completion import complete
-from htfcli.engine.tensors.cp import CPFactorization
-from htfcli.engine.tensors.gradient_fit import GradientFit, build_model
-from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
-from htfcli.engine.tensors.losses import LOSSES
-from htfcli.engine.tensors.mode_tree import ModeTree
-from htfcli.engine.tensors.observations import Entries, Observations, sample_entries
-from htfcli.engine.tensors.recording import SampleLoss
-from htfcli.engine.tensors.target import make_observations
+from htfcli.engine.completion.complete import complete
+from htfcli.engine.factorizations.cp import CPFactorization
+from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
+from htfcli.engine.factorizations.mode_tree import ModeTree
+from htfcli.engine.fitting.fit import build_model
+from htfcli.engine.fitting.gradient_descent import GradientFit
+from htfcli.engine.fitting.losses import LOSSES
+from htfcli.engine.fitting.records import SampleLoss
+from htfcli.engine.observations.observations import Observations, sample_entries
+from htfcli.engine.observations.synthetic import make_observations
+from htfcli.engine.samples import Entries
 from tests.problems import GOLDEN, generator, golden_entries, golden_htf, random_sample
 
 pytestmark = [

@@ -15,9 +15,9 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from htfcli.files import container
-from htfcli.files.readers import read_foreign
-from htfcli.files.records import read_lines
+from htfcli.files.foreign.readers import read_foreign
+from htfcli.files.own import container
+from htfcli.files.own.records import read_lines
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {

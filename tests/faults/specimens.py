@@ -22,19 +22,19 @@ from htfcli.config.images import PathfinderConfig
 from htfcli.config.plan import PlanConfig
 from htfcli.config.tensors import FitConfig
 from htfcli.config.vision import TrainCnnConfig
-from htfcli.engine.tensors.ranks import spectra_of
-from htfcli.experiments.image_input import load_images
-from htfcli.experiments.pathfinder_run import PathfinderRun
-from htfcli.experiments.plan import planned_runs, read_plan
-from htfcli.files import container
-from htfcli.files.axes import Axis
-from htfcli.files.completion_file import to_completion
+from htfcli.engine.ranks.hierarchical_rank import spectra_of
+from htfcli.experiments.runs.generate_pathfinder import PathfinderRun
+from htfcli.experiments.runs.image_input import load_images
+from htfcli.experiments.sweeps.plan import planned_runs, read_plan
 from htfcli.files.completion_input import load_data, load_queries
 from htfcli.files.description import describe_input
+from htfcli.files.foreign.readers import read_mask
 from htfcli.files.inputs import load_observations, load_tensor
 from htfcli.files.networks import read_weights, to_network
-from htfcli.files.readers import read_mask
-from htfcli.files.records import flatten, load_records
+from htfcli.files.own import container
+from htfcli.files.own.axes import Axis
+from htfcli.files.own.completion import to_completion
+from htfcli.files.own.records import flatten, load_records
 from tests.faults import fuzzing
 
 Read = Callable[[str], object]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from htfcli.config.tensors import FitConfig
-from htfcli.engine.tensors.gradient_fit import prepare
-from htfcli.files.artefacts import to_factorization
-from htfcli.files.container import read
+from htfcli.engine.fitting.fit import prepare
 from htfcli.files.inputs import load_observations
+from htfcli.files.own.artefacts import to_factorization
+from htfcli.files.own.container import read
 from tests.faults.processes import content
 
 PREPARE = (

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from htfcli.files.container import read
+from htfcli.files.own.container import read
 from tests.faults.processes import ENVIRONMENT, content, whole
 
 FIT = [
@@ -189,7 +189,7 @@ def test_a_full_file_system(inputs, tmp_path, argv, kib, record_property):
 mount -t tmpfs -o size={kib}k tmpfs /mnt && cd /mnt
 for f in {inputs}/*; do ln -s $f; done
 {sys.executable} -m htfcli {" ".join(argv)} > /dev/null 2> {tmp_path}/said; echo code $?
-for f in $(find . -name '*.safetensors' -type f); do {sys.executable} -c "from htfcli.files.container import *; read(Path('$f')).tensors()" || echo broken $f; done
+for f in $(find . -name '*.safetensors' -type f); do {sys.executable} -c "from htfcli.files.own.container import *; read(Path('$f')).tensors()" || echo broken $f; done
 find . -name '.*.tmp'
 """
     done = subprocess.run(

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from htfcli.experiments import jobs
-from htfcli.experiments.jobs import Job
-from htfcli.experiments.plan import planned_runs, read_plan
-from htfcli.files.run_folder import RunFolder
+from htfcli.experiments.sweeps import job as jobs
+from htfcli.experiments.sweeps.job import Job
+from htfcli.experiments.sweeps.plan import planned_runs, read_plan
+from htfcli.files.own.run_folder import RunFolder
 from tests.faults.processes import Server, content, whole
 
 PLAN = """

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 from htfcli.config.images import IsSameClassConfig, PathfinderConfig
-from htfcli.engine.vision.image_set import ImageData
-from htfcli.engine.vision.is_same_class import make_is_same_class
-from htfcli.engine.vision.pathfinder import make_pathfinder
+from htfcli.engine.vision.datasets.image_set import ImageData
+from htfcli.engine.vision.datasets.is_same_class import make_is_same_class
+from htfcli.engine.vision.datasets.pathfinder import make_pathfinder
 from htfcli.errors import ConfigError, DataError
-from htfcli.files import container
 from htfcli.files.image_files import load_image_data, load_image_folder, save_image_data
+from htfcli.files.own import container
 
 PAIRS = IsSameClassConfig(source="digits", distance=5, height=9, width=40, train=30, test=20)
 PATHS = PathfinderConfig(path_length=2, size=20, train=12, test=8)

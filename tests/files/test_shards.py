@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from htfcli.engine.tensors.observations import Entries, Observations, RankOneMeasurements, sample_entries
+from htfcli.engine.observations.observations import Observations, sample_entries
+from htfcli.engine.samples import Entries, RankOneMeasurements
 from htfcli.errors import DataError
-from htfcli.files import container
-from htfcli.files.artefacts import save_observations, to_observations
+from htfcli.files.own import container
+from htfcli.files.own.artefacts import save_observations, to_observations
 from htfcli.files.shards import fingerprint, load_shard
 from tests.problems import generator
 

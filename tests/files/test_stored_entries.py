@@ -8,15 +8,17 @@ import pytest
 import torch
 
 from htfcli.config.completion_run import CompletionRunConfig
-from htfcli.engine.tensors import observations
-from htfcli.engine.tensors.observations import Entries, Observations, checked_entries, first_duplicate, sample_entries
+from htfcli.engine.observations import observations
+from htfcli.engine.observations.observations import Observations, checked_entries, first_duplicate, sample_entries
+from htfcli.engine.samples import Entries
 from htfcli.errors import ConfigError, DataError
-from htfcli.experiments import complete_run
-from htfcli.files import completion_input, text_table
-from htfcli.files.artefacts import save_observations
+from htfcli.experiments.runs import complete as complete_run
+from htfcli.files import completion_input
 from htfcli.files.completion_input import load_data
+from htfcli.files.foreign import text_table
+from htfcli.files.foreign.labelled_table import read_table
+from htfcli.files.own.artefacts import save_observations
 from htfcli.files.stored_entries import StoredEntries
-from htfcli.files.tables import read_table
 from tests.problems import generator
 
 DIMS = (2000, 1500, 1000)

@@ -27,7 +27,7 @@ from htfcli.engine.completion.result import Completion
 from htfcli.engine.completion.settings import SETTINGS
 from htfcli.engine.completion.training import Search
 from htfcli.engine.completion.trees import candidate_trees
-from htfcli.engine.tensors.observations import Entries
+from htfcli.engine.samples import Entries
 
 
 def complete(

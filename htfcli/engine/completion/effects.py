@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from htfcli.engine.completion.links import start_of, working
-from htfcli.engine.tensors.observations import Entries
+from htfcli.engine.samples import Entries
 
 Term = tuple[int, ...]
 

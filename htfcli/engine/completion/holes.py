@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from htfcli.engine.completion.settings import Settings
-from htfcli.engine.tensors.observations import row_keys
+from htfcli.engine.samples import row_keys
 
 RANDOM = "random"
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from htfcli.engine.tensors.observations import row_keys
+from htfcli.engine.samples import row_keys
 
 _BLOCK = 2**21  # numbers of a temporary
 

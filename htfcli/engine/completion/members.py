@@ -14,10 +14,10 @@ from htfcli.engine.completion.effects import Effects
 from htfcli.engine.completion.links import robust_weights, value_of, working
 from htfcli.engine.completion.settings import Settings
 from htfcli.engine.completion.wide import WideFit
-from htfcli.engine.tensors.factorization import Factorization
-from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
-from htfcli.engine.tensors.mode_tree import ModeTree
-from htfcli.engine.tensors.observations import Entries
+from htfcli.engine.factorizations.factorization import Factorization
+from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
+from htfcli.engine.factorizations.mode_tree import ModeTree
+from htfcli.engine.samples import Entries
 
 _CHUNK = 2**17  # entries evaluated at a time
 

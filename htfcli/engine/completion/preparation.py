@@ -16,7 +16,7 @@ from htfcli.engine.completion.interpolation import likeness
 from htfcli.engine.completion.members import Split
 from htfcli.engine.completion.settings import Settings
 from htfcli.engine.completion.units import Units, find_units
-from htfcli.engine.tensors.observations import Entries, row_keys
+from htfcli.engine.samples import Entries, row_keys
 from htfcli.errors import DataError
 
 _EFFECT_SWEEPS = 20

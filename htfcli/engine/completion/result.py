@@ -15,7 +15,7 @@ from htfcli.engine.completion.interpolation import Kernel, Neighbours, krige
 from htfcli.engine.completion.members import Member
 from htfcli.engine.completion.uncertainty import NORMAL_90, Calibration
 from htfcli.engine.completion.units import Units
-from htfcli.engine.tensors.factorization import Factorization
+from htfcli.engine.factorizations.factorization import Factorization
 
 BLEND = -1  # source of a column: the average of the factorizations
 

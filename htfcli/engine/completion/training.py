@@ -14,7 +14,7 @@ from htfcli.engine.completion.members import Candidate, Judge, Recipe, Split, ad
 from htfcli.engine.completion.preparation import Problem
 from htfcli.engine.completion.settings import Settings
 from htfcli.engine.completion.smoothing import coupling
-from htfcli.engine.tensors.mode_tree import ModeTree
+from htfcli.engine.factorizations.mode_tree import ModeTree
 
 Report = Callable[[dict[str, Any]], None]
 _HIGH_ORDER = 6  # modes from which the products of centred weights are nearly always nearly zero

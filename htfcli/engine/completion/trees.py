@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from htfcli.engine.tensors.mode_tree import ModeTree, Nested, tree_of
+from htfcli.engine.factorizations.mode_tree import ModeTree, Nested, tree_of
 
 
 def candidate_trees(tree: str | list[object], order: int, arity: int | None = None) -> list[ModeTree]:

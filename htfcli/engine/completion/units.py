@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from htfcli.engine.tensors.observations import Entries
+from htfcli.engine.samples import Entries
 
 
 @dataclass(frozen=True)

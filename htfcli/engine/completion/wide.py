@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from htfcli.engine.completion.smoothing import solve_smooth
-from htfcli.engine.tensors.factorization import Factorization
-from htfcli.engine.tensors.groups import Groups, grouped
-from htfcli.engine.tensors.observations import row_keys
+from htfcli.engine.factorizations.factorization import Factorization
+from htfcli.engine.least_squares.entry_groups import Groups, grouped
+from htfcli.engine.samples import row_keys
 
 _BLOCK = 2**22  # numbers in the largest temporary of a block of entries
 

@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from htfcli.engine.tensors.factorization import Factorization
-from htfcli.engine.tensors.matricization import effective_rank
-from htfcli.engine.tensors.ranks import spectra_of
-from htfcli.engine.vision.image_set import ImageSet, Patch
-from htfcli.engine.vision.is_same_class import PairCanvases
-from htfcli.engine.vision.nonlocality import absolute_cosine, patch_gradient, swap, true_logit
-from htfcli.engine.vision.patches import PatchPair, RandomPatches
+from htfcli.engine.factorizations.factorization import Factorization
+from htfcli.engine.ranks.hierarchical_rank import spectra_of
+from htfcli.engine.ranks.matricization import effective_rank
+from htfcli.engine.vision.datasets.image_set import ImageSet, Patch
+from htfcli.engine.vision.datasets.is_same_class import PairCanvases
+from htfcli.engine.vision.regularizer.non_local import absolute_cosine, patch_gradient, swap, true_logit
+from htfcli.engine.vision.regularizer.patches import PatchPair, RandomPatches
 
 Record = dict[str, Any]
 

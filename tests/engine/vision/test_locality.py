@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from htfcli.engine.tensors.hierarchical import HierarchicalTensorFactorization
-from htfcli.engine.tensors.matricization import matricize
-from htfcli.engine.tensors.mode_tree import ModeTree
-from htfcli.engine.tensors.ranks import hierarchical_rank
-from htfcli.engine.vision.image_set import Normalization, Patch, StoredImages
+from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
+from htfcli.engine.factorizations.mode_tree import ModeTree
+from htfcli.engine.ranks.hierarchical_rank import hierarchical_rank
+from htfcli.engine.ranks.matricization import matricize
+from htfcli.engine.vision.datasets.image_set import Normalization, Patch, StoredImages
 from htfcli.engine.vision.locality import (
     LocalityMeter,
     cross_table,

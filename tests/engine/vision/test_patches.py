@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 import torch
 
-from htfcli.engine.vision.image_set import Patch
-from htfcli.engine.vision.patches import FixedPatches, RandomPatches, gap
+from htfcli.engine.vision.datasets.image_set import Patch
+from htfcli.engine.vision.regularizer.patches import FixedPatches, RandomPatches, gap
 from tests.problems import generator
 
 

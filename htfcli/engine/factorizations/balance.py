@@ -1,0 +1,31 @@
+"""Balancing: the weight vectors of every local component made equally long, the tensor unchanged."""
+
+from __future__ import annotations
+
+import torch
+
+from htfcli.engine.factorizations.factorization import Factorization
+
+
+def balance(model: Factorization, sweeps: int = 1) -> None:
+    """Make the weight vectors of every local component equally long, in place; the tensor stays the same.
+
+    Components of which a vector is zero are left as they are.
+
+    A matrix holds vectors of its own node's components (rows) and of its parent's (columns), so one pass over the tree
+    balances the last node exactly and the others nearly.
+    """
+    tree, weights = model.tree, model.node_weights
+    for _ in range(sweeps):
+        for node in tree.interior:
+            own, vectors = weights[node], [weights[c] for c in tree.children[node]]
+            norms = [torch.linalg.vector_norm(w, dim=0) for w in vectors if w is not None]
+            if own is not None:
+                norms.append(torch.linalg.vector_norm(own, dim=1))
+            logs = torch.stack(norms).log()
+            factors = torch.where(logs.isfinite().all(0), (logs.mean(0) - logs).exp(), 1.0)
+            for vector, factor in zip(vectors, factors, strict=False):
+                if vector is not None:
+                    vector.mul_(factor)
+            if own is not None:
+                own.mul_(factors[-1].unsqueeze(1))

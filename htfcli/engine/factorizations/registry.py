@@ -1,0 +1,17 @@
+"""The factorizations there are: what `--model` names, and what files may hold."""
+
+from __future__ import annotations
+
+from htfcli.engine.factorizations.cp import CPFactorization
+from htfcli.engine.factorizations.deep_matrix import MatrixFactorization
+from htfcli.engine.factorizations.factorization import Factorization
+from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
+
+MODELS: dict[str, type[Factorization]] = {
+    cls.kind: cls
+    for cls in (
+        HierarchicalTensorFactorization,
+        CPFactorization,
+        MatrixFactorization,
+    )
+}

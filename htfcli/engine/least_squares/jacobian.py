@@ -1,0 +1,359 @@
+"""First and second order of a factorization at observed entries: residuals, Jacobian products, normal equations.
+
+The value at an entry is linear in every weight matrix by itself. With P_v the elementwise product of the children's
+vectors and S_v the derivative of the value with respect to E_v, one sweep up the mode tree gives E and P, one down S:
+
+    S_root = 1,   S_c = (S_v W^(v)T) * (product of the other children's E)   for every child c of v
+
+and the Jacobian with respect to W^(v) has rows P_v[i, :] (x) S_v[i, :] (at a leaf, P is a one-hot index). Everything is
+computed in blocks of entries, so memory is bounded whatever their number. Where several processes share the work, each
+has its part of the entries, and sums are of all.
+
+Axes: `n` entries, `b` entries of a block, `p` parameters, `R` width, `d` mode dimension, `q` parameters above leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from htfcli.engine.factorizations.factorization import Factorization
+from htfcli.engine.least_squares.entry_groups import Groups, grouped
+from htfcli.engine.least_squares.leaf_normal_equations import LeafSums
+from htfcli.engine.runtime.distributed import team
+from htfcli.engine.samples import Entries
+
+_BLOCK = 2**20  # numbers in the largest temporary of a block: it stays in the cache, and its memory is used again
+_AHEAD = 0.1  # of a step, at which its second derivative is taken
+_ROW = 20.0  # nanoseconds to find the place of a row
+_FUSED = 50  # multiplications of a matrix product that take as long as adding one number to a place of its own (CPU)
+
+Weights = Sequence[Tensor | None]
+
+
+@dataclass
+class Normal:
+    """Normal equations of a least-squares problem at some weights.
+
+    Args:
+        hessian: (p, p) J^T J. gradient: (p,) J^T r. loss: r^T r.
+    """
+
+    hessian: Tensor
+    gradient: Tensor
+    loss: float
+
+
+class Sweeps:
+    """Sums over entries of products of first derivatives.
+
+    Args:
+        model: its shape; its weights are not used.
+        entries: index (n, N) and value (n,), on the device and in the dtype to compute in; all of them, also where this
+            process takes only its part. The model's weights become those of the first process.
+        weight: (n,) of every squared residual; None for ones.
+
+    Attributes:
+        p: number of parameters. spans: (first parameter, rows, columns) of every node.
+        work: estimate of what `normal` and a solution of its equations take, in nanoseconds of one core.
+        sweep_work: the same for one product with J^T J.
+    """
+
+    def __init__(self, model: Factorization, entries: Entries, weight: Tensor | None = None) -> None:
+        self._model, self._tree, self._team = model, model.tree, team()
+        self._team.agreed(model.parameters)
+        index = self._team.shard(entries.index)
+        self._columns = [index[:, mode].to(torch.int32).contiguous() for mode in range(model.order)]
+        self.value = self._team.shard(entries.value)
+        self.weight = None if weight is None else self._team.shard(weight)
+        shapes = [(0, 0) if w is None else (w.shape[0], w.shape[1]) for w in model.node_weights]
+        self.spans, start = [], 0  # (first parameter, rows, columns) of every node
+        for rows, columns in shapes:
+            self.spans.append((start, rows, columns))
+            start += rows * columns
+        self.p = start
+        self.leaf_p = sum(rows * columns for rows, columns in shapes[: model.order])
+        self.q = self.p - self.leaf_p
+        self._groups: dict[int, Groups] = {}
+        self._widths = [columns for _, columns in shapes]
+        leaf_width = sum(self._widths[: model.order])
+        written_out = 2 * self.p**2 / _FUSED + self.p
+        calls = model.order * (model.order + 3) / 2
+        summed = leaf_width * (leaf_width / 2 + self.q) + _ROW * calls + 2 * self.q**2 / _FUSED
+        self._dense = written_out < summed
+        self.sweep_work = 20.0 * sum(self._widths) * len(self.value)
+        self.work = min(written_out, summed) * len(self.value) + self.p**3 / _FUSED + self.sweep_work
+
+    def set_weight(self, weight: Tensor) -> None:
+        """Weights (n,) of the squared residuals of all entries."""
+        self.weight = self._team.shard(weight)
+
+    # --- sweeps -------------------------------------------------------------------------------------------------------
+
+    def blocks(self, per_entry: int) -> Iterator[slice]:
+        """The entries in blocks, `per_entry` numbers each."""
+        size = max(64, _BLOCK // max(per_entry, 1))
+        for start in range(0, len(self.value), size):
+            yield slice(start, min(start + size, len(self.value)))
+
+    def up(self, weights: Weights, block: slice | Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
+        """E (b, R_parent) of every node, and P (b, R) of every interior one."""
+        vectors: list[Tensor] = []
+        products: list[Tensor | None] = []
+        for node, children in enumerate(self._tree.children):
+            weight = weights[node]
+            if not children:
+                assert weight is not None
+                vectors.append(weight.index_select(0, _part(self._columns[node], block)))
+                products.append(None)
+                continue
+            product = reduce(torch.mul, (vectors[c] for c in children))
+            products.append(product)
+            vectors.append(product.sum(1, keepdim=True) if weight is None else product @ weight)
+        return vectors, products
+
+    def down(self, weights: Weights, vectors: list[Tensor], seed: Tensor) -> list[Tensor]:
+        """S (b, R_parent) of every node, times the seed (b, 1) at the root."""
+        found: dict[int, Tensor] = {self._tree.root: seed}
+        for node in reversed(self._tree.interior):
+            children, weight = self._tree.children[node], weights[node]
+            width = vectors[children[0]].shape[1]
+            upstream = found[node].expand(-1, width) if weight is None else found[node] @ weight.t()
+            before = upstream  # times the children to the left
+            for child in children:
+                found[child] = before
+                before = before * vectors[child] if child != children[-1] else before
+            after: Tensor | None = None
+            for child in reversed(children):
+                if after is not None:
+                    found[child] = found[child] * after
+                after = vectors[child] if after is None else after * vectors[child]
+        return [found[node] for node in range(len(self._tree.children))]
+
+    @property
+    def _per_entry(self) -> int:
+        return 3 * sum(self._widths) + 1
+
+    def residuals(self, parameters: Tensor) -> Tensor:
+        """r = value of the model - value observed, (n,)."""
+        return self._team.gathered(self._residuals(parameters))
+
+    def _residuals(self, parameters: Tensor) -> Tensor:
+        """Those of this process."""
+        weights = self._model.views(parameters)
+        parts = [self.up(weights, block)[0][-1][:, 0] for block in self.blocks(self._per_entry)]
+        return torch.cat([parameters.new_empty(0), *parts]).sub_(self.value)
+
+    def loss(self, parameters: Tensor) -> float:
+        """Sum of (weighted) squared residuals."""
+        residual = self._residuals(parameters)
+        return float(self._team.sum(residual.square().mul_(1.0 if self.weight is None else self.weight).sum()))
+
+    def _summed(self, vector: Tensor, number: float) -> tuple[Tensor, float]:
+        """A vector and a number, both summed over processes."""
+        if self._team.count == 1:
+            return vector, number
+        total = self._team.sum(torch.cat([vector, vector.new_tensor([number])]))
+        return total[:-1], float(total[-1])
+
+    # --- normal equations ---------------------------------------------------------------------------------------------
+
+    def normal(self, parameters: Tensor) -> Normal:
+        """J^T J, J^T r and r^T r, by the cheaper of two ways.
+
+        Rows of J are mostly zeros, since an entry touches one row of each leaf matrix. Small leaves are written out
+        and multiplied (one fast matrix product); for large ones the products of the non-zero parts are added where
+        they belong.
+        """
+        hessian = parameters.new_zeros(self.p, self.p)
+        gradient = parameters.new_zeros(self.p)
+        sums = LeafSums(self.spans[: self._model.order], self.q, parameters)
+        widest = max(self._widths[: self._model.order])
+        loss = 0.0
+        for block in self.blocks(self.p if self._dense else (widest + 1) * self.q + widest**2):
+            leaves, above, residual = self._jacobian(parameters, block)
+            loss += float(residual @ residual)
+            if self._dense:
+                jacobian = self._written_out(leaves, above, block)
+                hessian.addmm_(jacobian.t(), jacobian)
+                gradient.addmv_(jacobian.t(), residual)
+                continue
+            columns = [column[block] for column in self._columns]
+            sums.add(leaves, above, residual, columns, gradient)
+            hessian[self.leaf_p :, self.leaf_p :].addmm_(above.t(), above)
+            gradient[self.leaf_p :].addmv_(above.t(), residual)
+        if not self._dense:
+            sums.write(hessian)
+        return Normal(self._team.sum(hessian), *self._summed(gradient, loss))
+
+    def _jacobian(self, parameters: Tensor, block: slice) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Weighted: per leaf the non-zero part of its rows (b, R), the rest of J (b, q), and the residual (b,)."""
+        weights = self._model.views(parameters)
+        vectors, products = self.up(weights, block)
+        root = torch.ones_like(vectors[-1])
+        if self.weight is not None:
+            root = self.weight[block].sqrt().unsqueeze(1)
+        residual = (vectors[-1][:, 0] - self.value[block]).mul_(root[:, 0])
+        slopes = self.down(weights, vectors, root)
+        above = [
+            (p.unsqueeze(2) * s.unsqueeze(1)).flatten(1)  # (b, R_v * R_parent)
+            for p, s, w in zip(products, slopes, weights, strict=True)
+            if p is not None and w is not None
+        ]
+        empty = residual.new_zeros(len(residual), 0)
+        return slopes[: self._model.order], torch.cat([empty, *above], 1), residual
+
+    def _written_out(self, leaves: list[Tensor], above: Tensor, block: slice) -> Tensor:
+        jacobian = above.new_zeros(len(above), self.p)
+        jacobian[:, self.leaf_p :] = above
+        entry = torch.arange(len(above), device=above.device)
+        for (start, rows, columns), column, slope in zip(self.spans, self._columns, leaves, strict=False):
+            part = jacobian[:, start : start + rows * columns].view(len(above), rows, columns)
+            part[entry, column[block]] = slope
+        return jacobian
+
+    # --- without the matrix -------------------------------------------------------------------------------------------
+
+    def gradient(self, parameters: Tensor) -> tuple[Tensor, float]:
+        """J^T r, (p,), and r^T r."""
+        weights, total, loss = self._model.views(parameters), torch.zeros_like(parameters), 0.0
+        for block in self.blocks(self._per_entry):
+            vectors, products = self.up(weights, block)
+            residual = vectors[-1] - self.value[block].unsqueeze(1)
+            weighted = residual if self.weight is None else residual * self.weight[block].unsqueeze(1)
+            loss += float((residual * weighted).sum())
+            self._add_transposed(total, weights, vectors, products, weighted, block)
+        return self._summed(total, loss)
+
+    def product(self, parameters: Tensor, direction: Tensor) -> Tensor:
+        """J^T J times a direction (p,)."""
+        weights, moved = self._model.views(parameters), self._model.views(direction)
+        total = torch.zeros_like(parameters)
+        for block in self.blocks(2 * self._per_entry):
+            vectors, products = self.up(weights, block)
+            tangent = self._tangent(weights, moved, vectors, products, block)
+            if self.weight is not None:
+                tangent = tangent * self.weight[block].unsqueeze(1)
+            self._add_transposed(total, weights, vectors, products, tangent, block)
+        return self._team.sum(total)
+
+    def curvature(self, parameters: Tensor, direction: Tensor) -> Tensor:
+        """J^T r'', r'' the second derivative of the residuals along a direction (p,), by a difference.
+
+        The value is a polynomial along a line, so that a coarse difference keeps nearly all digits that matter.
+        """
+        weights, moved = self._model.views(parameters), self._model.views(direction)
+        ahead = self._model.views(parameters.add(direction, alpha=_AHEAD))
+        total = torch.zeros_like(parameters)
+        for block in self.blocks(2 * self._per_entry):
+            vectors, products = self.up(weights, block)
+            slope = self._tangent(weights, moved, vectors, products, block)
+            change = self.up(ahead, block)[0][-1] - vectors[-1]
+            second = (change / _AHEAD - slope).mul_(2 / _AHEAD)
+            if self.weight is not None:
+                second.mul_(self.weight[block].unsqueeze(1))
+            self._add_transposed(total, weights, vectors, products, second, block)
+        return self._team.sum(total)
+
+    def _tangent(
+        self, weights: Weights, moved: Weights, vectors: list[Tensor], products: list[Tensor | None], block: slice
+    ) -> Tensor:
+        """J times a direction at a block, (b, 1)."""
+        tangents: list[Tensor] = []
+        for node, children in enumerate(self._tree.children):
+            weight, move, product = weights[node], moved[node], products[node]
+            if product is None:
+                assert move is not None
+                tangents.append(move.index_select(0, self._columns[node][block]))
+                continue
+            parts = []
+            for child in children:
+                others = [vectors[c] for c in children if c != child]
+                parts.append(reduce(torch.mul, others, tangents[child]))
+            change = sum(parts[1:], parts[0])
+            if weight is None or move is None:
+                tangents.append(change.sum(1, keepdim=True))
+            else:
+                tangents.append(change @ weight + product @ move)
+        return tangents[-1]
+
+    def _add_transposed(
+        self,
+        total: Tensor,
+        weights: Weights,
+        vectors: list[Tensor],
+        products: list[Tensor | None],
+        seed: Tensor,
+        block: slice,
+    ) -> None:
+        """Add J^T seed, seed (b, 1), into `total` (p,)."""
+        slopes = self.down(weights, vectors, seed)
+        for node, view in enumerate(self._model.views(total)):
+            product = products[node]
+            if view is None:
+                continue
+            if product is None:
+                view.index_add_(0, self._columns[node][block], slopes[node])
+            else:
+                view.addmm_(product.t(), slopes[node])
+
+    def diagonal_blocks(self, parameters: Tensor) -> list[Tensor]:
+        """Diagonal blocks of J^T J per node: a leaf's (d, R, R), one for each row; an interior node's (1, s, s)."""
+        solved = [node for node, (_, rows, _) in enumerate(self.spans) if rows]
+        found = {node: self.node_normal(parameters, node)[0] for node in solved}
+        return [found.get(node, parameters.new_zeros(1, 0, 0)) for node in range(len(self.spans))]
+
+    def node_normal(self, parameters: Tensor, node: int) -> tuple[Tensor, Tensor]:
+        """The node's diagonal blocks of J^T J and its part of J^T r.
+
+        Returns: a leaf's (d, R, R) and (d, R), one system for each row; an interior node's (1, s, s) and (1, s), s its
+            number of weights.
+        """
+        if node < self._model.order:
+            return self._leaf_normal(parameters, node)
+        weights, (_, rows, columns) = self._model.views(parameters), self.spans[node]
+        size = rows * columns
+        square, gradient = parameters.new_zeros(size, size), parameters.new_zeros(1, size)
+        for block in self.blocks(size**2 + self._per_entry):
+            slope, residual, product = self._slopes(weights, block, node)
+            assert product is not None
+            jacobian = (product.unsqueeze(2) * slope.unsqueeze(1)).flatten(1)
+            square.addmm_(jacobian.t(), jacobian)
+            gradient.addmm_(residual.t(), jacobian)
+        return self._team.sum(square).unsqueeze(0), self._team.sum(gradient)
+
+    def _leaf_normal(self, parameters: Tensor, node: int) -> tuple[Tensor, Tensor]:
+        """Sums over the entries of each index, (d, R, R) and (d, R)."""
+        weights, (_, d, width) = self._model.views(parameters), self.spans[node]
+        if node not in self._groups:
+            self._groups[node] = grouped(self._columns[node], d)
+        groups, total = self._groups[node], parameters.new_zeros(d, width * (width + 1))
+        length = groups.entry.shape[1]
+        step = max(1, _BLOCK // (length * self._per_entry))
+        for entry, row in zip(torch.split(groups.entry, step), torch.split(groups.row, step), strict=True):
+            block = entry.flatten()
+            slope, residual, _ = self._slopes(weights, block.clamp(min=0), node)
+            both = torch.cat([slope, residual], 1).masked_fill_(block.lt(0).unsqueeze(1), 0.0)
+            both = both.view(len(entry), length, width + 1)
+            total.index_add_(0, row, (both[:, :, :-1].transpose(1, 2) @ both).flatten(1))
+        total = self._team.sum(total).view(d, width, width + 1)
+        return total[:, :, :-1].contiguous(), total[:, :, -1].contiguous()
+
+    def _slopes(self, weights: Weights, block: slice | Tensor, node: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Weighted: S (b, R_parent) of a node and the residual (b, 1); and the node's P (b, R), None at a leaf."""
+        vectors, products = self.up(weights, block)
+        residual = vectors[-1] - _part(self.value, block).unsqueeze(1)
+        root = torch.ones_like(residual)
+        if self.weight is not None:
+            root = _part(self.weight, block).sqrt().unsqueeze(1)
+            residual.mul_(root)
+        return self.down(weights, vectors, root)[node], residual, products[node]
+
+
+def _part(vector: Tensor, block: slice | Tensor) -> Tensor:
+    """Numbers of a block of entries, which follow each other or are named one by one."""
+    return vector[block] if isinstance(block, slice) else vector.index_select(0, block)

@@ -1,0 +1,81 @@
+"""How far two factorizations are apart, without building their tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from htfcli.engine.factorizations.factorization import Factorization
+from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
+from htfcli.engine.factorizations.mode_tree import ModeTree
+from htfcli.engine.ranks.hierarchical_rank import FactoredSpectra
+
+
+@torch.no_grad()
+def log_distance(factorization: Factorization, other: Factorization) -> float | None:
+    """Log of the Frobenius norm of the difference of two tensors, without building them.
+
+    The difference of two factorizations on one tree is a factorization on it, with block matrices; its norm comes
+    from its orthogonalized factors, accurate to machine precision relative to the larger of the two norms.
+    Single-child nodes do not matter, they are multiplied out.
+
+    Returns: the log, -inf if the tensors are equal; None if the mode trees differ by more.
+    """
+    a, b = collapsed(factorization), collapsed(other.to(device=factorization.parameters.device))
+    if a.tree != b.tree or a.dims != b.dims:
+        return None
+    tree = a.tree
+    widths = {tree.labels[v]: a.widths[v] + b.widths[v] for v in tree.interior}
+    difference = HierarchicalTensorFactorization(a.dims, widths, tree, device=a.parameters.device)
+    for node, block in enumerate(difference.node_weights):
+        assert block is not None
+        ours, theirs = a.node_weights[node], b.node_weights[node]
+        root = node == tree.root
+        rows = 0 if node < tree.order else a.widths[node]  # leaves share their rows, others do not
+        columns = 0 if root else a.widths[tree.parent[node]]  # the root has one column for both
+        block[: rows or None, : columns or None] = 1.0 if ours is None else ours
+        block[rows:, columns:] = (1.0 if theirs is None else theirs) * (-1.0 if root else 1.0)
+    return FactoredSpectra(difference).log_norm
+
+
+@torch.no_grad()
+def collapsed(factorization: Factorization) -> Factorization:
+    """The same tensor without single-child nodes: each is multiplied into its child, E_v = E_c @ W^(v).
+
+    A factorization that has none is returned as it is.
+    """
+    tree = factorization.tree
+    if all(len(children) != 1 for children in tree.children):
+        return factorization
+    nested: list[Any] = []
+    weights: list[Tensor | None] = []
+    for node, children in enumerate(tree.children):
+        own = factorization.node_weights[node]
+        if len(children) == 1:
+            below = weights[children[0]]
+            assert below is not None
+            nested.append(nested[children[0]])
+            weights.append(below.sum(1, keepdim=True) if own is None else below @ own)
+        else:
+            nested.append([nested[c] for c in children] if children else node)
+            weights.append(own)
+    short = ModeTree.from_nested(nested[-1])
+    top = {modes: node for node, modes in enumerate(tree.modes)}  # of nodes with the same modes, the highest
+    widths = {short.labels[v]: factorization.widths[_lowest(tree, top[short.modes[v]])] for v in short.interior}
+    result = HierarchicalTensorFactorization(
+        factorization.dims, widths, short, dtype=factorization.parameters.dtype, device=factorization.parameters.device
+    )
+    for node, view in enumerate(result.node_weights):
+        weight = weights[top[short.modes[node]]]
+        assert view is not None
+        view.copy_(torch.ones_like(view) if weight is None else weight)
+    return result
+
+
+def _lowest(tree: ModeTree, node: int) -> int:
+    """The lowest node with the same modes: the end of a run of single children."""
+    while len(tree.children[node]) == 1:
+        node = tree.children[node][0]
+    return node

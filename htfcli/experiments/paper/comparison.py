@@ -1,0 +1,215 @@
+"""The published figures, drawn from our runs, and their numbers beside the published ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from htfcli.experiments.figures.fits import Panel, draw_panel, ranked_curves
+from htfcli.experiments.figures.style import STYLE
+from htfcli.experiments.figures.sweeps import Point, draw_points, points
+from htfcli.experiments.paper.published import PUBLISHED_ACCURACY, PUBLISHED_DYNAMICS
+from htfcli.experiments.sweeps.summary import Row
+from htfcli.files.own.records import Records, load_records
+
+LEFT_ZERO = 0.01  # a value has left zero once it is this share of the largest one at the end
+_TOP = 10
+_PLAIN = "no regularizer"
+_NORM, _SINGULAR = "component_norms", "singular_values"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One number: published, as far as it was, and ours."""
+
+    case: str
+    quantity: str
+    published: str
+    ours: str
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Curves:
+    """A panel of curves that leave zero: of runs of which model, which list at which node."""
+
+    title: str
+    model: str
+    key: str
+    node: str
+
+    def of(self, run: Records) -> list[tuple[str, list[float | None]]]:
+        return ranked_curves(self.node, self.key)(run)[:_TOP]
+
+
+DYNAMICS = (
+    Curves("matrix factorization", "matrix", _SINGULAR, "{0}"),
+    Curves("tensor factorization", "cp", _NORM, "{0,1,2}"),
+    Curves("hierarchical tensor factorization", "htf", _NORM, "{0,1,2,3}"),
+)
+MATRICIZATIONS = (
+    Curves("local components at {1, 2}", "htf", _NORM, "{0,1}"),
+    Curves("local components at {1, 2, 3, 4}", "htf", _NORM, "{0,1,2,3}"),
+    Curves("matricization {1, 2}, in the tree", "htf", _SINGULAR, "{0,1}"),
+    Curves("matricization {1, 3}, not in the tree", "htf", _SINGULAR, "{0,2}"),
+)
+_YLABEL = {_NORM: "component norm", _SINGULAR: "singular value"}
+
+
+def runs_of(rows: Sequence[Row], sweep: Path, model: str) -> list[Records]:
+    """Records of the finished fits of a model, in the order of the plan."""
+    chosen = [row for row in rows if row["settings"]["model"] == model and row["status"] == "finished"]
+    return [load_records(str(sweep / "runs" / row["run"])) for row in chosen]
+
+
+def rises(curves: Sequence[Sequence[float | None]], iterations: Sequence[int]) -> list[int]:
+    """First recorded iterations at which the largest, the second largest, ... value has left zero, of those that do."""
+    values = np.array([[math.nan if v is None else v for v in curve] for curve in curves])
+    above = values > LEFT_ZERO * np.nanmax(values[:, -1])
+    return [iterations[int(np.argmax(row))] for row in above if row[-1]]
+
+
+def draw_curves(rows: Sequence[Row], sweep: Path, panels: Sequence[Curves]) -> Figure:
+    """One panel beside the other, each of the first run of its model."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(3.1 * len(panels), 2.5), layout="constrained", dpi=200)
+        FigureCanvasAgg(figure)
+        for number, panel in enumerate(panels):
+            axes = figure.add_subplot(1, len(panels), number + 1)
+            run = runs_of(rows, sweep, panel.model)[0]
+            shown = Panel(panel.title, _YLABEL[panel.key], panel.of, ranked=True)
+            draw_panel(axes, shown, panel.of(run), [r["iteration"] for r in run.records], False, False)
+            axes.set_title(panel.title)
+            axes.set_ylabel(f"top {_TOP} {_YLABEL[panel.key]}s")
+            axes.set_xlabel("iteration")
+            axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    return figure
+
+
+def compare_dynamics(rows: Sequence[Row], sweep: Path) -> list[Comparison]:
+    """How many values leave zero, when, and how long a fit takes."""
+    found = []
+    for panel in DYNAMICS:
+        runs = runs_of(rows, sweep, panel.model)
+        rising = [rises([c for _, c in panel.of(run)], [r["iteration"] for r in run.records]) for run in runs]
+        ours: dict[str, list[object]] = {
+            "values that leave zero": [len(times) for times in rising],
+            "one after another": ["yes" if len(set(times)) == len(times) else "some together" for times in rising],
+            "they leave zero at iterations": ["; ".join(f"{time:,}" for time in times) for times in rising],
+            "iterations": [run.records[-1]["iteration"] for run in runs],
+        }
+        for quantity, values in ours.items():
+            published = PUBLISHED_DYNAMICS[quantity].get(panel.model, "")
+            found.append(Comparison(panel.title, quantity, published, _listed(values), len(runs)))
+    return found
+
+
+def compare_matricizations(rows: Sequence[Row], sweep: Path) -> list[Comparison]:
+    """Low rank where the mode tree has a node, and not elsewhere."""
+    found = []
+    for panel in MATRICIZATIONS:
+        runs = runs_of(rows, sweep, panel.model)
+        counts = [len(rises([c for _, c in panel.of(run)], [r["iteration"] for r in run.records])) for run in runs]
+        published = "" if panel.node == "{0,2}" else "about 5"
+        name = f"of the top {_TOP} {_YLABEL[panel.key]}s, those that leave zero"
+        found.append(Comparison(panel.title, name, published, _listed(counts), len(runs)))
+        if panel.key == _SINGULAR:
+            ends = [_place(run, panel.node)["effective_rank"] for run in runs]
+            found.append(Comparison(panel.title, "effective rank", "", _listed([f"{e:.2f}" for e in ends]), len(runs)))
+    return found
+
+
+def _place(run: Records, node: str) -> Row:
+    last = run.records[-1]
+    places: list[Row] = [*last["nodes"], *last.get("matricizations", [])]
+    return next(place for place in places if place["node"] == node)
+
+
+def _listed(values: Sequence[object]) -> str:
+    return ", ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in values)
+
+
+# --- accuracies -------------------------------------------------------------------------------------------------------
+
+
+def method_of(row: Row) -> str:
+    """What a training did against locality, as the published legends say it."""
+    s = row["settings"]
+    if s["reg"] != "none":
+        return f"coefficient {s['reg_coeff']:g}"
+    if s["weight_decay"]:
+        return f"weight decay {s['weight_decay']:g}"
+    return f"dropout {s['dropout']:g}" if s["dropout"] else _PLAIN
+
+
+def accuracies(rows: Sequence[Row], x: str) -> dict[str, list[Point]]:
+    """Test accuracies in percent by method, against a setting."""
+    plain_first = sorted(rows, key=lambda row: method_of(row) != _PLAIN)  # whatever comes first in the plan
+    found = points(plain_first, x, "test_accuracy", method_of)
+    return {m: [Point(p.x, 100 * p.mean, 100 * p.error, p.count) for p in of] for m, of in found.items()}
+
+
+def draw_accuracies(rows: Sequence[Row], name: str, scale: str, x: str) -> Figure:
+    """Test accuracy against distance or path length, one curve a method; at full scale the published ones dashed."""
+    curves = accuracies(rows, x)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.2, 3.1), layout="constrained", dpi=200)
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        if all(len(of) == 1 for of in curves.values()):
+            _draw_bars(axes, curves)
+        else:
+            draw_points(axes, curves)
+            axes.set_xlabel({"distance": "distance between the images (pixels)"}.get(x, x.replace("_", " ")))
+            axes.set_xticks(sorted({p.x for of in curves.values() for p in of}))
+            if scale == "paper":
+                for method, values in PUBLISHED_ACCURACY[name].items():
+                    axes.plot(list(values), list(values.values()), "--", color="0.6", linewidth=1, zorder=1)
+                    axes.annotate(f"{method} (published)", (max(values), values[max(values)]), fontsize=5, color="0.5")
+            axes.legend()
+            axes.set_ylabel("test accuracy (%)")
+    return figure
+
+
+def _draw_bars(axes: Axes, curves: dict[str, list[Point]]) -> None:
+    """One place: a bar a method, from chance upwards, or from below it where one is."""
+    names = list(curves)
+    means = [curves[name][0].mean for name in names]
+    errors = [0 if math.isnan(curves[name][0].error) else curves[name][0].error for name in names]
+    colors = ["0.55" if not name.startswith("coefficient") else "#31688e" for name in names]
+    axes.barh(names, means, xerr=errors, color=colors, height=0.6, capsize=3)
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.set_xlim(min(50, min(m - e for m, e in zip(means, errors, strict=True)) - 2), None)
+    axes.axvline(50, color="0.3", linewidth=0.8, linestyle=":")  # chance
+    axes.set_xlabel("test accuracy (%)")
+
+
+def compare_accuracies(rows: Sequence[Row], name: str, scale: str, x: str) -> list[Comparison]:
+    """Means and standard errors beside the published means.
+
+    At scale mini other images are classified by another network: published numbers follow as rows of their own.
+    """
+    axis = x.replace("_", " ")
+    found = []
+    for method, of in accuracies(rows, x).items():
+        for p in of:
+            error = "" if math.isnan(p.error) else f" ± {p.error:.1f}"
+            published = PUBLISHED_ACCURACY[name].get(method, {}).get(p.x) if scale == "paper" else None
+            shown = "" if published is None else f"{published:.1f}"
+            ours = f"{p.mean:.1f}{error}"
+            found.append(Comparison(f"{axis} {p.x}", f"test accuracy (%), {method}", shown, ours, p.count))
+    if scale == "mini":
+        for method, values in PUBLISHED_ACCURACY[name].items():
+            for at, value in values.items():
+                case = f"published setting, {axis} {at}"
+                found.append(Comparison(case, f"test accuracy (%), {method}", f"{value:.1f}", "", 0))
+    return found

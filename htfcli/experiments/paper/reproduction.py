@@ -1,0 +1,105 @@
+"""A published experiment from plan to figure and table: the runs are a sweep, stopped and started again as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import yaml
+from matplotlib.figure import Figure
+
+from htfcli.experiments.figures.style import render
+from htfcli.experiments.paper.comparison import (
+    DYNAMICS,
+    MATRICIZATIONS,
+    Comparison,
+    Curves,
+    compare_accuracies,
+    compare_dynamics,
+    compare_matricizations,
+    draw_accuracies,
+    draw_curves,
+)
+from htfcli.experiments.paper.published import published_plan
+from htfcli.experiments.sweeps.summary import Row
+from htfcli.experiments.sweeps.sweep import Sweep
+from htfcli.files.own.container import write_bytes, write_text
+
+_SMALLER = (
+    "At scale mini images and network are smaller than the published ones (CIFAR-10 or 150 x 150 paths, ResNet18): "
+    "compare the pattern, not the numbers."
+)
+
+
+@dataclass(frozen=True)
+class _Presentation:
+    """How an experiment is shown: (rows, folder of the sweep, scale) -> figure, (rows, folder, scale) -> numbers."""
+
+    draw: Callable[[Sequence[Row], Path, str], Figure]
+    compare: Callable[[Sequence[Row], Path, str], list[Comparison]]
+
+
+def _accuracies(name: str, x: str) -> _Presentation:
+    return _Presentation(
+        lambda rows, sweep, scale: draw_accuracies(rows, name, scale, x),
+        lambda rows, sweep, scale: compare_accuracies(rows, name, scale, x),
+    )
+
+
+def _curves(panels: Sequence[Curves], compare: Callable[[Sequence[Row], Path], list[Comparison]]) -> _Presentation:
+    return _Presentation(
+        lambda rows, sweep, scale: draw_curves(rows, sweep, panels),
+        lambda rows, sweep, scale: compare(rows, sweep),
+    )
+
+
+_PRESENTATIONS = {
+    "dynamics": _curves(DYNAMICS, compare_dynamics),
+    "matricizations": _curves(MATRICIZATIONS, compare_matricizations),
+    "is-same-class": _accuracies("is-same-class", "distance"),
+    "pathfinder": _accuracies("pathfinder", "path_length"),
+    "baselines": _accuracies("baselines", "distance"),
+}
+
+
+class Reproduction:
+    """A published experiment, ready to go; its runs are the sweep in `OUTPUT/NAME`.
+
+    Args:
+        name: one of `paper.NAMES`. scale: mini or paper. output: folder of the results.
+        changes: settings of all runs that differ from the published ones (iterations, say).
+        force: do runs anew that were done with other settings.
+    Raises:
+        ConfigError: as for `Sweep`.
+    """
+
+    def __init__(self, name: str, scale: str, output: str, *, changes: Sequence[str] = (), force: bool = False) -> None:
+        self.name, self.scale = name, scale
+        self._output = Path(output)
+        plan = published_plan(name, scale)
+        if changes:
+            plan = plan.with_base(changes)
+        self.sweep = Sweep(plan, str(self._output / name), force=force)
+
+    def present(self, rows: Sequence[Row]) -> list[Comparison]:
+        """Write figure (PDF and PNG), table and plan of the finished runs; returns the table."""
+        shown = _PRESENTATIONS[self.name]
+        figure = shown.draw(rows, self.sweep.path, self.scale)
+        for kind in ("pdf", "png"):
+            write_bytes(str(self._output / f"{self.name}.{kind}"), render(figure, kind))
+        table = shown.compare(rows, self.sweep.path, self.scale)
+        write_text(self._output / f"{self.name}.md", self._markdown(table))
+        plan = yaml.safe_dump(self.sweep.plan.model_dump(mode="json", exclude_unset=True), sort_keys=False)
+        head = f"# htf sweep {self.name}.yaml -o runs/{self.name}\n"
+        write_text(self._output / f"{self.name}.yaml", head + plan)
+        return table
+
+    def _markdown(self, table: Sequence[Comparison]) -> str:
+        lines = [f"# {self.name}, scale {self.scale}", ""]
+        lines += ["| case | quantity | published | ours | seeds |", "|---|---|---|---|---|"]
+        lines += ["| " + " | ".join(str(value or "") for value in asdict(row).values()) + " |" for row in table]
+        if self.scale == "mini" and self.name not in ("dynamics", "matricizations"):
+            lines += ["", _SMALLER]
+        lines += ["", f"The runs are in `{self.name}/`, and their plan, for `htf sweep`, in `{self.name}.yaml`."]
+        return "\n".join(lines) + "\n"

@@ -1,0 +1,261 @@
+"""A completion from input to output: load, search, write what was asked for and a run folder beside it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from htfcli.config.completion_run import CompletionRunConfig
+from htfcli.engine.completion.complete import complete
+from htfcli.engine.factorizations.factorization import DENSE_LIMIT
+from htfcli.engine.completion.predictor import Completion
+from htfcli.engine.runtime.device import choose_device, describe_device
+from htfcli.engine.runtime.distributed import Workers
+from htfcli.errors import ConfigError, DataError, HtfError, Interrupted
+from htfcli.experiments.runs.completion_summary import LONG, Record, summarize
+from htfcli.files.own.completion import SavedCompletion, Slices, save_completion
+from htfcli.files.completion_input import Data, load_data, load_queries, refuse_other_format
+from htfcli.files.own.container import refuse_existing, refuse_terminal
+from htfcli.files.foreign.dense_tensor import DenseTensor
+from htfcli.files.own.run_folder import RunFolder, versions
+from htfcli.files.stored_entries import StoredEntries
+from htfcli.files.foreign.labelled_table import Table, Values
+
+MOST_ROWS = 10**8  # of a table that is written without being asked for
+_COUNTABLE = 2**62  # combinations that can be numbered
+_SLICES, _SLICE_SIDE = 3, 400  # kept for the picture
+
+
+class CompleteRun:
+    """One completion, ready to go.
+
+    Args:
+        config: settings. data: input of any kind, or a completion fitted before. output: a file, or `-`.
+        predict: a table of the entries to predict; None for those that are missing in the data.
+        uncertainty: a file for the spread of the predictions. folder: run folder (`output`.run, or none for `-`).
+        force: replace what is there. workers: the processes that share the search; only the first one writes.
+    Raises:
+        HtfError: for everything that can be wrong with settings and data, before anything is written.
+    """
+
+    def __init__(
+        self,
+        config: CompletionRunConfig,
+        data: str | None,
+        output: str | None,
+        *,
+        predict: str | None = None,
+        uncertainty: str | None = None,
+        folder: str | None = None,
+        force: bool = False,
+        workers: Workers | None = None,
+    ) -> None:
+        self._workers = workers or Workers()
+        if data is None:
+            advice = "Shortest useful call: htf complete data.csv -o completed.csv (see htf complete --help)."
+            raise ConfigError("no data to complete", next_step=advice)
+        if output is None:
+            raise ConfigError("no output file", next_step="Name one with -o, or - for stdout.")
+        if predict is not None and config.all:
+            raise ConfigError("--predict names some entries, --all means all: give one", got=predict)
+        if "-" in (data, predict) and self._workers.count > 1:
+            raise ConfigError("several processes cannot read one stdin", next_step="Name a file.")
+        if uncertainty in ("-", output):
+            raise ConfigError("--uncertainty needs a file of its own", got=uncertainty)
+        for path in (output, *([] if uncertainty is None else [uncertainty])):
+            if path != "-" and self._workers.first:
+                refuse_existing(path, force)
+        self.config, self._input, self._output, self._uncertainty = config, data, output, uncertainty
+        loaded = load_data(data, config)
+        self._saved = loaded if isinstance(loaded, SavedCompletion) else None
+        if self._saved is not None:
+            self._refuse_settings(predict, folder)
+        self._data: Data | None = None if isinstance(loaded, SavedCompletion) else loaded
+        self._axes, self._value_name = loaded.axes, loaded.value_name
+        queries = None if predict is None else load_queries(predict, self._axes, self._value_name)
+        target = self._data if queries is None else queries
+        assert target is not None
+        if isinstance(target, StoredEntries):
+            raise DataError(
+                f"{target.name} is of a tensor too large to be written out",
+                got=f"dimensions {list(target.dims)}",
+                allowed=f"{DENSE_LIMIT:.2g} entries",
+                next_step="Name the entries you need in a table, with --predict.",
+            )
+        self._target, self._asked = target, queries is not None
+        for path in (output, *([] if uncertainty is None else [uncertainty])):
+            refuse_other_format(path, self._target)
+        if output == "-" and self._workers.first and self._target.suffix not in (".csv", ".tsv", ".tns", ".tns.gz"):
+            refuse_terminal()
+        self._folder = folder or (None if output == "-" or self._data is None else f"{output}.run")
+        self._force = force
+        if self._data is not None:
+            average = config.duplicates == "mean"
+            self.entries = self._data.entries(average) if isinstance(self._data, Table) else self._data.entries()
+            self._device = choose_device(config.device, config.threads)
+        self._further, self.predicted = self._count()
+
+    def _refuse_settings(self, predict: str | None, folder: str | None) -> None:
+        """Raise ConfigError if a fitted completion is not told what to predict, or told what cannot change it."""
+        if predict is None:
+            advice = "Name a table of them: --predict queries.csv."
+            raise ConfigError(f"{self._input} is fitted; which entries to predict", next_step=advice)
+        given = [f"--{name.replace('_', '-')}" for name in sorted(self.config.model_fields_set)]
+        given += [] if folder is None else ["--run"]
+        if given:
+            raise ConfigError(f"{self._input} is fitted, its settings cannot change", got=", ".join(given))
+
+    def _count(self) -> tuple[bool, int]:
+        """Whether rows are added to a table, and how many entries the model predicts."""
+        target = self._target
+        if self._asked and isinstance(target, Table):
+            return False, len(target.value)
+        if isinstance(target, DenseTensor):
+            return False, target.lacking()
+        missing = int(torch.isnan(target.value).sum())
+        if missing and not self.config.all:
+            return False, missing
+        lacking, total = target.lacking(), math.prod(target.dims)
+        if total > _COUNTABLE or (lacking > MOST_ROWS and not self.config.all):
+            by_all = "" if total > _COUNTABLE else ", or insist with --all"
+            raise DataError(
+                f"{target.name} lacks too many combinations to write them all",
+                got=f"{lacking:,}" if lacking < 10**15 else f"about 10^{len(str(lacking)) - 1}",
+                allowed=f"{MOST_ROWS:,}",
+                next_step=f"Name those you need with --predict{by_all}.",
+            )
+        return True, missing + lacking
+
+    def describe(self) -> str:
+        """What is about to happen, in a line."""
+        dims = self._target.dims
+        size = f"{' x '.join(map(str, dims[:8]))}{' x ...' if len(dims) > 8 else ''}"
+        if self._saved is not None:
+            return f"{self.predicted:,} entries of {size} to predict"
+        names = [axis.name for axis in self._axes]
+        named = "" if all(name.isdigit() for name in names) else f" ({', '.join(names[:8])})"
+        device = describe_device(self._device)
+        several = f", {self._workers.count} processes" if self._workers.count > 1 else ""
+        return f"{size}{named}; {len(self.entries):,} observed, {self.predicted:,} to predict; on {device}{several}"
+
+    def run(self, on_step: Callable[[Record], None], should_stop: Callable[[], bool]) -> Record:
+        """Search, keep the fit, write what was asked for, and say how it went.
+
+        Args:
+            on_step: called with a record of each model tried. should_stop: asked often; True interrupts.
+        Returns: the summary.
+        Raises:
+            Interrupted: if `should_stop` said so; it says what has been written and kept.
+        """
+        if self._data is None:
+            assert self._saved is not None
+            self._write(self._saved.completion, should_stop, kept="")
+            return {"kind": "prediction", "model": self._input, "output": self._output, "predicted": self.predicted}
+        with self._open_folder() as folder:
+            completion, summary = self._search(self._data, folder, on_step, should_stop)
+            kept = ""
+            if folder is not None:
+                settings = self.config.model_dump(mode="json")
+                saved = SavedCompletion(completion, self._axes, self._value_name, _slices(self._data))
+                save_completion(folder.path / "model.safetensors", saved, settings)
+                folder.write_summary(summary)
+                kept = f"; what was fitted is in {folder.path}, predict with: htf complete {folder.path} --predict"
+            self._write(completion, should_stop, kept)
+        return {key: value for key, value in summary.items() if key not in LONG}
+
+    def _open_folder(self) -> AbstractContextManager[RunFolder | None]:
+        if self._folder is None or not self._workers.first:
+            return nullcontext()
+        folder = RunFolder(self._folder, force=self._force, resumable=False)
+        facts = {"data": self._input, "output": self._output, "device": describe_device(self._device)} | versions()
+        folder.write_config(self.config.model_dump(mode="json"), facts)
+        folder.start_records()
+        return folder
+
+    def _search(
+        self,
+        data: Data,
+        folder: RunFolder | None,
+        on_step: Callable[[Record], None],
+        should_stop: Callable[[], bool],
+    ) -> tuple[Completion, Record]:
+        def record(step: Record) -> None:
+            step = {"kind": "complete", **step}
+            if folder is not None:
+                folder.append(step)
+            on_step(step)
+
+        started = time.monotonic()
+        try:
+            completion = complete(self.entries, data.dims, self.config, record, should_stop)
+            if self._workers.any(should_stop()):
+                raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            kept = "" if folder is None else f"; the search so far is in {folder.path}/records.jsonl"
+            raise Interrupted(f"interrupted, nothing is written{kept}") from None
+        except HtfError:
+            if folder is not None:
+                folder.discard()  # nothing is in it that the next try, with other settings, should be asked about
+            raise
+        summary = {
+            "kind": "completion",
+            "input": self._input,
+            "output": self._output,
+            "predicted": self.predicted,
+            "seconds": round(time.monotonic() - started, 3),
+            **summarize(completion, self.entries, self._axes),
+            "run": self._folder,
+            "device": describe_device(self._device),
+            "versions": versions(),
+        }
+        if isinstance(data, Table):
+            summary["warnings"] += data.remarks()
+        chosen = {key: summary.get(key) for key in ("tree", "train_error", "held_out_error")}
+        record({"stage": "chosen", "width": max(summary["widths"].values()), **chosen})
+        return completion, summary
+
+    def _write(self, completion: Completion, should_stop: Callable[[], bool], kept: str) -> None:
+        """Write the output and the uncertainty; `kept` says on an interruption what there is besides."""
+        if not self._workers.first:
+            return
+
+        def stoppable(values: Values, state: str) -> Values:
+            def at(index: Tensor) -> Tensor:
+                if should_stop():
+                    raise Interrupted(f"interrupted, {state}{kept}")
+                return values(index)
+
+            return at
+
+        def put(destination: str, values: Values, everywhere: bool) -> None:
+            if isinstance(self._target, DenseTensor):
+                self._target.write(destination, values, everywhere=everywhere)
+            else:
+                known = None if everywhere else self.entries
+                self._target.write(destination, values, known, everywhere=everywhere, further=self._further)
+
+        everywhere = self._asked or self.config.smooth
+        predicted = stoppable(
+            completion.predictor.values, "the output is cut off" if self._output == "-" else "nothing is written"
+        )
+        spread = stoppable(completion.spread, f"{self._output} is written and {self._uncertainty} is not")
+        put(self._output, predicted, everywhere)
+        if self._uncertainty is not None:
+            put(self._uncertainty, spread, everywhere=True)
+
+
+def _slices(data: Data) -> Slices | None:
+    """Slices of dense data of order 3 across their shortest mode, thinned out to the size of a picture."""
+    if not isinstance(data, DenseTensor) or len(data.dims) != 3:
+        return None
+    mode = min(range(3), key=lambda m: (data.dims[m], -m))
+    values = data.dense.values.movedim(mode, 0)
+    count, *sides = values.shape
+    at = sorted({round((count - 1) * (k + 1) / (_SLICES + 1)) for k in range(_SLICES)})
+    rows, columns = (-(-side // _SLICE_SIDE) for side in sides)
+    return Slices(mode, at, [rows, columns], values[at][:, ::rows, ::columns].clone())

@@ -1,0 +1,117 @@
+"""Measuring the locality of networks and factorizations: what each argument is, on which images, record by record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from htfcli.config.vision import USER_NETWORK, MeasureLocalityConfig, TrainCnnConfig
+from htfcli.engine.factorizations.factorization import Factorization
+from htfcli.engine.runtime.device import choose_device
+from htfcli.engine.vision.datasets.image_set import ImageData
+from htfcli.engine.vision.datasets.is_same_class import PairCanvases
+from htfcli.engine.vision.locality import LocalityMeter, factorization_records, spaced_distances
+from htfcli.errors import ConfigError, DataError
+from htfcli.experiments.runs.image_input import image_data, load_images
+from htfcli.files.own.artefacts import to_factorization
+from htfcli.files.own.container import Artefact
+from htfcli.files.inputs import open_input
+from htfcli.files.networks import (
+    SavedNetwork,
+    build_network,
+    load_weights,
+    outputs_of,
+    read_weights,
+    to_network,
+)
+
+Record = dict[str, Any]
+
+_PATCHES = 12  # patches side by side across the larger side, where no size is given
+
+
+def measure(models: Sequence[str], config: MeasureLocalityConfig) -> Iterator[Record]:
+    """Records of every model, in turn; `model` is its name, with its folder where two have the same.
+
+    Args:
+        models: run folders or files of networks or factorizations, `-`, or module:function.
+    Raises:
+        ConfigError, DataError: if a model or its images cannot be loaded.
+    """
+    given = None if config.data is None else load_images(config.data)
+    generated: dict[str, ImageData] = {}
+    names = [Path(argument).name for argument in models]
+    for argument, short in zip(models, names, strict=True):
+        name = short if names.count(short) == 1 else argument
+        loaded = _load(argument, config, given)
+        if isinstance(loaded, Factorization):
+            records = factorization_records(loaded)
+        else:
+            data = given
+            if data is None:
+                key = repr((loaded.config.generation(), loaded.data))
+                data = generated[key] = generated.get(key) or _own_images(loaded)
+            records = _measure_network(loaded, data, config)
+        for record in records:
+            yield {"kind": record["kind"], "model": name, **record}
+
+
+def _load(argument: str, config: MeasureLocalityConfig, given: ImageData | None) -> SavedNetwork | Factorization:
+    if USER_NETWORK.fullmatch(argument) and not Path(argument).exists():
+        if given is None:
+            raise ConfigError(f"{argument} does not say on which images", next_step="Name them with --data.")
+        own = TrainCnnConfig(model=argument, seed=config.seed)
+        model = build_network(own, given.train.shape, outputs_of(given))
+        if config.weights is not None:
+            load_weights(model, read_weights(config.weights), config.weights)
+        return SavedNetwork(argument, model, own, given.train.shape, config.data)
+    if config.weights is not None:
+        raise ConfigError("--weights is for module:function", got=argument, next_step="Runs have their own weights.")
+    opened = open_input(argument)
+    if not isinstance(opened, Artefact):
+        raise DataError(f"{opened.name} holds something else", allowed="cnn or factorization")
+    opened.expect("cnn", "factorization")
+    return to_factorization(opened) if opened.kind == "factorization" else to_network(opened, config.model)
+
+
+def _own_images(network: SavedNetwork) -> ImageData:
+    if network.data is None and network.config.task is None:
+        raise ConfigError(f"{network.name} was trained on images from a pipe", next_step="Name them with --data.")
+    return image_data(network.config, network.data)
+
+
+def _measure_network(network: SavedNetwork, data: ImageData, config: MeasureLocalityConfig) -> Iterator[Record]:
+    shape = data.test.shape
+    if shape != network.shape:
+        raise DataError(f"the images do not fit {network.name}", got=list(shape), allowed=list(network.shape))
+    device = choose_device(config.device, config.threads)
+    meter = LocalityMeter(
+        network.model.to(device),
+        data.test,
+        pairs=config.pairs,
+        samples=config.samples,
+        table=config.table,
+        seed=config.seed,
+    )
+    records: Iterator[Record | None]
+    if isinstance(data.test, PairCanvases) and config.patch_size is None:
+        records = _at_images(meter, data.test, config.distance)
+    else:
+        size = config.patch_size or min(max(2, max(shape[1:]) // _PATCHES), *shape[1:])
+        distances = config.distance or spaced_distances(max(shape[1:]), size)
+        records = (meter.at_distance(size, distance) for distance in distances)
+    yield from (record for record in records if record is not None)
+    if (record := meter.receptive_field()) is not None:
+        yield record
+
+
+def _at_images(meter: LocalityMeter, pairs: PairCanvases, distances: list[int] | None) -> Iterator[Record | None]:
+    """IsSameClass: the two images are the patches, and are moved apart."""
+    if distances is None:
+        image_width = pairs.pixels.shape[3]
+        distances = sorted({*spaced_distances(pairs.canvas[1], image_width), pairs.distance})
+    for distance in distances:
+        record = meter.at_images(replace(pairs, distance=distance))
+        yield record and record | {"trained_distance": pairs.distance}

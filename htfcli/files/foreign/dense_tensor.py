@@ -1,0 +1,120 @@
+"""Dense tensors with their holes filled, in the format they came in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from htfcli.engine.samples import Entries, unravel
+from htfcli.errors import ConfigError
+from htfcli.files.foreign.readers import Dense, missing_library
+from htfcli.files.own.axes import Axis, plain_axes
+from htfcli.files.own.container import binary_destination
+
+_BLOCK = 2**18  # entries predicted at a time
+_KEPT = ("float16", "bfloat16", "float32", "float64")  # other types cannot hold what is predicted
+
+
+@dataclass(frozen=True)
+class DenseTensor:
+    """A dense tensor to complete.
+
+    Args:
+        dense: what was read, NaN at the holes. suffix: key of `WRITERS`.
+    """
+
+    dense: Dense
+    suffix: str
+
+    value_name = "value"
+
+    @property
+    def name(self) -> str:
+        return self.dense.name
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        return tuple(self.dense.values.shape)
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        return plain_axes(self.dims)
+
+    def observed_at(self, mask: Tensor) -> DenseTensor:
+        """The same tensor with holes where `mask` (d_0, ..., d_{N-1}) is False.
+
+        Raises:
+            ConfigError: if the mask has another shape.
+        """
+        if tuple(mask.shape) != self.dims:
+            raise ConfigError("the mask does not have the tensor's shape", got=tuple(mask.shape), allowed=self.dims)
+        return self._with(torch.where(mask, self.dense.values, math.nan))
+
+    def without(self, missing_value: float) -> DenseTensor:
+        """The same tensor with holes where it has this value."""
+        stored = torch.tensor(missing_value, dtype=torch.float64)
+        if self.dense.dtype in _KEPT:  # -999.9 in a float32 file is the float32 nearest to it
+            stored = stored.to(getattr(torch, self.dense.dtype)).double()
+        return self._with(torch.where(self.dense.values == stored, math.nan, self.dense.values))
+
+    def _with(self, values: Tensor) -> DenseTensor:
+        return replace(self, dense=replace(self.dense, values=values))
+
+    def entries(self) -> Entries:
+        return self.dense.entries()[1]
+
+    def lacking(self) -> int:
+        """How many entries are missing."""
+        return int(torch.isnan(self.dense.values).sum())
+
+    def write(self, destination: str, values: Callable[[Tensor], Tensor], *, everywhere: bool = False) -> None:
+        """Write the tensor with its holes filled, whole or not at all.
+
+        Observed entries stay as they are, in their type if it is a float; integers become float64.
+
+        Args:
+            destination: a file, or `-`. values: (n, N) indices -> (n,). everywhere: replace observed entries too.
+        """
+        flat = self.dense.values.flatten().clone()
+        holes = torch.arange(len(flat)) if everywhere else torch.nonzero(torch.isnan(flat)).flatten()
+        for part in torch.split(holes, _BLOCK) if len(holes) else ():
+            flat[part] = values(unravel(part, self.dims))
+        dtype: torch.dtype = getattr(torch, self.dense.dtype if self.dense.dtype in _KEPT else "float64")
+        limit = torch.finfo(dtype).max  # a prediction beyond it would become infinite
+        tensor = flat.clamp_(-limit, limit).to(dtype).view(self.dims)
+        with binary_destination(destination) as path:
+            WRITERS[self.suffix](path, tensor, self.dense.key)
+
+
+def _npy(path: Path, tensor: Tensor, key: str) -> None:
+    with open(path, "wb") as file:  # np.save would add its suffix to a name
+        np.save(file, tensor.numpy())
+
+
+def _npz(path: Path, tensor: Tensor, key: str) -> None:
+    with open(path, "wb") as file:
+        arrays: dict[str, Any] = {key: tensor.numpy()}
+        np.savez_compressed(file, **arrays)
+
+
+def _pt(path: Path, tensor: Tensor, key: str) -> None:
+    torch.save({key: tensor} if key else tensor, path)
+
+
+def _mat(path: Path, tensor: Tensor, key: str) -> None:
+    try:
+        from scipy.io import savemat
+    except ImportError:
+        raise missing_library(".mat", "scipy") from None
+    with open(path, "wb") as file:
+        savemat(file, {key: tensor.numpy()}, do_compression=True)
+
+
+WRITERS: dict[str, Callable[[Path, Tensor, str], None]] = {".npy": _npy, ".npz": _npz, ".pt": _pt, ".mat": _mat}

@@ -1,0 +1,318 @@
+"""Tables with one row an entry, their columns named and their indices labelled, and how they are completed.
+
+Columns that are modes hold labels of any kind, mapped to 0..d-1 (`axes.axis_of` says in which order) and back. The
+table written is the one that was read, row by row, with values where there were none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from htfcli.engine.samples import Entries, row_keys, unravel
+from htfcli.errors import ConfigError, DataError, did_you_mean
+from htfcli.files.foreign.parquet_table import ParquetTable
+from htfcli.files.foreign.readers import suffix_of
+from htfcli.files.foreign.text_table import BLOCK, MISSING, Filled, Floats, Head, Rows, TextTable
+from htfcli.files.own.axes import Axis, axis_of
+
+TABLES: dict[str, Callable[[Path, str], TextTable | ParquetTable]] = {
+    ".csv": lambda path, name: TextTable(path, name, ","),
+    ".tsv": lambda path, name: TextTable(path, name, "\t"),
+    ".tns": lambda path, name: TextTable(path, name, None),
+    ".tns.gz": lambda path, name: TextTable(path, name, None),
+    ".parquet": ParquetTable,
+}
+Values = Callable[[Tensor], Tensor]  # (n, N) indices -> (n,) values
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as read.
+
+    Args:
+        file: where it stands. head: its columns. index_at, value_at: positions of those that are modes and of the
+            value, None if it has none. value_name: what the value is called.
+        axes: the modes. index: (n, N) int32. value: (n,) float64, NaN in rows without one.
+    """
+
+    file: TextTable | ParquetTable
+    head: Head
+    index_at: list[int]
+    value_at: int | None
+    value_name: str
+    axes: tuple[Axis, ...]
+    index: Tensor
+    value: Tensor
+
+    @property
+    def name(self) -> str:
+        return self.file.name
+
+    @property
+    def suffix(self) -> str:
+        return suffix_of(self.file.path)
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        return tuple(axis.size for axis in self.axes)
+
+    def place(self, row: int) -> str:
+        """Where a row stands."""
+        return f"line {self.file.line_of(self.head, row)}"
+
+    def without(self, missing_value: float) -> Table:
+        """The same table with rows of this value taken as rows without one."""
+        return replace(self, value=torch.where(self.value == missing_value, math.nan, self.value))
+
+    def on(self, axes: Sequence[Axis]) -> Table:
+        """The same rows as indices of other axes, found by their labels.
+
+        Raises:
+            DataError: for a label that an axis does not have, with its line.
+        """
+        index = self.index.clone()
+        for mode, (own, axis) in enumerate(zip(self.axes, axes, strict=True)):
+            places = [-1 if (at := axis.find(own.label(i))) is None else at for i in range(own.size)]
+            index[:, mode] = torch.tensor(places, dtype=index.dtype)[self.index[:, mode]]
+            strange = torch.nonzero(index[:, mode] < 0).flatten()
+            if len(strange):
+                row = int(strange[0])
+                label = own.label(int(self.index[row, mode]))
+                raise DataError(
+                    f"{self.name} {self.place(row)}: column {own.name} has an unknown value",
+                    got=repr(label),
+                    allowed=_some([repr(axis.label(i)) for i in range(min(axis.size, 4))], axis.size),
+                )
+        return replace(self, axes=tuple(axes), index=index)
+
+    def entries(self, average: bool = False) -> Entries:
+        """The entries that have a value, each once.
+
+        Args:
+            average: take the mean of rows that disagree about an entry; rows that agree are one in any case.
+        Raises:
+            DataError: for the first two rows that disagree, or if no row has a value.
+        """
+        row = torch.nonzero(~torch.isnan(self.value)).flatten()
+        if len(row) == 0:
+            raise DataError(f"{self.name} has no observed value", next_step="Is the value in another column? --value.")
+        every = len(row) == len(self.value)  # tens of millions of rows are not copied without need
+        known = Entries(self.index, self.value) if every else Entries(self.index[row], self.value[row])
+        key, order = torch.sort(row_keys(known.index, self.dims), stable=True)
+        fresh = torch.ones(len(key), dtype=torch.bool)
+        fresh[1:] = key[1:] != key[:-1]
+        if bool(fresh.all()):
+            return known
+        first = torch.nonzero(fresh).flatten()
+        group = fresh.cumsum(0) - 1  # of rows in sorted order: which entry they are about
+        value = known.value[order]
+        mean = value[first].clone()
+        other = torch.nonzero(value != mean[group]).flatten()
+        if len(other) and not average:
+            at = other[torch.argmin(order[other])]
+            earlier, later = (int(row[order[i]]) for i in (first[group[at]], at))
+            raise DataError(
+                f"{self.name} {self.place(later)} disagrees with {self.place(earlier)} about one entry",
+                got=f"{float(self.value[later])!r} and {float(self.value[earlier])!r}",
+                next_step="Correct one of them, or average them: --duplicates mean.",
+            )
+        if len(other):
+            count = torch.bincount(group).to(torch.float64)
+            mean.zero_().index_add_(0, group, value / count[group])  # of shares: a sum of 1e308s would be infinite
+        kept = torch.sort(order[first])  # in the order of the file
+        return Entries(known.index[kept.values], mean[kept.indices])
+
+    def remarks(self) -> list[str]:
+        """What looks like a column that is no mode: a row number, a note."""
+        rows = len(self.value)
+        odd = [axis.name for axis in self.axes if axis.size == rows > 9]
+        return [
+            f"column {name} has another value in every row, so nothing is learnt from it; name the modes with --index"
+            for name in odd
+        ]
+
+    def lacking(self) -> int:
+        """How many combinations of labels have no row."""
+        return math.prod(self.dims) - len(torch.unique(row_keys(self.index, self.dims)))
+
+    def write(
+        self,
+        destination: str,
+        values: Values,
+        entries: Entries | None = None,
+        *,
+        everywhere: bool = False,
+        further: bool = False,
+    ) -> None:
+        """Write the table with values filled in.
+
+        Args:
+            destination: a file, or `-`. values: of given entries.
+            entries: what is known; a row without value whose entry is known from another row gets that one.
+            everywhere: replace the values that are there too. further: add a row for every combination that has none.
+        """
+        holes = torch.ones_like(self.value, dtype=torch.bool) if everywhere else torch.isnan(self.value)
+        value = torch.where(holes, math.nan, self.value)
+        if entries is not None:
+            value[holes] = _known(entries, self.index[holes], self.dims)
+
+        def fill(start: int, stop: int) -> tuple[list[bool], list[float]]:
+            block = value[start:stop]
+            unknown = torch.isnan(block)
+            if bool(unknown.any()):
+                block[unknown] = values(self.index[start:stop][unknown])
+            return holes[start:stop].tolist(), block.tolist()
+
+        added = self._further(values) if further else iter(())
+        filled = Filled(self.head, self.index_at, self.value_at, self.value_name, fill, added)
+        self.file.write(destination, filled)
+
+    def _further(self, values: Values) -> Rows:
+        """Labels and values of every combination that has no row, block by block."""
+        taken = torch.unique(row_keys(self.index, self.dims))  # row-major positions, in order
+        total = math.prod(self.dims)
+        for start in range(0, total, BLOCK):
+            stop = min(start + BLOCK, total)
+            low, high = torch.searchsorted(taken, torch.tensor([start, stop])).tolist()
+            free = torch.ones(stop - start, dtype=torch.bool)
+            free[taken[low:high] - start] = False
+            position = torch.nonzero(free).flatten() + start
+            if len(position):
+                index = unravel(position, self.dims)
+                labels = [list(map(axis.label, index[:, k].tolist())) for k, axis in enumerate(self.axes)]
+                yield labels, values(index).tolist()
+
+
+def _known(entries: Entries, index: Tensor, dims: Sequence[int]) -> Tensor:
+    """Values of entries (m, N), (m,): those that are known, NaN for the others."""
+    # keys of both together, as keys of a large tensor are ranks among the rows given
+    key = row_keys(torch.cat([entries.index, index]), dims)
+    known, order = torch.sort(key[: len(entries)])
+    wanted = key[len(entries) :]
+    at = torch.searchsorted(known, wanted).clamp_(max=len(known) - 1)
+    return torch.where(known[at] == wanted, entries.value[order[at]], math.nan)
+
+
+def read_table(
+    path: Path, name: str, suffix: str, value: str | None = None, index: Sequence[str] | None = None
+) -> Table:
+    """Read a table of entries.
+
+    Args:
+        path: the file. name: what to call it in messages. suffix: key of `TABLES`.
+        value: its column of values (the last one). index: the columns that are modes (all others).
+    Raises:
+        ConfigError: if a column that is asked for is not there. DataError: if a row cannot be used, with its line.
+    """
+    file = TABLES[suffix](path, name)
+    head = file.head()
+    value_at = len(head.names) - 1 if value is None else _position(name, head, value)
+    index_at = [at for at in range(len(head.names)) if at != value_at]
+    if index is not None:
+        index_at = [_position(name, head, column) for column in index]
+        if value_at in index_at:
+            raise ConfigError(
+                "the last column is a mode, and the value is in another one", next_step="Name it with --value."
+            )
+    if len(index_at) < 2:
+        got = len(head.names)
+        hint = "Fields are separated by commas in .csv and by tabs in .tsv." if got == 1 else ""
+        allowed = "2 indices or more and a value"
+        raise DataError(f"{name} has too few columns", got=got, allowed=allowed, next_step=hint)
+    return _read(file, head, index_at, value_at, head.names[value_at])
+
+
+def read_queries(path: Path, name: str, suffix: str, axes: Sequence[Axis], value_name: str) -> Table:
+    """Read a table of entries that are asked for: columns by the names of the axes, or in their order.
+
+    Raises:
+        DataError: if a column is missing, or a label is not one of its axis.
+    """
+    file = TABLES[suffix](path, name)
+    head = file.head()
+    wanted = [axis.name for axis in axes]
+    if head.named and set(wanted) <= set(head.names):
+        index_at = [head.names.index(column) for column in wanted]
+    elif (head.named and not all(column.isdigit() for column in wanted)) or len(head.names) < len(axes):
+        missing = [column for column in wanted if column not in head.names]
+        raise DataError(f"{name} lacks columns", got=", ".join(head.names), allowed=", ".join(missing or wanted))
+    else:
+        index_at = list(range(len(axes)))
+    value_at = head.names.index(value_name) if head.named and value_name in head.names else None
+    if not head.named and len(head.names) > len(axes):
+        value_at = len(head.names) - 1
+    return _read(file, head, index_at, value_at, value_name).on(axes)
+
+
+def _read(
+    file: TextTable | ParquetTable, head: Head, index_at: list[int], value_at: int | None, value_name: str
+) -> Table:
+    codes = [_Codes() for _ in index_at]
+    numbers: list[list[np.ndarray]] = [[] for _ in index_at]
+    values: list[Floats] = []
+    rows = 0
+    for columns, block in file.blocks(head, index_at, value_at):
+        for code, column, at, parts in zip(codes, columns, index_at, numbers, strict=True):
+            before = len(code.labels)
+            parts.append(np.fromiter(map(code.__getitem__, column), np.int32, len(column)))
+            absent = [n for n in range(before, len(code.labels)) if code.labels[n].lower() in MISSING]
+            if absent:
+                row = rows + int(np.argmax(parts[-1] == absent[0]))
+                where = f"{file.name} line {file.line_of(head, row)}"
+                what = f"{where} has no label in column {head.names[at]}"
+                raise DataError(what, got=repr(code.labels[absent[0]]), next_step="Give it one, or leave the row out.")
+        values.append(block)
+        rows += len(block)
+    if rows == 0:
+        raise DataError(f"{file.name} has no entries")
+    axes = []
+    index = torch.empty((rows, len(index_at)), dtype=torch.int32)
+    for mode, (code, at) in enumerate(zip(codes, index_at, strict=True)):
+        axis, position = axis_of(head.names[at], code.labels)
+        axes.append(axis)
+        places, start = np.array(position, dtype=np.int32), 0
+        for part in numbers[mode]:
+            index[start : start + len(part), mode] = torch.from_numpy(places[part])
+            start += len(part)
+        numbers[mode].clear()
+    value = torch.from_numpy(np.concatenate(values))
+    return Table(file, head, index_at, value_at, value_name, tuple(axes), index, value)
+
+
+class _Codes(dict[str, int]):
+    """Labels by number, in the order they are met; spaces around a label do not count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.labels: list[str] = []
+
+    def __missing__(self, text: str) -> int:
+        label = text.strip()
+        if label != text:
+            self[text] = code = self[label]
+            return code
+        self.labels.append(label)
+        self[label] = code = len(self.labels) - 1
+        return code
+
+
+def _position(name: str, head: Head, column: str) -> int:
+    if column in head.names:
+        return head.names.index(column)
+    guess = did_you_mean(column, head.names)
+    raise ConfigError(
+        f"{name} has no such column", got=column, allowed=_some(head.names, len(head.names)), next_step=guess
+    )
+
+
+def _some(names: Sequence[str], count: int) -> str:
+    """The first names of many."""
+    shown = ", ".join(names[:20])
+    return shown if count <= len(names[:20]) else f"{shown}, ... ({count} in all)"

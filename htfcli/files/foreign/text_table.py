@@ -1,0 +1,253 @@
+"""Tables as text: .csv, .tsv and .tns, read and rewritten block by block, never whole.
+
+A line that begins with `#` is a comment. What is not filled in is copied as it stands: comments, quotes, line ends.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import math
+import re
+import zlib
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import count, filterfalse, islice
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+
+from htfcli.errors import DataError
+from htfcli.files.foreign.text_lines import open_text
+from htfcli.files.own.axes import as_number
+from htfcli.files.own.container import text_destination
+
+BLOCK = 2**16  # rows filled in at a time
+_PARSED = 2**12  # rows parsed at a time: few enough that the garbage collector stays out of it
+MISSING = frozenset({"", "na", "n/a", "nan", "null"})  # what stands where there is no value, in any case
+_says_nothing = re.compile(r"#|\s*$").match  # of a line: it is empty, or a comment
+
+Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
+Fill = Callable[[int, int], tuple[list[bool], list[float]]]  # rows start..stop -> which get a value, and the values
+Rows = Iterator[tuple[list[list[str]], list[float]]]  # blocks of further rows: a column of labels a mode, and values
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A table written anew, with values filled in and further rows at its end.
+
+    Args:
+        head, index_at, value_at: as for `TextTable.blocks`. value_name: of the column that is added where there is no
+            value yet. fill: what is filled in. further: added rows; their other columns are empty.
+    """
+
+    head: Head
+    index_at: list[int]
+    value_at: int | None
+    value_name: str
+    fill: Fill
+    further: Rows
+
+
+@dataclass(frozen=True)
+class Head:
+    """The columns of a table: what they are called, and whether the file says so or they are only numbered."""
+
+    names: list[str]
+    named: bool
+
+
+class _Row(NamedTuple):
+    """A row as it stands: the line it ends on, comments and blank lines before it, its text, its fields."""
+
+    line: int
+    before: str
+    text: str
+    fields: list[str]
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A text file of rows.
+
+    Args:
+        path: the file. name: what to call it in messages. delimiter: between fields; None for spaces of any number.
+    """
+
+    path: Path
+    name: str
+    delimiter: str | None
+
+    def head(self) -> Head:
+        """Its columns. The first row names them if none of its fields is a number and its last one is not missing.
+
+        Raises:
+            DataError: if there is no row, or two columns have one name.
+        """
+        with closing(self._rows()) as rows, _readable(self.name):
+            first = next(rows, None)
+        if first is None:
+            raise DataError(f"{self.name} has no entries")
+        fields = [field.strip() for field in first.fields]
+        if any(as_number(field) is not None for field in fields) or fields[-1].lower() in MISSING:
+            return Head([str(number) for number in range(len(fields))], named=False)
+        twice = [field for field in fields if fields.count(field) > 1]
+        if twice:
+            raise DataError(f"{self.name} has two columns of one name", got=twice[0])
+        return Head(fields, named=True)
+
+    def blocks(
+        self, head: Head, index_at: list[int], value_at: int | None
+    ) -> Iterator[tuple[list[tuple[str, ...]], Floats]]:
+        """Blocks of rows: a column of labels a mode, and their values, NaN where there is none.
+
+        Args:
+            head: of this table. index_at: positions of the columns that are modes. value_at: of the value, if any.
+        Raises:
+            DataError: for a row of the wrong length, or a value that is not a finite number, with its line.
+        """
+        with open_text(self.path, self.name) as file, _readable(self.name):
+            rows = islice(self._fields(filterfalse(_says_nothing, file)), int(head.named), None)
+            start = 0
+            while block := list(islice(rows, _PARSED)):
+                if set(map(len, block)) != {len(head.names)}:
+                    wrong = next(row for row, fields in enumerate(block) if len(fields) != len(head.names))
+                    where, got = self._where(head, start + wrong), len(block[wrong])
+                    raise DataError(f"{where} has the wrong number of columns", got=got, allowed=len(head.names))
+                columns = list(zip(*block, strict=True))
+                if value_at is None:
+                    values = np.full(len(block), math.nan)
+                else:
+                    values = self._values(columns[value_at], head, start)
+                yield [columns[at] for at in index_at], values
+                start += len(block)
+
+    def _values(self, texts: tuple[str, ...], head: Head, start: int) -> Floats:
+        try:
+            if "_" not in "".join(texts):
+                values = np.fromiter(map(float, texts), np.float64, len(texts))
+                if not np.isinf(values).any():
+                    return values
+        except ValueError:
+            pass
+        return np.array([self._value(text, head, row) for row, text in enumerate(texts, start)])
+
+    def _value(self, text: str, head: Head, row: int) -> float:
+        text = text.partition("#")[0].strip()  # a comment may end the line
+        if text.lower() in MISSING:
+            return math.nan
+        number = as_number(text)
+        if number is None:
+            raise DataError(f"{self._where(head, row)} has a value that is not a number", got=repr(text[:40]))
+        try:
+            value = float(number)
+        except OverflowError:  # whole numbers have no bound, doubles do
+            value = math.inf
+        if not math.isfinite(value):
+            raise DataError(f"{self._where(head, row)} has no finite value", got=text[:40])
+        return value
+
+    def _where(self, head: Head, row: int) -> str:
+        return f"{self.name} line {self.line_of(head, row)}"
+
+    def line_of(self, head: Head, row: int) -> int:
+        """The line on which a row ends, from 1."""
+        with closing(self._rows()) as rows:
+            return next(islice(rows, row + head.named, None)).line
+
+    def write(self, destination: str, new: Filled) -> None:
+        """Write a table to a file or `-`, whole or not at all."""
+        head, value_at = new.head, new.value_at
+        width = len(head.names) + (value_at is None)
+        place = len(head.names) if value_at is None else value_at
+        gz = self.path.suffix == ".gz" and destination != "-"
+        with closing(self._rows()) as rows, _readable(self.name), text_destination(destination, gz) as file:
+            head_row = next(rows) if head.named else None
+            end = "\r\n" if head_row is not None and head_row.text.endswith("\r\n") else "\n"
+            write_rows = self._writer(file, end)
+            if head_row is not None:
+                file.write(head_row.before)
+                if value_at is None:
+                    write_rows([[*head_row.fields, new.value_name]])
+                else:
+                    file.write(_ended(head_row.text, end))
+            for start in count(0, BLOCK):
+                replace, values = new.fill(start, start + BLOCK)
+                if not replace:
+                    break
+                for wanted, value, row in zip(replace, values, rows, strict=False):
+                    file.write(row.before)
+                    if wanted:
+                        fields = [*row.fields, ""][:width]
+                        fields[place] = repr(value)
+                        write_rows([fields])
+                    else:
+                        file.write(_ended(row.text, end))
+            try:
+                next(rows)
+            except StopIteration as ending:
+                file.write(ending.value)
+            for columns, values in new.further:
+                table = [[""] * len(values)] * width
+                for at, column in zip([*new.index_at, place], [*columns, list(map(repr, values))], strict=True):
+                    table[at] = column
+                write_rows(zip(*table, strict=True))
+
+    def _writer(self, file: IO[str], end: str) -> Callable[[Iterable[Iterable[str]]], None]:
+        """Writes rows of fields."""
+        if self.delimiter is None:
+            return lambda rows: file.writelines(" ".join(fields) + end for fields in rows)
+        return csv.writer(file, delimiter=self.delimiter, lineterminator=end).writerows
+
+    def _fields(self, lines: Iterable[str]) -> Iterator[list[str]]:
+        """Rows from lines; a field in quotes may hold line ends."""
+        if self.delimiter is None:
+            return (line.partition("#")[0].split() for line in lines)
+        return csv.reader(lines, delimiter=self.delimiter)
+
+    def _rows(self) -> Generator[_Row, None, str]:
+        """Every row with its surroundings; the parser is fed line by line to know which lines make a row.
+
+        Returns: the comments after the last row.
+        """
+        number = 0
+        before: list[str] = []
+        text: list[str] = []
+
+        def lines(file: Iterator[str]) -> Iterator[str]:
+            nonlocal number
+            for number, line in enumerate(file, start=1):  # noqa: B007 -- read after each row
+                if _says_nothing(line):
+                    before.append(line)
+                else:
+                    text.append(line)
+                    yield line
+
+        with open_text(self.path, self.name) as file:
+            for fields in self._fields(lines(file)):
+                yield _Row(number, "".join(before), "".join(text), fields)
+                before.clear()
+                text.clear()
+        return "".join(before)
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """What can be wrong with a text file as such, in a line."""
+    try:
+        yield
+    except UnicodeDecodeError:
+        raise DataError(f"{name} is not a text file") from None
+    except csv.Error as error:
+        raise DataError(f"{name} cannot be read: {error}") from None
+    except EOFError:
+        raise DataError(f"{name} is truncated") from None
+    except (zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{name} is damaged: {error}") from None
+
+
+def _ended(text: str, end: str) -> str:
+    """A line that ends, as the last one of a file may not."""
+    return text if text.endswith(("\n", "\r")) else text + end
