@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -101,7 +102,7 @@ class _Completing:
             trees = trees[:1]
         search = Search(problem, splits, judge, trees, self._config, self._settings, self._report, self._should_stop)
         candidates = search.run(self._loss)
-        exact = self._exact(candidates, splits[0])
+        exact = self._exact(candidates, search, splits[0])
         if exact is not None:
             return exact
         sources = self._effects(splits)
@@ -134,19 +135,20 @@ class _Completing:
         link = max(part, key=lambda k: part[k])
         return {"log": "poisson", "logit": "logistic"}.get(link, self._loss)
 
-    def _exact(self, candidates: Sequence[Candidate], split: Split) -> Completion | None:
+    def _exact(self, candidates: Sequence[Candidate], search: Search, split: Split) -> Completion | None:
         """The one member of noise-free data, if a candidate leads to it."""
-        size = float(split.train.value.square().mean().sqrt())
-        for candidate in candidates:
+        if self._loss != "l2" or len(split.train) > 100_000:
+            return None
+        for candidate in candidates[:2]:
+            if candidate.recipe.centre and candidate.near_exact(0.15 * search.size):
+                candidate = search.start(replace(candidate.recipe, centre="", smooth=0.0))
             best = candidate.best
-            if candidate.recipe.centre or best is None or best.train_error > 0.3 * size or self._loss != "l2":
-                continue
-            if len(split.train) > 100_000 or self._should_stop():
+            if best is None or not candidate.near_exact(0.15 * search.size) or self._should_stop():
                 continue
             begin = best.members[0].model
             assert begin is not None
             fixed = self._config.width is not None
-            found = find_exact(candidate.recipe, begin, best.ridge, split, 2 * self._settings.first_sweeps, fixed)
+            found = find_exact(candidate.recipe, begin, best.ridge, split, self._settings.first_sweeps, fixed)
             if found is not None:
                 model = polished(found[0], self._problem.scaled)
                 return self._alone(Member(model, None), "exact factorization", split)
@@ -256,13 +258,13 @@ class _Completing:
     def _alone(self, member: Member, name: str, split: Split) -> Completion:
         """One member of weight one."""
         problem = self._problem
+        split = replace(split, kind=torch.zeros_like(split.kind))
         judge = Judge([split], [1.0])
-        problem.holes = Holes(problem.dims)
+        problem.holes, problem.ordered = Holes(problem.dims), ()
         average = Average(problem, [split], judge, [Source(name, [member], lambda: member)], self._settings)
-        average.sources[0].recipe = None
         completion = self._finished(average, judge, [])
         if member.model is not None:
             completion.blend = torch.ones(1, dtype=torch.float64)
-            completion.report |= ranks(completion.model) | {"strongest": 0}
+            completion.report |= ranks(completion.model) | {"strongest": 0, "warnings": list(self._warnings)}
             completion.report["members"][0] |= {"kind": "factorization", "tree": member.model.tree.to_nested()}
         return completion
