@@ -24,12 +24,14 @@ from htfcli.engine.completion.effects import Effects, fit_linked, main_terms, pa
 from htfcli.engine.completion.exact import find_exact, polished
 from htfcli.engine.completion.holes import Holes
 from htfcli.engine.completion.members import Candidate, Judge, Member, Snapshot, Split, refit
+from htfcli.engine.completion.outliers import find_outliers
 from htfcli.engine.completion.preparation import Problem, checked, effects_of, make_splits, prepare
 from htfcli.engine.completion.report import describe, ranks, warnings_of
 from htfcli.engine.completion.result import Completion
 from htfcli.engine.completion.settings import SETTINGS
 from htfcli.engine.completion.training import Search
 from htfcli.engine.completion.trees import candidate_trees
+from htfcli.engine.completion.units import find_units
 from htfcli.engine.samples import Entries
 
 
@@ -102,6 +104,8 @@ class _Completing:
             trees = trees[:1]
         search = Search(problem, splits, judge, trees, self._config, self._settings, self._report, self._should_stop)
         candidates = search.run(self._loss)
+        if self._leave_out(search, candidates[0], splits[0]):
+            return self.run()
         exact = self._exact(candidates, search, splits[0])
         if exact is not None:
             return exact
@@ -134,6 +138,28 @@ class _Completing:
             part[links[column.source] if column.source >= 0 else "identity"] += float(completion.weights[:, number].mean())
         link = max(part, key=lambda k: part[k])
         return {"log": "poisson", "logit": "logistic"}.get(link, self._loss)
+
+    def _leave_out(self, search: Search, best: Candidate, split: Split) -> bool:
+        """Take outliers out of the data; whether there were any. Once."""
+        if self._config.loss != "auto" or self._outliers or len(split.train) > 300_000:
+            return False
+        problem = self._problem
+        far = find_outliers(best, split, problem.scaled, search.between, self._settings.first_sweeps)
+        if far is None:
+            return False
+        self._outliers = int(far.sum())
+        self._warnings.append(
+            f"{self._outliers} of {len(far)} observations lie far from what the others say and are left out; with --loss l2 "
+            "all count"
+        )
+        rows = torch.nonzero(~far).flatten()
+        raw = problem.raw.select(rows)
+        weight = None if problem.weight is None else problem.weight[rows]
+        units = find_units(raw, problem.dims, self._settings.least_ratio)
+        shift, scale = units.of(raw.index)
+        scaled = Entries(raw.index, (raw.value - shift) / scale)
+        self._problem = replace(problem, raw=raw, scaled=scaled, weight=weight, units=units)
+        return True
 
     def _exact(self, candidates: Sequence[Candidate], search: Search, split: Split) -> Completion | None:
         """The one member of noise-free data, if a candidate leads to it."""

@@ -115,7 +115,7 @@ class Search:
     def _widen(self, near: list[Candidate]) -> None:
         """The best tree with more components, as long as that helps: it has used up those that it had."""
         best = near[0]
-        for _ in range(2):
+        for _ in range(self.settings.widenings):
             assert best.best is not None and isinstance(best.recipe.width, int)
             exact = best.best.train_error < self.settings.nearly * self.size
             few = 2 * best.recipe.width * sum(self.problem.dims) > len(self.problem.scaled)
