@@ -73,7 +73,7 @@ class Average:
                 held.append(found[0])
                 kriging.append(found[1])
         self.held, self.kriging = torch.stack(held, 1), torch.stack(kriging, 1)
-        self.weights = self._weighted()
+        self.weights, self._crossed = self._weighted()
         self.used = [k for k in range(len(self.columns)) if float(self.weights[:, k].max()) > 0]
 
     def _predicted(self, source: Source) -> Tensor:
@@ -170,32 +170,41 @@ class Average:
 
     # --- weights ------------------------------------------------------------------------------------------------------
 
-    def _weighted(self) -> Tensor:
-        """(kinds, C), each row for the holes of a kind."""
-        rows = []
+    def _weighted(self) -> tuple[Tensor, Tensor]:
+        """(kinds, C), each row for the holes of a kind; and (n, C) for what was held out, from the other half of it, so
+        that the error stated is not that of weights which saw it.
+        """
+        rows, crossed = [], torch.zeros_like(self.held)
+        half = torch.unique(self.judge.group, return_inverse=True)[1] % 2
         for kind in range(len(self.problem.holes.names)):
             own = self.judge.kind == kind
-            if int(own.sum()) < 8:
-                own = torch.ones_like(own)
-            groups = len(torch.unique(self.judge.group[own]))
-            weights = stack(self.held[own], self.judge.value[own], groups, self.settings.power)
-            weights[weights < _NEGLIGIBLE] = 0.0
-            weights /= weights.sum()
-            simple = [k for k, s in enumerate(self.sources) if s.recipe is None]
-            miss = self.held[own] - self.judge.value[own].unsqueeze(1)
-            errors = miss.square().sum(0)
-            best = min(simple, key=lambda k: float(errors[k]), default=None)
-            if best is not None and float(errors[best]) < float((miss @ weights).square().sum()):
-                weights = torch.nn.functional.one_hot(torch.tensor(best), len(weights)).double()
-            rows.append(weights)
-        return torch.stack(rows)
+            enough = int(own.sum()) >= 8
+            rows.append(self._weights_on(own if enough else torch.ones_like(own)))
+            for part in (0, 1):
+                other = own & (half != part)
+                few = int(other.sum()) < 8
+                crossed[own & (half == part)] = rows[-1] if few else self._weights_on(other)
+        return torch.stack(rows), crossed
+
+    def _weights_on(self, own: Tensor) -> Tensor:
+        """(C,) weights by some of the held-out entries; the mean or the effects alone where nothing is better."""
+        miss = self.held[own] - self.judge.value[own].unsqueeze(1)
+        groups = len(torch.unique(self.judge.group[own]))
+        weights = stack(self.held[own], self.judge.value[own], groups, self.settings.power)
+        weights[weights < _NEGLIGIBLE] = 0.0
+        weights /= weights.sum()
+        errors = miss.square().sum(0)
+        simple = [k for k, s in enumerate(self.sources) if s.recipe is None]
+        best = min(simple, key=lambda k: float(errors[k]), default=None)
+        if best is not None and float(errors[best]) < float((miss @ weights).square().sum()):
+            return torch.nn.functional.one_hot(torch.tensor(best), len(weights)).double()
+        return weights
 
     @cached_property
     def averaged(self) -> Averaged:
         """Of what was held out."""
         of_blend = torch.tensor([float(c.source == BLEND) for c in self.columns], dtype=torch.float64)
-        weights = self.weights[self.judge.kind]
-        return average(weights, self.held, self.kriging, self.members, self.blend, of_blend)
+        return average(self._crossed, self.held, self.kriging, self.members, self.blend, of_blend)
 
     @cached_property
     def calibration(self) -> Calibration:
