@@ -46,7 +46,7 @@ class Average:
     """Weights of sources, of their blend, and of what interpolation adds to some, on held-out entries.
 
     Attributes:
-        held: (n, C) predictions of the columns of what was held out. weights: (kinds, C). errors: (kinds, C).
+        held: (n, C) predictions of the columns of what was held out. weights: (rows, C) by `row_of`.
     """
 
     def __init__(
@@ -171,20 +171,35 @@ class Average:
     # --- weights ------------------------------------------------------------------------------------------------------
 
     def _weighted(self) -> tuple[Tensor, Tensor]:
-        """(kinds, C), each row for the holes of a kind; and (n, C) for what was held out, from the other half of it, so
-        that the error stated is not that of weights which saw it.
+        """(rows, C) by `row_of`: for the holes of a kind, of a variable where there is a mode of these; and (n, C) for what
+        was held out, from the other half of it, so that the error stated is not that of weights which saw it.
         """
+        judge, mode = self.judge, self.problem.units.mode
+        half = torch.unique(judge.group, return_inverse=True)[1] % 2
         rows, crossed = [], torch.zeros_like(self.held)
-        half = torch.unique(self.judge.group, return_inverse=True)[1] % 2
         for kind in range(len(self.problem.holes.names)):
-            own = self.judge.kind == kind
-            enough = int(own.sum()) >= 8
-            rows.append(self._weights_on(own if enough else torch.ones_like(own)))
-            for part in (0, 1):
-                other = own & (half != part)
-                few = int(other.sum()) < 8
-                crossed[own & (half == part)] = rows[-1] if few else self._weights_on(other)
+            own = judge.kind == kind
+            pooled = self._crossed_on(own, half, crossed, torch.ones_like(own))
+            if mode is not None:
+                for at in range(self.problem.dims[mode]):
+                    rows.append(self._crossed_on(own & (judge.index[:, mode] == at), half, crossed, own, pooled))
+            rows.append(pooled)
         return torch.stack(rows), crossed
+
+    def _crossed_on(
+        self, own: Tensor, half: Tensor, crossed: Tensor, wider: Tensor, otherwise: Tensor | None = None
+    ) -> Tensor:
+        """Weights by some of the held-out entries, of each half by the other one into `crossed`; by more, or others found
+        before, where they are few.
+        """
+        least = 8 if otherwise is None else 50
+        if int(own.sum()) < least:
+            return self._weights_on(wider) if otherwise is None else otherwise
+        weights = self._weights_on(own)
+        for part in (0, 1):
+            other = own & (half != part)
+            crossed[own & (half == part)] = weights if 2 * int(other.sum()) < least else self._weights_on(other)
+        return weights
 
     def _weights_on(self, own: Tensor) -> Tensor:
         """(C,) weights by some of the held-out entries; the mean or the effects alone where nothing is better."""

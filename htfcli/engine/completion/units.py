@@ -51,11 +51,12 @@ def find_units(entries: Entries, dims: Sequence[int], least: float) -> Units:
         scaled = value / largest
         mean = torch.zeros(d, dtype=torch.float64).index_add_(0, column, scaled) / count.clamp_min(1)
         off = scaled - mean[column]
-        deviation = (torch.zeros(d, dtype=torch.float64).index_add_(0, column, off.square()) / count.clamp_min(1)).sqrt()
-        present = deviation[deviation > 0]
         middles = _middles(off.abs(), column, d)  # which a few spikes do not move
-        middles = middles[middles > 0]
-        if len(middles) < 2 or float(middles.max() / middles.min()) < least:
+        limit = 15 * torch.where(middles > 0, middles, off.abs().max())[column]
+        square = off.clamp(-limit, limit).square()
+        deviation = (torch.zeros(d, dtype=torch.float64).index_add_(0, column, square) / count.clamp_min(1)).sqrt()
+        present, middles = deviation[deviation > 0], middles[middles > 0]
+        if len(present) < 2 or len(middles) < 2 or float(middles.max() / middles.min()) < least:
             continue
         size = torch.log(off.abs() + 1e-3 * deviation[column].clamp_min(1e-12))
         by_index = torch.zeros(d, dtype=torch.float64).index_add_(0, column, size) / count.clamp_min(1)

@@ -11,6 +11,7 @@ from htfcli.config.completion import CompleteConfig
 from htfcli.engine.completion.complete import complete
 from htfcli.engine.completion.result import Completion
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
+from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.samples import Entries
 from htfcli.errors import DataError
 from tests.problems import generator
@@ -80,7 +81,14 @@ def test_a_damaged_state_is_refused():
 
 
 def test_spikes_are_left_out():
-    entries, rest, truth = low_rank((14, 12, 10), noise=0.02, share=0.5, seed=3)
+    draw = generator(3)
+    model = HierarchicalTensorFactorization((14, 12, 10), 2, ModeTree.named("star", 3)).init_gaussian(1.0, draw)
+    model.parameters.copy_(model.parameters.sign() * (0.5 + torch.rand(len(model.parameters), generator=draw).double()))
+    index = grid(14, 12, 10)
+    value = model.values(index) / model.values(index).square().mean().sqrt()
+    seen = torch.rand(len(index), generator=draw) < 0.5
+    noisy = value + 0.02 * torch.randn(len(index), generator=draw, dtype=torch.float64)
+    entries, rest, truth = Entries(index[seen], noisy[seen]), index[~seen], value[~seen]
     spikes = torch.rand(len(entries), generator=generator(5)) < 0.02
     done = complete(Entries(entries.index, entries.value + 30.0 * spikes), (14, 12, 10))
     assert done.report["outliers"] == int(spikes.sum())
