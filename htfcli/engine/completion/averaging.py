@@ -115,7 +115,9 @@ class Average:
     def _base_at(self, source: int, split: int, index: Tensor) -> Tensor:
         if source != BLEND:
             return self.sources[source].members[split].at(index)
-        parts = [w * s.members[split].at(index) for w, s in zip(self.blend.tolist(), self.sources, strict=True) if w > 0]
+        parts = [
+            w * s.members[split].at(index) for w, s in zip(self.blend.tolist(), self.sources, strict=True) if w > 0
+        ]
         return torch.stack(parts).sum(0)
 
     @cached_property
@@ -229,7 +231,11 @@ class Average:
         noise = noise_of_indices(judge.index, residual, self.problem.dims)
         counts = self._counts(self.splits[0].train.index)
         kinds = len(self.problem.holes.names)
-        return calibrate(judge.index, residual, found.spread, found.kriging, judge.kind, kinds, noise, counts)
+        part = torch.zeros(kinds, dtype=torch.float64)
+        for place, kind in enumerate(judge.kinds):  # a kind counts by its share of what is to be predicted
+            part[kind] = (self.problem.holes.share[kind] + 1e-6) / int((judge.kind == kind).sum())
+        weight = part[judge.kind]
+        return calibrate(judge.index, residual, found.spread, found.kriging, judge.kind, kinds, noise, counts, weight)
 
     def _counts(self, index: Tensor) -> tuple[Tensor, ...]:
         counts = [torch.bincount(index[:, m], minlength=d) for m, d in enumerate(self.problem.dims)]

@@ -74,7 +74,12 @@ def find_exact(
         narrow = reduced(model, _CUT * error, generator) or model.to()
         reached = solved(narrow, 1e-2)
         if reached > 1e-12:
-            narrow = grown(narrow, {v: min(w + 1, widest) for v, w in narrow.widths.items()}, generator, min(reached, 1.0) ** (1 / 3))
+            narrow = grown(
+                narrow,
+                {v: min(w + 1, widest) for v, w in narrow.widths.items()},
+                generator,
+                min(reached, 1.0) ** (1 / 3),
+            )
             reached = solved(narrow)
         if reached < error:
             model, error = narrow, reached

@@ -112,7 +112,9 @@ def _by_fibres(holes: Holes, index: Tensor, wanted: Tensor | None, settings: Set
     codes, counts = torch.unique(flat[asked], return_counts=True)
     count = dict(zip(codes.tolist(), counts.tolist(), strict=True))
     least = max(8.0, settings.least_kind * sum(count.values()))
-    kept = [0] + sorted((c for c in count if c and count[c] >= least), key=lambda c: (-count[c], c))[: settings.most_kinds]
+    kept = [0] + sorted((c for c in count if c and count[c] >= least), key=lambda c: (-count[c], c))[
+        : settings.most_kinds
+    ]
     holes.codes, holes.kept = torch.where(unseen, flat, 0).to(torch.int32), kept
     holes.settle([float(c.bit_count()) for c in kept])
     holes.names = [RANDOM] + [_name(c, order) for c in kept[1:]]
@@ -159,9 +161,7 @@ def _by_counts(holes: Holes, index: Tensor, wanted: Tensor | None, settings: Set
     holes.share = (torch.bincount(kind, minlength=len(holes.names)).double() / len(wanted)).tolist()
 
 
-def held_out_like(
-    holes: Holes, index: Tensor, share: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def held_out_like(holes: Holes, index: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Observed entries to hold out, `share` of them at random and about as many for every other kind of holes.
 
     Returns: (n,) int64 kind of what is held out, -1 for what is kept; (n,) int64 group: entries of a kind that were

@@ -98,7 +98,9 @@ class Neighbours:
         budget = 3000 if len(kernel.modes) == 1 else 60
         for mode, length in zip(kernel.modes, kernel.lengths, strict=True):
             position = self.positions[mode]
-            unit = float((position[1:] - position[:-1]).median()) if position is not None and self.dims[mode] > 1 else 1.0
+            unit = (
+                float((position[1:] - position[:-1]).median()) if position is not None and self.dims[mode] > 1 else 1.0
+            )
             reach = min(self.dims[mode] - 1, budget if len(kernel.modes) == 1 else budget // 2)
             spans.append(torch.arange(-reach, reach + 1))
             scales.append(unit / length)
@@ -172,7 +174,11 @@ def likeness(index: Tensor, residual: Tensor, dims: Sequence[int], mode: int) ->
     """
     others = [m for m in range(len(dims)) if m != mode]
     key = row_keys(index[:, others], [dims[m] for m in others])
-    order = torch.argsort(row_keys(torch.stack([torch.unique(key, return_inverse=True)[1], index[:, mode].long()], 1), [len(key), dims[mode]]))
+    order = torch.argsort(
+        row_keys(
+            torch.stack([torch.unique(key, return_inverse=True)[1], index[:, mode].long()], 1), [len(key), dims[mode]]
+        )
+    )
     key, at, value = key[order], index[order, mode], residual[order]
     beside = (key[1:] == key[:-1]) & (at[1:] - at[:-1] == 1)
     if int(beside.sum()) < 50:

@@ -287,7 +287,9 @@ def begin(
     return Candidate(recipe, fits)
 
 
-def advance(candidate: Candidate, splits: Sequence[Split], judge: Judge, ridge: float, sweeps: int, slow: float) -> bool:
+def advance(
+    candidate: Candidate, splits: Sequence[Split], judge: Judge, ridge: float, sweeps: int, slow: float
+) -> bool:
     """Some sweeps at a ridge on every split; whether that was clearly better than before in one respect or the other."""
     members = []
     for fit in candidate.fits:

@@ -68,4 +68,3 @@ def find_outliers(
     inside = own.abs() <= _FAR * deviation_of(residual.abs())
     better = float(own[inside].square().mean()) < _BETTER**2 * float(miss[inside].square().mean())
     return far if better else None
-

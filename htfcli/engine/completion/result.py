@@ -58,7 +58,9 @@ class Averaged:
     members: Tensor
 
 
-def average(weights: Tensor, columns: Tensor, kriging: Tensor, members: Tensor, blend: Tensor, of_blend: Tensor) -> Averaged:
+def average(
+    weights: Tensor, columns: Tensor, kriging: Tensor, members: Tensor, blend: Tensor, of_blend: Tensor
+) -> Averaged:
     """The weighted mean of columns and how far they disagree.
 
     Args:
@@ -157,7 +159,9 @@ class Completion:
     @property
     def model(self) -> Factorization | None:
         """The factorization of the greatest weight; None where none counts."""
-        found = [(float(self.blend[k]), -k) for k, m in enumerate(self.members) if m.model is not None and self.blend[k] > 0]
+        found = [
+            (float(self.blend[k]), -k) for k, m in enumerate(self.members) if m.model is not None and self.blend[k] > 0
+        ]
         return self.members[-max(found)[1]].model if found else None
 
     # --- state --------------------------------------------------------------------------------------------------------

@@ -53,7 +53,17 @@ class Settings:
         if effort == "quick":
             return replace(self, most_members=2, sweeps=4, queries=300)
         if effort == "thorough":
-            return replace(self, most_members=8, widenings=3, first_sweeps=30, sweeps=12, width=20, near=2.0, slow=1e-4, queries=2000)
+            return replace(
+                self,
+                most_members=8,
+                widenings=3,
+                first_sweeps=30,
+                sweeps=12,
+                width=20,
+                near=2.0,
+                slow=1e-4,
+                queries=2000,
+            )
         return self
 
 

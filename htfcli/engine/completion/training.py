@@ -138,7 +138,9 @@ class Search:
             {
                 "stage": candidate.recipe.link if candidate.recipe.link != "identity" else "factorization",
                 "tree": str(candidate.recipe.tree.to_nested()),
-                "width": width if isinstance(width, int) else max(width.values() if isinstance(width, Mapping) else width),
+                "width": width
+                if isinstance(width, int)
+                else max(width.values() if isinstance(width, Mapping) else width),
                 "ridge": candidate.best.ridge,
                 "train_error": candidate.best.train_error,
                 "held_out_error": candidate.score,

@@ -234,7 +234,9 @@ class WideFit:
         if int(info) == 0:
             weight.copy_(torch.cholesky_solve(aim.unsqueeze(1), factor).view(size, width))
 
-    def _by_entries(self, node: int, weight: Tensor, slope: Tensor | None, product: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _by_entries(
+        self, node: int, weight: Tensor, slope: Tensor | None, product: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         count = weight.numel()
         square = torch.zeros(count, count, dtype=torch.float64, device=weight.device)
         aim = torch.zeros(count, dtype=torch.float64, device=weight.device)
