@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from htfcli.engine.completion.exact import find_exact, polished
 from htfcli.engine.completion.holes import Holes
 from htfcli.engine.completion.members import Candidate, Judge, Member, Snapshot, Split, refit
 from htfcli.engine.completion.outliers import find_outliers
-from htfcli.engine.completion.preparation import Problem, checked, effects_of, make_splits, prepare
+from htfcli.engine.completion.preparation import checked, effects_of, make_splits, prepare
 from htfcli.engine.completion.report import describe, ranks, warnings_of
 from htfcli.engine.completion.result import Completion
 from htfcli.engine.completion.settings import SETTINGS
@@ -160,8 +161,8 @@ class _Completing:
             return False
         self._outliers = int(far.sum())
         self._warnings.append(
-            f"{self._outliers} of {len(far)} observations lie far from what the others say and are left out; with --loss l2 "
-            "all count"
+            f"{self._outliers} of {len(far)} observations lie far from what the others say and are left out; "
+            "with --loss l2 all count"
         )
         rows = torch.nonzero(~far).flatten()
         raw = problem.raw.select(rows)
@@ -203,10 +204,7 @@ class _Completing:
             return Member(None, whole[0][name])
 
         names = [name for name in splits[0].effects if name in ("mean", "effects", "pairs")]
-        return [
-            Source(name, [Member(None, s.effects[name]) for s in splits], lambda name=name: of_all(name))
-            for name in names
-        ]
+        return [Source(name, [Member(None, s.effects[name]) for s in splits], partial(of_all, name)) for name in names]
 
     def _of(self, candidate: Candidate, snapshot: Snapshot, search: Search) -> Source:
         """A factorization at one ridge."""

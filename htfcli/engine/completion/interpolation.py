@@ -44,7 +44,8 @@ class Kernel:
         if not self.smooth:
             return torch.exp(-distance)
         scaled = math.sqrt(3.0) * distance
-        return (1 + scaled) * torch.exp(-scaled)
+        value: Tensor = (1 + scaled) * torch.exp(-scaled)
+        return value
 
 
 class Neighbours:
@@ -64,7 +65,8 @@ class Neighbours:
         """Rows of the nearest observed entries, (q, count) int64, -1 where there are no more.
 
         Args:
-            query: (q, N). kernel: says which modes and what is near. skip: whether an entry at the query itself is left out.
+            query: (q, N). kernel: says which modes and what is near. skip: whether an entry at the query itself is
+            left out.
         """
         offsets = self._offsets(kernel, skip)
         found = torch.full((len(query), count), -1, dtype=torch.int64)

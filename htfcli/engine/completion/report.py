@@ -121,7 +121,8 @@ def _column(average: Average, number: int, judge: Judge, names: Sequence[str]) -
 
 
 def _calibration(completion: Completion, average: Average, judge: Judge, names: Sequence[str]) -> dict[str, Any]:
-    """Stated quantiles against the share of held-out entries inside, with the deviation before the conformal factor that
+    """Stated quantiles against the share of held-out entries inside, with the deviation before the conformal factor
+    that
     stands for normal residuals."""
     found = average.averaged
     deviation = completion.calibration.variance(judge.index, found.spread, found.kriging).clamp_min(1e-300).sqrt()
@@ -180,8 +181,8 @@ def warnings_of(report: Mapping[str, Any], still_falling: bool) -> list[str]:
     for name, one in report["held_out"].items():
         if one["error"] > 0.9 * one["baseline"] and one["share"] > 0:
             said.append(
-                f"for holes of the kind '{name}' the prediction (held-out error {one['error']:.3g}) hardly beats the mean "
-                f"({one['baseline']:.3g})"
+                f"for holes of the kind '{name}' the prediction (held-out error {one['error']:.3g}) hardly beats "
+                f"the mean ({one['baseline']:.3g})"
             )
     for one in report["per_index"] or []:
         if one["error"] > 0.98 * one["baseline"]:
