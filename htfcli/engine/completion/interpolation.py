@@ -12,7 +12,7 @@ Axes: `q` queries, `K` neighbours, `N` modes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -216,7 +216,8 @@ def cross_correlation(index: Tensor, residual: Tensor, dims: Sequence[int], mode
     values, vectors = torch.linalg.eigh(correlation)
     repaired = (vectors * values.clamp_min(1e-3)) @ vectors.t()
     scale = repaired.diagonal().rsqrt()
-    return repaired * scale.unsqueeze(1) * scale
+    found: Tensor = repaired * scale.unsqueeze(1) * scale
+    return found
 
 
 def choose_kernel(
@@ -247,7 +248,7 @@ def choose_kernel(
         return float((_errors(wanted - mean, kinds) / base).log().mean().exp())
 
     best, lowest = start, score(start)
-    moves = [
+    moves: list[Callable[[Kernel], Kernel]] = [
         lambda k: replace(k, lengths=tuple(3.0 * v for v in k.lengths)),
         lambda k: replace(k, lengths=tuple(v / 3.0 for v in k.lengths)),
         lambda k: replace(k, nugget=k.nugget * 4),
