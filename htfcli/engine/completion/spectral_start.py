@@ -19,13 +19,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from htfcli.engine.completion.search.initialization import start_gaussian
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.least_squares.levenberg_marquardt import LevenbergMarquardt
 from htfcli.engine.runtime.device import one_thread
-from htfcli.engine.runtime.distributed import Workers
+from htfcli.engine.runtime.distributed import team
 from htfcli.engine.samples import Entries, row_keys, unravel
 
 _MOST_PAIRED = 4_000_000  # entries that are paired; pairs grow as the square
@@ -94,14 +93,7 @@ def sampled_gram(entries: Entries, dims: Sequence[int], mode: int) -> tuple[Tens
     return torch.sparse_coo_tensor(place, product, (d, d), check_invariants=False).coalesce(), counts
 
 
-def leaf_subspace(
-    entries: Entries,
-    dims: Sequence[int],
-    mode: int,
-    most: int,
-    generator: torch.Generator,
-    workers: Workers | None = None,
-) -> Subspace:
+def leaf_subspace(entries: Entries, dims: Sequence[int], mode: int, most: int, generator: torch.Generator) -> Subspace:
     """The span of a mode's vectors, as far as pairs of entries show it.
 
     Products of pairs are the square of heavy tails, and a few of them would be the leading eigenvectors; so values are
@@ -110,7 +102,6 @@ def leaf_subspace(
 
     Args:
         entries, dims, mode: see `sampled_gram`. most: K. generator: for the power iteration of large modes.
-        workers: the processes that share the search.
     """
     gram, counts = sampled_gram(Entries(entries.index, _cut_off(entries.value)), dims, mode)
     d = dims[mode]
@@ -121,14 +112,14 @@ def leaf_subspace(
         gram.indices(), gram.values() * weight[rows] * weight[columns], (d, d), check_invariants=False
     )
     if d <= _DENSE_GRAM:
-        values, vectors = torch.linalg.eigh(gram.to_dense())
+        values, vectors = torch.linalg.eigh(gram.to_dense().double())  # nearly empty ones fail in float32
         noise = max(-float(values[0]), 0.0)
         values, vectors = values.flip(0)[:most], vectors.flip(1)[:, :most]
     else:
         values, vectors, noise = _extreme(gram.coalesce(), most, generator)
     typical = counts.sum() / max(d, 1)
     basis = vectors * (counts + 0.1 * typical + 1e-30).rsqrt().unsqueeze(1)
-    agreed = (workers or Workers()).agreed  # eigenvectors have any sign
+    agreed = team().agreed  # eigenvectors have any sign
     noise = float(agreed(values.new_tensor(noise)))
     return Subspace(agreed(torch.linalg.qr(basis).Q), agreed(values.contiguous()), noise, int(counts.sum()) // 2)
 
@@ -164,28 +155,20 @@ class SpectralStart:
     Args:
         entries: observed, values of root mean square about one. dims: of the tensor.
         generator: for samples and the starts of small fits. most: dimension of a subspace at most.
-        workers: the processes that share the search.
 
     Attributes:
         subspaces: one a mode. core: (K_0, ..., K_{N-1}) of the tensor in them; all zeros where nothing stood out.
     """
 
-    def __init__(
-        self,
-        entries: Entries,
-        dims: Sequence[int],
-        generator: torch.Generator,
-        most: int = 16,
-        workers: Workers | None = None,
-    ) -> None:
-        self.dims, self._generator, self._workers = tuple(dims), generator, workers or Workers()
+    def __init__(self, entries: Entries, dims: Sequence[int], generator: torch.Generator, most: int = 16) -> None:
+        self.dims, self._generator = tuple(dims), generator
         part = some(entries, _MOST_PAIRED, generator)
-        self.subspaces = [leaf_subspace(part, dims, mode, most, generator, self._workers) for mode in range(len(dims))]
+        self.subspaces = [leaf_subspace(part, dims, mode, most, generator) for mode in range(len(dims))]
         least = 1 if self.found else _LEAST_CORE
         sizes = core_sizes([max(s.rank + 2, least) for s in self.subspaces], [s.basis.shape[1] for s in self.subspaces])
         self.bases = [s.basis[:, :size].contiguous() for s, size in zip(self.subspaces, sizes, strict=True)]
         enough = max(_LEAST_FOR_CORE, _PER_NUMBER * math.prod(sizes))
-        self.core = core_of(some(entries, enough, generator), self.bases, self._workers)
+        self.core = core_of(some(entries, enough, generator), self.bases)
 
     @property
     def found(self) -> bool:
@@ -205,8 +188,8 @@ class SpectralStart:
         best, lowest = None, math.inf
         for _ in range(_STARTS):
             model = HierarchicalTensorFactorization(core.shape, widths, tree)
-            start_gaussian(model, whole.value, self._generator)
-            solver = LevenbergMarquardt(model, whole, _SMALL_RIDGE * len(whole), workers=self._workers)
+            model.init_gaussian(model.gaussian_std(1.0), self._generator)
+            solver = LevenbergMarquardt(model, whole, _SMALL_RIDGE * len(whole))
             solver.run(_STEPS, slow=1e-2, patience=3)
             if best is None or solver.loss < lowest:
                 best, lowest = model, solver.loss
@@ -232,11 +215,11 @@ def core_sizes(wanted: Sequence[int], available: Sequence[int], most: int = _MOS
     return sizes
 
 
-def core_of(entries: Entries, bases: Sequence[Tensor], workers: Workers | None = None) -> Tensor:
+def core_of(entries: Entries, bases: Sequence[Tensor]) -> Tensor:
     """The core C that minimizes the sum over entries of (value - <C, u_0[i_0] (x) u_1[i_1] (x) ...>)^2 + ridge |C|^2.
 
     Args:
-        entries: n of them. bases: per mode u_k (d_k, K_k). workers: the processes that share the search.
+        entries: n of them. bases: per mode u_k (d_k, K_k).
     Returns: (K_0, ..., K_{N-1}); by conjugate gradients, whose matrix is near a multiple of the identity where the
         subspaces are spread over the indices.
     """
@@ -278,7 +261,7 @@ def core_of(entries: Entries, bases: Sequence[Tensor], workers: Workers | None =
         conditioned = inverse * residual
         before, rho = rho, float(residual @ conditioned)
         direction = conditioned.add_(direction, alpha=rho / before)
-    return (workers or Workers()).agreed(solution).view(sizes)
+    return team().agreed(solution).view(sizes)
 
 
 def some(entries: Entries, most: int, generator: torch.Generator) -> Entries:

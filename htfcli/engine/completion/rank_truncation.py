@@ -11,7 +11,7 @@ Source: Grasedyck, Hierarchical singular value decomposition of tensors, SIAM J.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -21,7 +21,6 @@ from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.least_squares.levenberg_marquardt import LevenbergMarquardt
-from htfcli.engine.ranks.orthonormal_bases import OrthonormalBases
 from htfcli.engine.samples import Entries, unravel
 
 CORE_LIMIT = 4096  # entries of the tensor at one node; a star tree of many modes would have R^N
@@ -47,30 +46,6 @@ def reduced(model: Factorization, tolerance: float, generator: torch.Generator) 
     if frames is None:
         return None
     return _joined(frames, here, model.widths, tolerance, generator).to(device=model.parameters.device)
-
-
-@torch.no_grad()
-def rewritten(
-    model: Factorization, trees: Iterable[ModeTree], tolerance: float, generator: torch.Generator
-) -> Factorization | None:
-    """The same on the tree, of several, on which it takes the fewest parameters: a tensor of low rank on one tree is
-    nearly one of not so low rank on another, and may be found there first.
-
-    Returns: a new model, no wider than the widest node of the given one; None for a tensor of more than `DENSE_LIMIT`
-    entries, or where no tree has a model as near as the tolerance asks.
-    """
-    if model.entries > DENSE_LIMIT:
-        return None
-    here, widest = model.to(device="cpu"), max(model.widths.values())
-    tensor = here.dense()
-    frames = [found for tree in trees if (found := _frames_of_tensor(tensor, tree, tolerance)) is not None]
-    smallest, near = min((f.size for f in frames), default=0), []
-    for found in (f for f in frames if f.size <= _SIMILAR * smallest):
-        narrow = _joined(found, here, dict.fromkeys(found.tree.interior, widest), tolerance, generator)
-        if float((narrow.dense() - tensor).norm()) <= _NEAR * tolerance * float(tensor.norm()):
-            near.append(narrow)
-    best = min(near, key=lambda narrow: len(narrow.parameters), default=None)
-    return None if best is None else best.to(device=model.parameters.device)
 
 
 @dataclass
@@ -113,32 +88,6 @@ def _joined(
     return narrow
 
 
-def _frames_of_tensor(tensor: Tensor, tree: ModeTree, tolerance: float) -> _Frames | None:
-    """Singular vectors of the matricizations of a tensor (d_0, ..., d_{N-1}); None where a core is too large."""
-    frames = _Frames(tree)
-    below: list[list[int]] = []  # modes under a node, in the order of the tree
-    leading: list[tuple[Tensor, Tensor]] = []
-    for node, children in enumerate(tree.children):
-        below.append([mode for c in children for mode in below[c]] or [node])
-        rest = [mode for mode in range(tree.order) if mode not in below[node]]
-        columns = tensor.permute(*below[node], *rest).reshape(-1, math.prod(tensor.shape[m] for m in rest))
-        if node != tree.root:
-            u, values, _ = torch.linalg.svd(columns, full_matrices=False)
-            rank = _rank(values, tolerance)
-            columns, scale = u[:, :rank], values[:rank] / values[0].clamp_min(1e-300)
-            leading.append((columns, scale))
-        else:
-            scale = columns.new_ones(1)
-        if not children:
-            frames.leaves[node] = columns
-            continue
-        if math.prod(leading[c][0].shape[1] for c in children) * columns.shape[1] > CORE_LIMIT:
-            return None
-        frames.scales[node] = scale
-        frames.cores[node] = _within(columns, [leading[c][0] for c in children]) * scale
-    return frames
-
-
 def _within(columns: Tensor, bases: list[Tensor]) -> Tensor:
     """Columns (d_1 d_2 ..., r) in the bases (d_k, r_k) of their parts: (r_1, r_2, ..., r)."""
     core = columns.reshape(*(base.shape[0] for base in bases), -1)
@@ -153,14 +102,24 @@ def _rank(values: Tensor, tolerance: float) -> int:
 
 def _frames_of_model(model: Factorization, tolerance: float) -> _Frames | None:
     """The same without the tensor, for the model's own tree: singular vectors in a basis at every node."""
-    tree, bases = model.tree, OrthonormalBases(model, leaves=True)
-    for node in tree.interior:
-        weight = model.node_weights[node]
+    tree = model.tree
+    bases: dict[int, Tensor] = {}  # orthonormal columns over the children's frames, or the leaf's index
+    small: dict[int, Tensor] = {}
+    for node, weight in enumerate(model.node_weights):
         assert weight is not None
-        if math.prod(bases.dimension(child) for child in tree.children[node]) * weight.shape[1] > CORE_LIMIT:
-            return None
-    cores = [bases.over_children(node) for node in range(len(tree.children))]
-    return _cut(tree, {node: core.flatten(0, -2) for node, core in enumerate(cores)}, tolerance)
+        joined = weight
+        if node >= tree.order:
+            joined = torch.ones(1, weight.shape[0], dtype=weight.dtype, device=weight.device)
+            for child in tree.children[node]:
+                joined = (joined.unsqueeze(1) * small[child].unsqueeze(0)).flatten(0, 1)
+            if joined.shape[0] * weight.shape[1] > CORE_LIMIT:
+                return None
+            joined = joined @ weight
+        if node == tree.root:
+            bases[node] = joined
+        else:
+            bases[node], small[node] = torch.linalg.qr(joined)
+    return _cut(tree, bases, tolerance)
 
 
 def _cut(tree: ModeTree, bases: dict[int, Tensor], tolerance: float) -> _Frames:
