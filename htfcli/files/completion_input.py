@@ -1,4 +1,4 @@
-"""What `htf complete` is given: data to complete in any format, a fitted completion, a table of entries to predict."""
+"""Inputs of `htf complete`: data to complete in any format, a fitted completion, a table of entries to predict."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from htfcli.config.completion_run import CompletionRunConfig
 from htfcli.engine.factorizations.factorization import DENSE_LIMIT
 from htfcli.engine.samples import Entries
-from htfcli.errors import ConfigError, DataError
+from htfcli.errors import ConfigError, DataError, did_you_mean
 from htfcli.files.foreign.dense_tensor import WRITERS, DenseTensor
 from htfcli.files.foreign.labelled_table import TABLES, Table, read_queries, read_table
-from htfcli.files.foreign.readers import Dense, read_foreign, read_mask, suffix_of
+from htfcli.files.foreign.readers import Dense, read_foreign, read_mask, refuse_special, suffix_of
 from htfcli.files.inputs import Located, locate
 from htfcli.files.own import container
 from htfcli.files.own.artefacts import task_of, to_observations
@@ -51,7 +52,15 @@ def load_data(argument: str, config: CompletionRunConfig) -> Data | SavedComplet
 def _table(located: Located, suffix: str, config: CompletionRunConfig) -> Table:
     if config.mask is not None:
         raise ConfigError("--mask is for dense tensors; leave the value of a row empty", got=config.mask)
-    table = read_table(located.path, located.name, suffix, config.value, config.index)
+    table = read_table(
+        located.path,
+        located.name,
+        suffix,
+        config.value,
+        config.index,
+        std=config.std,
+        ordered=config.ordered or (),
+    )
     if config.missing_value is not None:
         table = table.without(config.missing_value)
     if config.dims is None:
@@ -71,6 +80,51 @@ def _dense(dense: Dense, suffix: str, config: CompletionRunConfig) -> DenseTenso
     if config.missing_value is not None:
         tensor = tensor.without(config.missing_value)
     return tensor if config.mask is None else tensor.observed_at(read_mask(config.mask))
+
+
+def observed(data: Data, config: CompletionRunConfig) -> tuple[Entries, Tensor | None]:
+    """The entries that are known, and their standard deviations (n,), if these are.
+
+    Raises:
+        DataError: if rows disagree, or a deviation is not above zero. ConfigError: if there is no place for deviations.
+    """
+    if isinstance(data, Table):
+        return data.observed(average=config.duplicates == "mean")
+    if config.std is None:
+        return data.entries(), None
+    if isinstance(data, StoredEntries):
+        raise ConfigError("--std is for tables and for tensors that can be dense", got=data.name)
+    refuse_special(Path(config.std))
+    std = read_foreign(Path(config.std), config.std)
+    if not isinstance(std, Dense):
+        raise ConfigError("--std of a dense tensor is a dense array of its shape", got=config.std, allowed=".npy")
+    return data.entries(), data.std_from(std.values, config.std)
+
+
+def order_of_modes(data: Data, ordered: Sequence[str]) -> tuple[list[Tensor | None], list[int]]:
+    """What is known of the order of the modes of data: per mode rising positions (d,) or None, and the modes whose order
+    means nothing. Modes in neither are plain indices, whose order may mean something.
+
+    Args:
+        ordered: names of modes that are in order.
+    Raises:
+        ConfigError: if a name is not one of a mode.
+    """
+    names = [axis.name for axis in data.axes]
+    if wrong := [name for name in ordered if name not in names]:
+        allowed = ", ".join(names[:20]) + ("" if len(names) <= 20 else ", ...")
+        guess = did_you_mean(wrong[0], names)
+        raise ConfigError("--ordered: no such mode", got=wrong[0], allowed=allowed, next_step=guess)
+    found: list[Tensor | None] = []
+    unordered = []
+    for mode, axis in enumerate(data.axes):
+        positions = axis.positions() if isinstance(data, Table) or axis.name in ordered else None
+        if positions is None and axis.name in ordered:
+            positions = list(map(float, range(axis.size)))
+        elif positions is None and axis.labels is not None:
+            unordered.append(mode)
+        found.append(None if positions is None else torch.tensor(positions, dtype=torch.float64))
+    return found, unordered
 
 
 def _observed(artefact: Artefact, config: CompletionRunConfig) -> DenseTensor | StoredEntries:
