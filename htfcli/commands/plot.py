@@ -18,7 +18,7 @@ QUANTITY_NAMES = (
     "loss",
     "error",
 )  # of experiments.plots, not imported here
-COMPLETION_NAMES = ("validation", "tree", "held-out", "slices")  # of experiments.completion_plots
+COMPLETION_NAMES = ("members", "errors", "calibration", "held-out", "tree", "ridge", "slices")  # of figures.completions
 
 EXAMPLES = """\b
 Examples:
@@ -69,7 +69,8 @@ def plot(
 
     Of fits: local component norms, singular values, effective ranks, losses and errors against iterations. One run is
     a grid of panels, several are one column each. Unless --node says otherwise the largest nodes are shown.
-    Of completions: held-out error by width, the mode tree with its ranks, held-out entries predicted, slices.
+    Of completions: members and weights, held-out errors by kind of holes, calibration of intervals, held-out entries
+    predicted against observed, ranks of the strongest factorization, errors along the ridge, slices.
     Of trainings: accuracies and losses by epoch. Of locality: every measure by distance. One colour a network.
     Of a sweep: columns of its summary.csv, --y against --x, mean and standard error over seeds.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -27,11 +27,17 @@ from htfcli.files.stored_entries import StoredEntries
 Data = Table | DenseTensor | StoredEntries
 
 
-def load_data(argument: str, config: CompletionRunConfig) -> Data | SavedCompletion:
+_LEAST_REPEATED = 3  # times that a value far from all others occurs, from which it may stand for "missing"
+
+
+def load_data(
+    argument: str, config: CompletionRunConfig, on_remark: Callable[[str], None] = lambda text: None
+) -> Data | SavedCompletion:
     """Data with holes, or a completion that was fitted before.
 
     Args:
         argument: as for `inputs.locate`. config: what is an index, a value and a hole.
+        on_remark: called with what may be a mistake about missing values.
     Raises:
         DataError: if it cannot be read. ConfigError: if the configuration speaks of what this input does not have.
     """
@@ -41,15 +47,41 @@ def load_data(argument: str, config: CompletionRunConfig) -> Data | SavedComplet
         artefact = container.read(located.path, located.name).expect("completion", "observations")
         if artefact.kind == "completion":
             return to_completion(artefact)
-        return _observed(artefact, config)
+        return _observed(artefact, config, on_remark)
     if suffix not in TABLES:
         dense = read_foreign(located.path, located.name, located.key)
         assert isinstance(dense, Dense)  # every other format that is read is a table
-        return _dense(dense, suffix, config)
-    return _table(located, suffix, config)
+        return _dense(dense, suffix, config, on_remark)
+    return _table(located, suffix, config, on_remark)
 
 
-def _table(located: Located, suffix: str, config: CompletionRunConfig) -> Table:
+def missing_remark(value: Tensor, missing: float | None) -> str | None:
+    """What may be a mistake about missing values: a number that stands for them and never occurs, or one that may.
+
+    Args:
+        value: as read, of any shape, NaN where nothing is. missing: the number that is said to mean missing.
+    """
+    if missing is not None:
+        return None if bool((value == missing).any()) else f"no value is {missing:g}: --missing-value changes nothing"
+    known = value[~torch.isnan(value)]
+    if len(known) == 0:
+        return None
+    lowest, highest = known.min(), known.max()
+    for end in (lowest, highest):
+        others = known[known != end]
+        if len(others) == 0 or len(known) - len(others) < _LEAST_REPEATED:
+            continue
+        least, most = others.min(), others.max()
+        if float(torch.minimum((end - least).abs(), (end - most).abs())) > float(most - least) > 0:
+            count, number = len(known) - len(others), f"{float(end):g}"
+            advice = f"if that means missing, say so: --missing-value {number}"
+            return f"{count:,} values are {number}, farther from all others than these are from each other; {advice}"
+    return None
+
+
+def _table(
+    located: Located, suffix: str, config: CompletionRunConfig, on_remark: Callable[[str], None]
+) -> Table:
     if config.mask is not None:
         raise ConfigError("--mask is for dense tensors; leave the value of a row empty", got=config.mask)
     table = read_table(
@@ -61,6 +93,7 @@ def _table(located: Located, suffix: str, config: CompletionRunConfig) -> Table:
         std=config.std,
         ordered=config.ordered or (),
     )
+    _remark(missing_remark(table.value, config.missing_value), on_remark)
     if config.missing_value is not None:
         table = table.without(config.missing_value)
     if config.dims is None:
@@ -72,10 +105,18 @@ def _table(located: Located, suffix: str, config: CompletionRunConfig) -> Table:
     return table.on([Axis(own.name, size, None, first) for own, size in zip(table.axes, config.dims, strict=True)])
 
 
-def _dense(dense: Dense, suffix: str, config: CompletionRunConfig) -> DenseTensor:
+def _remark(text: str | None, on_remark: Callable[[str], None]) -> None:
+    if text is not None:
+        on_remark(text)
+
+
+def _dense(
+    dense: Dense, suffix: str, config: CompletionRunConfig, on_remark: Callable[[str], None]
+) -> DenseTensor:
     if wrong := config.changed("value", "index", "duplicates", "dims", "all"):
         names = ", ".join(f"--{name}" for name in wrong)
         raise ConfigError(f"{names}: for tables; this input is a dense tensor", got=dense.name)
+    _remark(missing_remark(dense.values, config.missing_value), on_remark)
     tensor = DenseTensor(dense, suffix)
     if config.missing_value is not None:
         tensor = tensor.without(config.missing_value)
@@ -127,7 +168,9 @@ def order_of_modes(data: Data, ordered: Sequence[str]) -> tuple[list[Tensor | No
     return found, unordered
 
 
-def _observed(artefact: Artefact, config: CompletionRunConfig) -> DenseTensor | StoredEntries:
+def _observed(
+    artefact: Artefact, config: CompletionRunConfig, on_remark: Callable[[str], None]
+) -> DenseTensor | StoredEntries:
     """The train entries of our own observations, as a dense tensor that is NaN elsewhere if that is not too large."""
     observations = to_observations(artefact, mapped=True)
     train = observations.train
@@ -137,13 +180,14 @@ def _observed(artefact: Artefact, config: CompletionRunConfig) -> DenseTensor | 
     if math.prod(observations.dims) > DENSE_LIMIT:
         if config.mask is not None:
             raise ConfigError("--mask is for dense tensors", got=config.mask)
+        _remark(missing_remark(train.value, config.missing_value), on_remark)
         if config.missing_value is not None:
             known = torch.nonzero(train.value != config.missing_value).flatten()
             train = train if len(known) == len(train) else train.select(known)
         return StoredEntries(artefact.name, observations.dims, train)
     values = torch.full(observations.dims, math.nan, dtype=torch.float64)
     values[train.index.unbind(1)] = train.value
-    return _dense(Dense(artefact.name, values), ".npy", config)
+    return _dense(Dense(artefact.name, values), ".npy", config, on_remark)
 
 
 def load_queries(argument: str, axes: Sequence[Axis], value_name: str) -> Table:

@@ -74,7 +74,8 @@ class CompleteRun:
             if path != "-" and self._workers.first:
                 refuse_existing(path, force)  # before minutes are spent on reading
         self.config, self._input, self._force = config, data, force
-        loaded = load_data(data, config)
+        self._remarked: list[str] = []
+        loaded = load_data(data, config, self._remarked.append)
         self._saved = loaded if isinstance(loaded, SavedCompletion) else None
         if self._saved is not None:
             self._refuse_settings(predict, folder)
@@ -244,7 +245,7 @@ class CompleteRun:
 
     def _remarks(self) -> list[str]:
         """What the tables say that may be a mistake."""
-        found = self._data.remarks() if isinstance(self._data, Table) else []
+        found = [*self._remarked, *(self._data.remarks() if isinstance(self._data, Table) else [])]
         if isinstance(self._target, Table):
             for column, label, count in self._target.unknown:
                 rows = f"{count:,} of {len(self._target.value):,} rows of {self._target.name}"
