@@ -37,7 +37,11 @@ def complete(
     ] = None,
     uncertainty: Annotated[
         Optional[str],
-        typer.Option("--uncertainty", metavar="FILE", help="Predictive standard deviation of every entry, laid out as FILE."),
+        typer.Option(
+            "--uncertainty",
+            metavar="FILE",
+            help="Predictive standard deviation of every entry, laid out as FILE.",
+        ),
     ] = None,
     run: Annotated[
         Optional[str], typer.Option("--run", metavar="FOLDER", help="Run folder (FILE.run; none for -o -).")

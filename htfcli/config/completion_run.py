@@ -9,7 +9,6 @@ from pydantic_core import PydanticCustomError
 
 from htfcli.config.completion import CompleteConfig
 
-
 MOST_IMPUTATIONS = 1000  # a file each: more is a slip of the keyboard
 
 

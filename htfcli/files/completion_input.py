@@ -79,9 +79,7 @@ def missing_remark(value: Tensor, missing: float | None) -> str | None:
     return None
 
 
-def _table(
-    located: Located, suffix: str, config: CompletionRunConfig, on_remark: Callable[[str], None]
-) -> Table:
+def _table(located: Located, suffix: str, config: CompletionRunConfig, on_remark: Callable[[str], None]) -> Table:
     if config.mask is not None:
         raise ConfigError("--mask is for dense tensors; leave the value of a row empty", got=config.mask)
     table = read_table(
@@ -110,9 +108,7 @@ def _remark(text: str | None, on_remark: Callable[[str], None]) -> None:
         on_remark(text)
 
 
-def _dense(
-    dense: Dense, suffix: str, config: CompletionRunConfig, on_remark: Callable[[str], None]
-) -> DenseTensor:
+def _dense(dense: Dense, suffix: str, config: CompletionRunConfig, on_remark: Callable[[str], None]) -> DenseTensor:
     if wrong := config.changed("value", "index", "duplicates", "dims", "all"):
         names = ", ".join(f"--{name}" for name in wrong)
         raise ConfigError(f"{names}: for tables; this input is a dense tensor", got=dense.name)
@@ -143,8 +139,9 @@ def observed(data: Data, config: CompletionRunConfig) -> tuple[Entries, Tensor |
 
 
 def order_of_modes(data: Data, ordered: Sequence[str]) -> tuple[list[Tensor | None], list[int]]:
-    """What is known of the order of the modes of data: per mode rising positions (d,) or None, and the modes whose order
-    means nothing. Modes in neither are plain indices, whose order may mean something.
+    """Per mode rising positions (d,) or None, and the modes whose order means nothing.
+
+    Modes in neither are plain indices, whose order may mean something.
 
     Args:
         ordered: names of modes that are in order.

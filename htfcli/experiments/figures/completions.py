@@ -168,7 +168,7 @@ def _errors(run: _Run) -> Drawer | None:
     def draw(axes: Axes) -> None:
         at = np.arange(len(kinds))
         errors = [one["error"] for one in kinds.values()]
-        baselines = [one["baseline"] if _finite(one.get("baseline")) else math.nan for one in kinds.values()]
+        baselines = [_or_nan(one.get("baseline")) for one in kinds.values()]
         axes.bar(at - 0.2, errors, 0.4, color=[_color(number) for number in range(len(kinds))], label="completion")
         axes.bar(at + 0.2, baselines, 0.4, color="0.75", label="baseline")
         for x, height in zip([*(at - 0.2), *(at + 0.2)], [*errors, *baselines], strict=True):
@@ -234,7 +234,7 @@ def _ridge(run: _Run) -> Drawer | None:
             label = f"{_with_names(key[1], run.summary.get('modes'))}, width {key[2]}"
             label += f", {key[0]}" if key[0] not in ("", "factorization") else ""
             axes.plot(at, [models[key][r]["held_out_error"] for r in at], "o-", color=_color(number), markersize=3)
-            train = [t if _finite(t := models[key][r].get("train_error")) else math.nan for r in at]
+            train = [_or_nan(models[key][r].get("train_error")) for r in at]
             axes.plot(at, train, "--", color=_color(number), linewidth=1, alpha=0.7)
             axes.plot([], [], "o-", color=_color(number), markersize=3, label=_short(label, 52))
         axes.plot([], [], "--", color="0.4", linewidth=1, label="train")
@@ -282,7 +282,7 @@ def _held_out(run: _Run) -> Drawer | None:
         for number, name in enumerate(names):
             own = np.array([t[:2] for t in triples if str(t[2]) == name])
             label = _short(name, 40) if len(names) > 1 else None
-            axes.scatter(*own.T, 9, alpha=alpha, linewidths=0, color=_color(number), label=label)
+            axes.scatter(own[:, 0], own[:, 1], 9, alpha=alpha, linewidths=0, color=_color(number), label=label)
         r2 = run.summary.get("r2")
         text = f"held-out entries, $R^2$ = {r2:.3g}" if _finite(r2) else "held-out entries"
         axes.set(title=text, xlabel="observed", ylabel="predicted", aspect="equal", adjustable="datalim")
@@ -337,6 +337,10 @@ PANELS: dict[str, Callable[[_Run], Drawer | None]] = {
     "ridge": _ridge,
     "slices": _slices,
 }
+
+
+def _or_nan(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
 
 
 def _color(number: int) -> Any:

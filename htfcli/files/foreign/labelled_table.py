@@ -167,7 +167,7 @@ class Table:
     def asked(self, entries: Entries | None = None, *, everywhere: bool = False, further: bool = False) -> Tensor:
         """Indices (n, N) that `write`, with the same arguments, asks for the values of, in its order."""
         unknown = torch.isnan(self._to_fill(entries, everywhere)[1])
-        added = [index for index in self._lacking_blocks()] if further else []
+        added = list(self._lacking_blocks()) if further else []
         return torch.cat([self.index[unknown].long(), *added])
 
     def write(

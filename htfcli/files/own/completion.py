@@ -19,7 +19,6 @@ from htfcli.files.own import container
 from htfcli.files.own.axes import Axis
 from htfcli.files.own.container import Artefact
 
-
 FORMAT = 2  # of a completion's content: 1 had one factorization and an ensemble
 
 
@@ -120,19 +119,23 @@ def to_completion(artefact: Artefact) -> SavedCompletion:
     return SavedCompletion(completion, axes, content.value, slices)
 
 
-def factorization_in(artefact: Artefact) -> Factorization:
-    """The factorization of a completion that counts most, without what is added to it.
+def strongest_in(artefact: Artefact) -> tuple[Factorization, str]:
+    """The factorization of a completion that counts most, without what is added to it, and a sentence that says so.
 
     Raises:
         DataError: if no factorization counts, as where the mean or effects of the modes predict best.
     """
-    model = to_completion(artefact).completion.model
+    completion = to_completion(artefact).completion
+    model = completion.model
     if model is None:
         raise DataError(
             f"{artefact.name} has no factorization: the mean and effects of the modes predicted best",
             next_step="There is no rank to measure.",
         )
-    return model
+    members, number = completion.report.get("members") or [], completion.report.get("strongest")
+    weights = members[number]["weights"] if isinstance(number, int) and number < len(members) else {}
+    weight = f" (weight {max(weights.values()):.2f})" if weights else ""
+    return model, f"{artefact.name}: the strongest factorization{weight} of the average, without what is added to it"
 
 
 def _content(artefact: Artefact) -> _Content:
