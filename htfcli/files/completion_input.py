@@ -131,10 +131,11 @@ def observed(data: Data, config: CompletionRunConfig) -> tuple[Entries, Tensor |
         return data.entries(), None
     if isinstance(data, StoredEntries):
         raise ConfigError("--std is for tables and for tensors that can be dense", got=data.name)
+    if suffix_of(Path(config.std)) in TABLES:
+        raise ConfigError("--std of a dense tensor is a dense array of its shape", got=config.std, allowed=".npy")
     refuse_special(Path(config.std))
     std = read_foreign(Path(config.std), config.std)
-    if not isinstance(std, Dense):
-        raise ConfigError("--std of a dense tensor is a dense array of its shape", got=config.std, allowed=".npy")
+    assert isinstance(std, Dense)  # every other format that is read is a table
     return data.entries(), data.std_from(std.values, config.std)
 
 

@@ -30,7 +30,7 @@ from htfcli.files.stored_entries import StoredEntries
 MOST_ROWS = 10**8  # of a table that is written without being asked for
 _COUNTABLE = 2**62  # combinations that can be numbered
 _SLICES, _SLICE_SIDE = 3, 400  # kept for the picture
-_OF_PREDICTIONS = {"interval", "imputations", "seed"}  # settings that a fitted completion can be given
+_OF_PREDICTIONS = {"interval", "imputations"}  # settings that a fitted completion can be given
 
 
 class CompleteRun:
@@ -107,7 +107,8 @@ class CompleteRun:
         if predict is None:
             advice = "Name a table of them: --predict queries.csv."
             raise ConfigError(f"{self._input} is fitted; which entries to predict", next_step=advice)
-        given = [f"--{name.replace('_', '-')}" for name in sorted(self.config.model_fields_set - _OF_PREDICTIONS)]
+        free = _OF_PREDICTIONS | ({"seed"} if self.config.imputations is not None else set())
+        given = [f"--{name.replace('_', '-')}" for name in sorted(self.config.model_fields_set - free)]
         given += [] if folder is None else ["--run"]
         if given:
             raise ConfigError(f"{self._input} is fitted, its settings cannot change", got=", ".join(given))

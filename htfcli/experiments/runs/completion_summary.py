@@ -47,6 +47,7 @@ def summarize(completion: Completion, entries: Entries, axes: Sequence[Axis]) ->
         "dims": list(completion.dims),
         "observed": len(entries),
         **strongest,
+        "coverage_90": _coverage(report.get("calibration") or {}),
         "unobserved": unobserved,
         "warnings": [*report.get("warnings", []), *(_unobserved(one, one["mode"] in ordered) for one in unobserved)],
     }
@@ -143,19 +144,24 @@ def _held_out(summary: Record) -> list[tuple[str, str | None]]:
         share = one.get("share")
         parts = [f"baseline {baseline}"] if baseline is not None else []
         parts += [f"{one['count']:,} entries"] if "count" in one else []
-        parts += [f"like {100 * share:.0f} % of the holes"] if _finite(share) else []
+        parts += [f"{100 * share:.0f} % of the holes"] if _finite(share) else []
         found.append((f"held-out error, {kind}", None if error is None else f"{error} ({', '.join(parts)})"))
     return found
 
 
-def _covered(summary: Record) -> list[tuple[str, str | None]]:
-    """The share of held-out entries inside the 90 % interval, by kind of holes."""
-    shares = []
-    for kind, one in (summary.get("calibration") or {}).items():
+def _coverage(calibration: Record) -> dict[str, float]:
+    """The share of held-out entries inside their 90 % intervals, by kind of holes."""
+    shares = {}
+    for kind, one in calibration.items():
         pairs = zip(one.get("stated", []), one.get("observed", []), strict=False)
         near = min(pairs, key=lambda pair: abs(pair[0] - _STATED), default=None)
         if near is not None and abs(near[0] - _STATED) < 0.02 and _finite(near[1]):
-            shares.append(f"{near[1]:.2f} ({kind})")
+            shares[kind] = near[1]
+    return shares
+
+
+def _covered(summary: Record) -> list[tuple[str, str | None]]:
+    shares = [f"{share:.2f} ({kind})" for kind, share in (summary.get("coverage_90") or {}).items()]
     return [("held out, inside 90 %", ", ".join(shares) or None)]
 
 
