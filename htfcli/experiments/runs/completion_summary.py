@@ -171,7 +171,7 @@ def _members(summary: Record) -> list[tuple[str, str | None]]:
         weights = {kind: w for kind, w in (member.get("weights") or {}).items() if _finite(w) and w >= COUNTS}
         if weights:
             shown = ", ".join(f"{weight:.2f} ({kind})" for kind, weight in weights.items())
-            found.append((f"weight of {member_name(member)}", shown))
+            found.append(("member", f"{member_name(member)}: weight {shown}"))
     return found
 
 
@@ -205,14 +205,14 @@ def _ordered(summary: Record) -> list[tuple[str, str | None]]:
     found: list[tuple[str, str | None]] = []
     for one in summary.get("ordered") or []:
         parts = [f"{key} {one[key]:.3g}" for key in ("smoothing", "length", "nugget") if _finite(one.get(key))]
-        found.append((f"order of {one['mode']}", ", ".join(parts) or "used"))
+        found.append((f"order of {'mode ' if one['mode'].isdigit() else ''}{one['mode']}", ", ".join(parts) or "used"))
     return found
 
 
 def _per_index(summary: Record) -> list[tuple[str, str | None]]:
     return [
         (
-            f"held-out error, {one['mode']} {one['label']}",
+            f"held-out error, {'mode ' if one['mode'].isdigit() else ''}{one['mode']} {one['label']}",
             f"{_number(one.get('error'))} (its own mean {_number(one.get('baseline'))})",
         )
         for one in (summary.get("per_index") or [])[:_MOST_ROWS]
