@@ -26,13 +26,13 @@ class Source:
     """What may be averaged.
 
     Args:
-        name: for the report. members: fitted on every split. of_all: fits it to all observations, with its train error.
+        name: for the report. members: fitted on every split. of_all: fits it to all observations.
         snapshot, recipe: of a factorization, None for effects.
     """
 
     name: str
     members: list[Member]
-    of_all: Callable[[], tuple[Member, float]]
+    of_all: Callable[[], Member]
     snapshot: Snapshot | None = None
     recipe: Recipe | None = None
 
@@ -74,7 +74,7 @@ class Average:
                 kriging.append(found[1])
         self.held, self.kriging = torch.stack(held, 1), torch.stack(kriging, 1)
         self.weights = self._weighted()
-        self.train_error = float("nan")
+        self.used = [k for k in range(len(self.columns)) if float(self.weights[:, k].max()) > 0]
 
     def _predicted(self, source: Source) -> Tensor:
         if source.snapshot is not None:
@@ -124,14 +124,13 @@ class Average:
 
     def _interpolated(self, source: int) -> tuple[Tensor, Tensor] | None:
         """Held-out predictions of a source with its residual interpolated, and the variance left; None if no better."""
-        dims, judge, first = self.problem.dims, self.judge, self.splits[0]
+        first = self.splits[0]
         residual = [s.train.value - self._base_at(source, k, s.train.index) for k, s in enumerate(self.splits)]
         base = torch.cat([self._base_at(source, k, s.held.index) for k, s in enumerate(self.splits)])
         generator = torch.Generator().manual_seed(0)
         size = len(first.held)
         rows = torch.randperm(size, generator=generator)[: self.settings.queries]
         modes = tuple(sorted(self.problem.ordered))
-        count = self.settings.neighbours * (2 + len(modes)) // 3 if len(modes) > 1 else self.settings.neighbours
         count = self.settings.neighbours if len(modes) == 1 else self.settings.neighbours * 3 // 2
         cross, correlation = self._cross(first.train.index, residual[0])
         lengths = tuple(5.0 * self._step(m) for m in modes)
@@ -151,7 +150,6 @@ class Average:
         self.kernels.append(kernel)
         self.variances.append(variance)
         self._count = count
-        del judge, dims
         return base + torch.cat(means), torch.cat(variances)
 
     def _step(self, mode: int) -> float:
@@ -214,14 +212,13 @@ class Average:
         residual = self.judge.value - self.averaged.mean
         errors = dict(zip(self.judge.kinds, self.judge.errors(residual + self.judge.value).tolist(), strict=True))
         problem.holes.settle([errors.get(kind, 0.0) for kind in range(len(problem.holes.names))])
-        used = [k for k in range(len(self.columns)) if float(self.weights[:, k].max()) > 0]
+        used = self.used
         on_blend = any(self.columns[k].source == BLEND for k in used)
         needed = {self.columns[k].source for k in used} - {BLEND}
         if on_blend:
             needed |= set(torch.nonzero(self.blend > 0).flatten().tolist())
         kept = sorted(needed)
-        fitted = [self.sources[k].of_all() for k in kept]
-        members = tuple(member for member, _ in fitted)
+        members = tuple(self.sources[k].of_all() for k in kept)
         blend = self.blend[kept] if on_blend else torch.zeros(len(kept), dtype=torch.float64)
         if not on_blend and float(self.blend[kept].sum()) > 0:
             blend = self.blend[kept] / self.blend[kept].sum()
@@ -247,7 +244,6 @@ class Average:
             calibration.coefficients, calibration.noise, self._counts(problem.scaled.index), calibration.quantiles
         )
         observed = problem.scaled.index if kernels else torch.empty(0, len(problem.dims), dtype=torch.int64)
-        self.kept, self.train_errors = kept, [error for _, error in fitted]
         return Completion(
             problem.dims,
             problem.units,
@@ -264,6 +260,3 @@ class Average:
             problem.highest,
             problem.integers,
         )
-
-    def warnings(self) -> list[str]:
-        return []

@@ -20,9 +20,11 @@ from torch import Tensor
 from htfcli.config.completion import CompleteConfig
 from htfcli.engine.completion.averaging import Average, Source
 from htfcli.engine.completion.effects import Effects, fit_linked, main_terms, pair_terms
+from htfcli.engine.completion.exact import find_exact, polished
+from htfcli.engine.completion.holes import Holes
 from htfcli.engine.completion.members import Candidate, Judge, Member, Snapshot, Split, refit
 from htfcli.engine.completion.preparation import Problem, checked, effects_of, make_splits, prepare
-from htfcli.engine.completion.report import describe
+from htfcli.engine.completion.report import describe, ranks, warnings_of
 from htfcli.engine.completion.result import Completion
 from htfcli.engine.completion.settings import SETTINGS
 from htfcli.engine.completion.training import Search
@@ -84,6 +86,7 @@ class _Completing:
         self._problem = prepare(entries, dims, config, self._settings, coordinates, std, wanted, unordered)
         self._steps: list[dict[str, Any]] = []
         self._warnings: list[str] = []
+        self._outliers = 0
         self._loss = "l2" if config.loss not in ("huber", "l1") else config.loss
 
     def run(self) -> Completion:
@@ -98,18 +101,56 @@ class _Completing:
             trees = trees[:1]
         search = Search(problem, splits, judge, trees, self._config, self._settings, self._report, self._should_stop)
         candidates = search.run(self._loss)
+        exact = self._exact(candidates, splits[0])
+        if exact is not None:
+            return exact
         sources = self._effects(splits)
         sources += [self._of(c, s, search) for c in candidates for s in c.snapshots]
         sources += self._linked(search, splits, candidates[0])
         average = Average(problem, splits, judge, sources, self._settings)
+        return self._finished(average, judge, candidates)
+
+    def _finished(self, average: Average, judge: Judge, candidates: Sequence[Candidate]) -> Completion:
         completion = average.finish()
-        completion.report = describe(completion, average, problem, judge, self._loss) | {
+        report = describe(completion, average, self._problem, judge)
+        falling = bool(candidates) and candidates[0].still_falling
+        completion.report = report | {
+            "loss": self._loss_named(completion),
+            "outliers": self._outliers,
             "effort": self._config.effort,
-            "warnings": self._warnings + average.warnings(),
+            "still_falling": falling,
+            "warnings": self._warnings + warnings_of(report, falling),
             "seconds": round(time.monotonic() - self._started, 3),
             "steps": self._steps,
         }
         return completion
+
+    def _loss_named(self, completion: Completion) -> str:
+        """The loss that the greatest part of the predictions comes from."""
+        links = [m.link for m in completion.members]
+        part = {"log": 0.0, "logit": 0.0, "identity": 0.0}
+        for number, column in enumerate(completion.columns):
+            part[links[column.source] if column.source >= 0 else "identity"] += float(completion.weights[:, number].mean())
+        link = max(part, key=lambda k: part[k])
+        return {"log": "poisson", "logit": "logistic"}.get(link, self._loss)
+
+    def _exact(self, candidates: Sequence[Candidate], split: Split) -> Completion | None:
+        """The one member of noise-free data, if a candidate leads to it."""
+        size = float(split.train.value.square().mean().sqrt())
+        for candidate in candidates:
+            best = candidate.best
+            if candidate.recipe.centre or best is None or best.train_error > 0.3 * size or self._loss != "l2":
+                continue
+            if len(split.train) > 100_000 or self._should_stop():
+                continue
+            begin = best.members[0].model
+            assert begin is not None
+            fixed = self._config.width is not None
+            found = find_exact(candidate.recipe, begin, best.ridge, split, 2 * self._settings.first_sweeps, fixed)
+            if found is not None:
+                model = polished(found[0], self._problem.scaled)
+                return self._alone(Member(model, None), "exact factorization", split)
+        return None
 
     # --- members ------------------------------------------------------------------------------------------------------
 
@@ -124,7 +165,7 @@ class _Completing:
 
         names = [name for name in splits[0].effects if name in ("mean", "effects", "pairs")]
         return [
-            Source(name, [Member(None, s.effects[name]) for s in splits], lambda name=name: (of_all(name), math.nan))
+            Source(name, [Member(None, s.effects[name]) for s in splits], lambda name=name: of_all(name))
             for name in names
         ]
 
@@ -132,7 +173,7 @@ class _Completing:
         """A factorization at one ridge."""
         problem, recipe = self._problem, candidate.recipe
 
-        def of_all() -> tuple[Member, float]:
+        def of_all() -> Member:
             effects = self._effects_below(recipe.centre, recipe.link, recipe.low, recipe.span)
             everything = problem.scaled
             dims, weight = problem.dims, problem.weight
@@ -170,9 +211,9 @@ class _Completing:
             for split in splits:
                 split.effects[key] = self._linked_effects(split.train, split.weight, name, link, low, span)
 
-            def of_all(name: str = name) -> tuple[Member, float]:
+            def of_all(name: str = name) -> Member:
                 effects = self._linked_effects(problem.scaled, problem.weight, name, link, low, span)
-                return Member(None, effects, link, low, span), math.nan
+                return Member(None, effects, link, low, span)
 
             members = [Member(None, s.effects[key], link, low, span) for s in splits]
             sources.append(Source(f"{name}, {link}", members, of_all))
@@ -199,5 +240,29 @@ class _Completing:
         self._steps.append(step)
         self._on_progress(step)
 
+    # --- one member ---------------------------------------------------------------------------------------------------
+
     def _constant(self) -> Completion:
-        raise NotImplementedError
+        """The mean, where there are too few observations for anything else, or all are equal."""
+        problem = self._problem
+        equal = float(problem.scaled.value.max() - problem.scaled.value.min()) <= 1e-14
+        if not equal:
+            got = len(problem.scaled)
+            self._warnings.append(f"{got} observations are too few to find anything: every prediction is their mean")
+        member = Member(None, effects_of(problem.scaled, problem.dims, problem.weight)["mean"])
+        held = problem.scaled
+        return self._alone(member, "mean", Split(held, held, torch.zeros(len(held), dtype=torch.int64), torch.arange(len(held)), None))
+
+    def _alone(self, member: Member, name: str, split: Split) -> Completion:
+        """One member of weight one."""
+        problem = self._problem
+        judge = Judge([split], [1.0])
+        problem.holes = Holes(problem.dims)
+        average = Average(problem, [split], judge, [Source(name, [member], lambda: member)], self._settings)
+        average.sources[0].recipe = None
+        completion = self._finished(average, judge, [])
+        if member.model is not None:
+            completion.blend = torch.ones(1, dtype=torch.float64)
+            completion.report |= ranks(completion.model) | {"strongest": 0}
+            completion.report["members"][0] |= {"kind": "factorization", "tree": member.model.tree.to_nested()}
+        return completion

@@ -1,4 +1,4 @@
-"""What kind of number an entry is: links between the scale that is fitted and the values, and robust weights.
+"""What kind of number an entry is: links between the scale that is fitted and the values.
 
 With a link, eta is fitted and mean(eta) is the value: the identity, exp for counts, the logistic function for two values.
 A fit of eta is a sequence of weighted least-squares problems (iteratively reweighted least squares; McCullagh and Nelder,
@@ -38,18 +38,3 @@ def working(eta: Tensor, value: Tensor, link: str) -> tuple[Tensor, Tensor]:
     mean = value_of(eta, link)
     weight = mean.clamp_min(1e-3) if link == "log" else (mean * (1 - mean)).clamp_min(1e-2)
     return eta.clamp(-_WIDEST, _WIDEST) + (value - mean) / weight, weight
-
-
-def deviation_of(residual: Tensor) -> float:
-    """Standard deviation of noise by the middle of its sizes (n,), of which outliers change little."""
-    return 1.4826 * float(residual.abs().median())
-
-
-def robust_weights(residual: Tensor, loss: str) -> Tensor:
-    """Weights (n,) whose weighted squares behave like the loss: huber min(1, 1.345 s / |r|), l1 s / |r|, s the deviation."""
-    size, deviation = residual.abs(), deviation_of(residual)
-    if deviation == 0.0:
-        return torch.ones_like(residual)
-    if loss == "huber":
-        return 1.345 * deviation / size.clamp_min(1.345 * deviation)
-    return deviation / size.clamp_min(1e-3 * deviation)

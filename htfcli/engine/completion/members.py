@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from htfcli.engine.completion.effects import Effects
-from htfcli.engine.completion.links import robust_weights, value_of, working
+from htfcli.engine.completion.links import value_of, working
 from htfcli.engine.completion.settings import Settings
 from htfcli.engine.completion.wide import WideFit
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
+from htfcli.engine.least_squares.robust import robust_weights
 from htfcli.engine.samples import Entries
 
 _CHUNK = 2**17  # entries evaluated at a time
@@ -216,12 +217,14 @@ class Candidate:
 
     Attributes:
         best: at the ridge with the best score. holes: at the one that is best for holes that are not random.
+        still_falling: whether the error still fell with the last ridge of the path.
     """
 
     recipe: Recipe
     fits: list[Fit]
     best: Snapshot | None = None
     holes: Snapshot | None = None
+    still_falling: bool = False
 
     @property
     def score(self) -> float:
@@ -311,7 +314,8 @@ def walk(candidate: Candidate, splits: Sequence[Split], judge: Judge, settings: 
     ridge = first.ridge
     while (ridge := ridge / settings.ridge_step**2) > settings.least_ridge:
         if not advance(candidate, splits, judge, ridge, 2 * settings.sweeps, settings.slow):
-            break
+            return
+    candidate.still_falling = True
 
 
 def refit(
@@ -324,11 +328,11 @@ def refit(
     between: Mapping[int, Tensor],
     settings: Settings,
     dtype: torch.dtype,
-) -> tuple[Member, float]:
-    """The recipe at its best ridge on all observations, from where it was on the first split; and its train error."""
+) -> Member:
+    """The recipe at its best ridge on all observations, from where it was on the first split."""
     fit = Fit(recipe, entries, weight, effects, dims, between, snapshot.members[0].model, dtype)
     fit.run(settings.sweeps, snapshot.ridge, settings.slow)
-    return fit.member(), fit.train_error
+    return fit.member()
 
 
 def wider(recipe: Recipe, factor: float) -> Recipe:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -150,6 +150,21 @@ class Completion:
         found = [(float(self.blend[k]), -k) for k, m in enumerate(self.members) if m.model is not None and self.blend[k] > 0]
         return self.members[-max(found)[1]].model if found else None
 
+    # --- state --------------------------------------------------------------------------------------------------------
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and plain data, from which `from_state` makes it again."""
+        from htfcli.engine.completion.saving import state_of
+
+        return state_of(self)
+
+    @staticmethod
+    def from_state(tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> Completion:
+        """The completion of a state. Raises DataError if it is damaged."""
+        from htfcli.engine.completion.saving import from_state
+
+        return from_state(tensors, content)
+
     def _within(self, value: Tensor) -> Tensor:
         value = value.clamp(self.lowest, self.highest)
         if not self.integers:
@@ -197,8 +212,3 @@ class Completion:
         rows = self._neighbours.nearest(index, one.kernel, one.count)
         mean, variance = krige(self._neighbours, index, rows, one.kernel, one.residual)
         return mean, variance * one.variance
-
-
-def describe_columns(columns: Sequence[Column], weights: Tensor) -> list[dict[str, Any]]:
-    """Name and weight by kind of every column, plain data."""
-    return [{"name": c.name, "weights": weights[:, k].tolist()} for k, c in enumerate(columns)]

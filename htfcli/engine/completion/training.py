@@ -55,6 +55,7 @@ class Search:
         self.dtype = torch.float32 if len(problem.scaled) > settings.single else torch.float64
         self._trees, self._config = list(trees), config
         self._report, self._should_stop = report, should_stop
+        self.size = float(problem.scaled.value.square().mean().sqrt())
         self.candidates: list[Candidate] = []
 
     def run(self, loss: str) -> list[Candidate]:
@@ -113,9 +114,11 @@ class Search:
     def _widen(self, near: list[Candidate]) -> None:
         """The best tree with more components, as long as that helps: it has used up those that it had."""
         best = near[0]
-        while not self._should_stop():
-            assert best.best is not None
-            if best.best.ridge > self.settings.first_ridge or len(self.problem.scaled) < self.settings.many:
+        for _ in range(2):
+            assert best.best is not None and isinstance(best.recipe.width, int)
+            exact = best.best.train_error < self.settings.nearly * self.size
+            few = 2 * best.recipe.width * sum(self.problem.dims) > len(self.problem.scaled)
+            if best.best.ridge > self.settings.first_ridge or exact or few or self._should_stop():
                 return
             candidate = self._start(wider(best.recipe, 1.5))
             self._walk(candidate)
