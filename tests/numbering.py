@@ -5,6 +5,8 @@ It stands in for the engine where a test is about reading and writing: what is p
 
 from __future__ import annotations
 
+import copy
+
 import torch
 
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
@@ -127,7 +129,7 @@ def complete(
         on_progress(step)
     given = {"entries": entries, "coordinates": coordinates, "std": std, "wanted": wanted, "unordered": unordered}
     Numbering.calls.append(given)
-    return Numbering(dims, REPORT)
+    return Numbering(dims, copy.deepcopy(REPORT))
 
 
 def stand_in(monkeypatch):

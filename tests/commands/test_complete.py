@@ -193,7 +193,7 @@ def test_a_human_table(htf, numbering, table, monkeypatch):
     assert cells["held-out R^2"] == "0.9"
     assert cells["held out, inside 90 %"] == "0.91 (random), 0.85 (fibre of day)"
     members = [value.strip() for what, _, value in lines if what == "member"]
-    heavy = "factorization, (cell, day), width 2 + interpolation: weight 1.00 (random), 0.70 (fibre of day)"
+    heavy = "(cell, day), width 2 + interpolation: weight 1.00 (random), 0.70 (fibre of day)"
     assert members == ["mean: weight 0.30 (fibre of day)", heavy]
     assert cells["mode tree"] == "(cell, day)"
     assert cells["rank of {cell}"] == "2 (effective rank 1.5)"

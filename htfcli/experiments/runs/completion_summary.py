@@ -58,8 +58,9 @@ def named(report: Record, axes: Sequence[Axis]) -> Record:
     found: Record = {key: _renamed(value, axes) for key, value in report.items() if key not in ("steps", "scatter")}
     found |= {key: report[key] for key in ("steps", "scatter") if key in report}
     for member in found.get("members") or []:
-        if isinstance(member.get("tree"), list):
-            member["tree"] = named_tree(member["tree"], axes)
+        for one in (member, *(member.get("parts") or [])):
+            if isinstance(one.get("tree"), list):
+                one["tree"] = named_tree(one["tree"], axes)
     of_mode = [*(found.get("ordered") or []), *([found["units"]] if found.get("units") else [])]
     for one in found.get("per_index") or []:
         one["label"] = axes[one["mode"]].label(one["index"])
@@ -172,17 +173,18 @@ def _members(summary: Record) -> list[tuple[str, str | None]]:
         if weights:
             shown = ", ".join(f"{weight:.2f} ({kind})" for kind, weight in weights.items())
             found.append(("member", f"{member_name(member)}: weight {shown}"))
+            for part in member.get("parts") or []:
+                found.append(("", f"{part['weight']:.2f} of it {member_name(part)}"))
     return found
 
 
 def member_name(member: Record) -> str:
-    """A member in a few words: what it is, its tree and width, whether it is interpolated."""
-    parts = [str(member.get("kind") or member.get("name"))]
+    """A member in a few words: its tree and width, or what else it is, and whether it is interpolated."""
     if member.get("tree"):
-        parts.append(str(member["tree"]))
-    if isinstance(member.get("width"), int):
-        parts.append(f"width {member['width']}")
-    return ", ".join(parts) + (" + interpolation" if member.get("interpolated") else "")
+        name = f"{member['tree']}, width {member.get('width')}"
+    else:
+        name = str(member.get("name")).removesuffix(", interpolated")
+    return name + (" + interpolation" if member.get("interpolated") else "")
 
 
 def _ranks(summary: Record) -> list[tuple[str, str | None]]:
