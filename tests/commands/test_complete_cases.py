@@ -202,7 +202,7 @@ def test_predictions_respect_bounds_and_are_whole(htf, tmp_path):
     values = np.random.default_rng(0).poisson(np.exp(low_rank((9, 8, 4), 1, 1))).astype(float)
     shown = holed(values, 0.6, 1)
     holes = np.isnan(shown)
-    filled, summary = run(htf, tmp_path, shown, "--integers", "--max", values.max() + 1, "--imputations", 2)
+    filled, _ = run(htf, tmp_path, shown, "--integers", "--max", values.max() + 1, "--imputations", 2)
     assert (filled == np.round(filled)).all()
     assert filled.min() >= 0 and filled.max() <= values.max() + 1
     drawn = np.load(tmp_path / "in.out.1.npy")
