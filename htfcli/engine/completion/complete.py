@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,12 +24,14 @@ from htfcli.engine.completion.effects import Effects, fit_linked, main_terms, pa
 from htfcli.engine.completion.exact import find_exact, polished
 from htfcli.engine.completion.holes import Holes
 from htfcli.engine.completion.members import Candidate, Judge, Member, Snapshot, Split, refit
+from htfcli.engine.completion.outliers import find_outliers
 from htfcli.engine.completion.preparation import Problem, checked, effects_of, make_splits, prepare
 from htfcli.engine.completion.report import describe, ranks, warnings_of
 from htfcli.engine.completion.result import Completion
 from htfcli.engine.completion.settings import SETTINGS
 from htfcli.engine.completion.training import Search
 from htfcli.engine.completion.trees import candidate_trees
+from htfcli.engine.completion.units import find_units
 from htfcli.engine.samples import Entries
 
 
@@ -101,7 +104,9 @@ class _Completing:
             trees = trees[:1]
         search = Search(problem, splits, judge, trees, self._config, self._settings, self._report, self._should_stop)
         candidates = search.run(self._loss)
-        exact = self._exact(candidates, splits[0])
+        if self._leave_out(search, candidates[0], splits[0]):
+            return self.run()
+        exact = self._exact(candidates, search, splits[0])
         if exact is not None:
             return exact
         sources = self._effects(splits)
@@ -134,19 +139,42 @@ class _Completing:
         link = max(part, key=lambda k: part[k])
         return {"log": "poisson", "logit": "logistic"}.get(link, self._loss)
 
-    def _exact(self, candidates: Sequence[Candidate], split: Split) -> Completion | None:
+    def _leave_out(self, search: Search, best: Candidate, split: Split) -> bool:
+        """Take outliers out of the data; whether there were any. Once."""
+        if self._config.loss != "auto" or self._outliers or len(split.train) > 300_000:
+            return False
+        problem = self._problem
+        far = find_outliers(best, split, problem.scaled, search.between, self._settings.first_sweeps)
+        if far is None:
+            return False
+        self._outliers = int(far.sum())
+        self._warnings.append(
+            f"{self._outliers} of {len(far)} observations lie far from what the others say and are left out; with --loss l2 "
+            "all count"
+        )
+        rows = torch.nonzero(~far).flatten()
+        raw = problem.raw.select(rows)
+        weight = None if problem.weight is None else problem.weight[rows]
+        units = find_units(raw, problem.dims, self._settings.least_ratio)
+        shift, scale = units.of(raw.index)
+        scaled = Entries(raw.index, (raw.value - shift) / scale)
+        self._problem = replace(problem, raw=raw, scaled=scaled, weight=weight, units=units)
+        return True
+
+    def _exact(self, candidates: Sequence[Candidate], search: Search, split: Split) -> Completion | None:
         """The one member of noise-free data, if a candidate leads to it."""
-        size = float(split.train.value.square().mean().sqrt())
-        for candidate in candidates:
+        if self._loss != "l2" or len(split.train) > 100_000:
+            return None
+        for candidate in candidates[:2]:
+            if candidate.recipe.centre and candidate.near_exact(0.15 * search.size):
+                candidate = search.start(replace(candidate.recipe, centre="", smooth=0.0))
             best = candidate.best
-            if candidate.recipe.centre or best is None or best.train_error > 0.3 * size or self._loss != "l2":
-                continue
-            if len(split.train) > 100_000 or self._should_stop():
+            if best is None or not candidate.near_exact(0.15 * search.size) or self._should_stop():
                 continue
             begin = best.members[0].model
             assert begin is not None
             fixed = self._config.width is not None
-            found = find_exact(candidate.recipe, begin, best.ridge, split, 2 * self._settings.first_sweeps, fixed)
+            found = find_exact(candidate.recipe, begin, best.ridge, split, self._settings.first_sweeps, fixed)
             if found is not None:
                 model = polished(found[0], self._problem.scaled)
                 return self._alone(Member(model, None), "exact factorization", split)
@@ -256,13 +284,13 @@ class _Completing:
     def _alone(self, member: Member, name: str, split: Split) -> Completion:
         """One member of weight one."""
         problem = self._problem
+        split = replace(split, kind=torch.zeros_like(split.kind))
         judge = Judge([split], [1.0])
-        problem.holes = Holes(problem.dims)
+        problem.holes, problem.ordered = Holes(problem.dims), ()
         average = Average(problem, [split], judge, [Source(name, [member], lambda: member)], self._settings)
-        average.sources[0].recipe = None
         completion = self._finished(average, judge, [])
         if member.model is not None:
             completion.blend = torch.ones(1, dtype=torch.float64)
-            completion.report |= ranks(completion.model) | {"strongest": 0}
+            completion.report |= ranks(completion.model) | {"strongest": 0, "warnings": list(self._warnings)}
             completion.report["members"][0] |= {"kind": "factorization", "tree": member.model.tree.to_nested()}
         return completion

@@ -31,7 +31,7 @@ def falls(fit: Fit, size: float, ridge: float, sweeps: int) -> float:
         ridge *= 0.1
         fit.run(sweeps, ridge, 0.0)
         before, error = error, fit.train_error / size
-        if error > 0.7 * before:
+        if error > 0.85 * before:
             return math.inf
     return error
 

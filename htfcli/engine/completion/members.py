@@ -230,6 +230,10 @@ class Candidate:
     def score(self) -> float:
         return math.inf if self.best is None else self.best.score
 
+    def near_exact(self, error: float) -> bool:
+        """Whether the train error is under this, and what is held out follows it."""
+        return self.best is not None and self.best.train_error < error and self.best.score < 3 * error
+
     @property
     def snapshots(self) -> list[Snapshot]:
         """One or two different ones."""

@@ -61,7 +61,7 @@ class Search:
     def run(self, loss: str) -> list[Candidate]:
         """All that is worth averaging, the best first."""
         first = self._variants(loss)
-        others = [self._start(replace(first.recipe, tree=t, seed=k)) for k, t in enumerate(self._trees[1:], 1)]
+        others = [self.start(replace(first.recipe, tree=t, seed=k)) for k, t in enumerate(self._trees[1:], 1)]
         found = sorted([first, *others], key=lambda c: c.score)
         near = [c for c in found if c.score <= self.settings.near * found[0].score][: self.settings.most_members]
         for candidate in near:
@@ -76,7 +76,7 @@ class Search:
 
     def linked(self, link: str, recipe: Recipe, centre: str, low: float, span: float) -> Candidate:
         """The same on the scale of a link."""
-        candidate = self._start(replace(recipe, link=link, centre=centre, loss="l2", low=low, span=span))
+        candidate = self.start(replace(recipe, link=link, centre=centre, loss="l2", low=low, span=span))
         self._walk(candidate)
         return candidate
 
@@ -87,9 +87,9 @@ class Search:
         recipes = [plain, replace(plain, centre="effects")]
         if len(self.problem.dims) >= _HIGH_ORDER:
             recipes.append(replace(plain, around_one=True))
-        best = min((self._start(r) for r in recipes), key=lambda c: c.score)
+        best = min((self.start(r) for r in recipes), key=lambda c: c.score)
         if self.problem.ordered and not self._should_stop():
-            smooth = self._start(replace(best.recipe, smooth=self.settings.smooth))
+            smooth = self.start(replace(best.recipe, smooth=self.settings.smooth))
             best = min(best, smooth, key=lambda c: c.score)
         return best
 
@@ -98,7 +98,8 @@ class Search:
         most = max(2, 2 * len(self.problem.scaled) // max(sum(self.problem.dims), 1))
         return min(self.settings.width, most)
 
-    def _start(self, recipe: Recipe) -> Candidate:
+    def start(self, recipe: Recipe) -> Candidate:
+        """A recipe after its first sweeps."""
         candidate = begin(recipe, self.splits, self.problem.dims, self.between, self.dtype)
         self._advance(candidate, self.settings.first_ridge, self.settings.first_sweeps)
         return candidate
@@ -114,13 +115,13 @@ class Search:
     def _widen(self, near: list[Candidate]) -> None:
         """The best tree with more components, as long as that helps: it has used up those that it had."""
         best = near[0]
-        for _ in range(2):
+        for _ in range(self.settings.widenings):
             assert best.best is not None and isinstance(best.recipe.width, int)
             exact = best.best.train_error < self.settings.nearly * self.size
             few = 2 * best.recipe.width * sum(self.problem.dims) > len(self.problem.scaled)
             if best.best.ridge > self.settings.first_ridge or exact or few or self._should_stop():
                 return
-            candidate = self._start(wider(best.recipe, 1.5))
+            candidate = self.start(wider(best.recipe, 1.5))
             self._walk(candidate)
             if candidate.score < best.score:
                 near.append(candidate)
