@@ -15,8 +15,8 @@ EXAMPLES = """\b
 Examples:
   htf complete experiments.csv --value response -o completed.csv
   htf complete panel.csv --std error --interval 0.9 --imputations 20 -o completed.csv
-  htf complete cube.npy --uncertainty std.npy -o - | htf measure-rank -
-  torchrun --nproc-per-node 4 -m htfcli complete large.tns --predict queries.tns -o predicted.tns"""
+  htf complete large.tns --predict queries.tns -o predicted.tns
+  htf complete cube.npy --uncertainty std.npy -o - | htf measure-rank -"""
 
 
 @app.command(epilog=EXAMPLES)

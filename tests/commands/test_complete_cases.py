@@ -58,17 +58,37 @@ def test_variables_in_their_own_units(htf, tmp_path):
     assert all(one["error"] < 0.5 * one["baseline"] for one in summary["per_index"])
 
 
-def test_spikes(htf, tmp_path):
-    """Rank 2, 2 % noise, 2 % of the entries thirty deviations too large: filled all the same, or warned of."""
+@pytest.fixture
+def spikes():
+    """Rank 2, 2 % noise, 2 % of the entries thirty deviations too large: truth, and what is shown."""
     truth = low_rank((14, 12, 10), 2, 6)
     generator = np.random.default_rng(10)
     noisy = truth + 0.02 * truth.std() * generator.standard_normal(truth.shape)
     noisy = np.where(generator.random(truth.shape) < 0.02, noisy + 30 * truth.std(), noisy)
-    shown = holed(noisy, 0.5, 11)
-    filled, _ = run(htf, tmp_path, shown, "--loss", "huber", "--width", 2)
-    assert off(filled, truth, np.isnan(shown)) < 0.02
+    return truth, holed(noisy, 0.5, 11)
+
+
+def test_spikes_are_found(htf, tmp_path, spikes):
+    truth, shown = spikes
     filled, summary = run(htf, tmp_path, shown)
     assert off(filled, truth, np.isnan(shown)) < 0.01 or any("outlier" in text for text in summary["warnings"])
+
+
+def test_a_robust_loss_that_is_asked_for(htf, tmp_path, spikes):
+    truth, shown = spikes
+    filled, _ = run(htf, tmp_path, shown, "--loss", "huber", "--width", 2)
+    assert off(filled, truth, np.isnan(shown)) < 0.02
+
+
+def test_structure_is_no_outlier(htf, tmp_path):
+    """Two large countries among fifty: their values are far from all others, but not from each other."""
+    generator = np.random.default_rng(3)
+    size = np.exp(generator.standard_normal(50))
+    size[:2] *= 200
+    truth = size[:, None] * (1 + 0.02 * np.arange(12)) * np.exp(0.02 * generator.standard_normal((50, 12)))
+    shown = holed(truth, 0.7, 4)
+    filled, _ = run(htf, tmp_path, shown)
+    assert off(filled, truth, np.isnan(shown)) < 0.1
 
 
 def test_deviations_and_intervals_hold_what_they_say(htf, tmp_path):

@@ -150,7 +150,7 @@ def test_settings_of_a_run_that_never_began_do_not_stay(htf, write, tmp_path):
 
 
 def test_completions(htf, write, tmp_path):
-    base = {"tree": "star", "width": 1, "splits": 1}
+    base = {"tree": "star", "width": 1, "effort": "quick"}
     done = htf("sweep", write(command="complete", base=base), "-o", "out", "--format", "table")
     assert done.code == 0, done.err
     assert "finished" in done.out

@@ -41,7 +41,7 @@ class CompleteRun:
         predict: a table of the entries to predict; None for those that are missing in the data.
         uncertainty: a file for the standard deviations of the predictions. folder: run folder (`output`.run, or none
             for `-`).
-        force: replace what is there. workers: the processes that share the search; only the first one writes.
+        force: replace what is there. workers: the processes that run this, each the whole; only the first one writes.
     Raises:
         HtfError: for everything that can be wrong with settings and data, before anything is written.
     """
