@@ -180,7 +180,14 @@ class Average:
             groups = len(torch.unique(self.judge.group[own]))
             weights = stack(self.held[own], self.judge.value[own], groups, self.settings.power)
             weights[weights < _NEGLIGIBLE] = 0.0
-            rows.append(weights / weights.sum())
+            weights /= weights.sum()
+            simple = [k for k, s in enumerate(self.sources) if s.recipe is None]
+            miss = self.held[own] - self.judge.value[own].unsqueeze(1)
+            errors = miss.square().sum(0)
+            best = min(simple, key=lambda k: float(errors[k]), default=None)
+            if best is not None and float(errors[best]) < float((miss @ weights).square().sum()):
+                weights = torch.nn.functional.one_hot(torch.tensor(best), len(weights)).double()
+            rows.append(weights)
         return torch.stack(rows)
 
     @cached_property

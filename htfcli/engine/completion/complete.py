@@ -100,8 +100,8 @@ class _Completing:
         splits = make_splits(problem, self._config, self._settings)
         judge = Judge(splits, problem.holes.share)
         trees = candidate_trees(self._config.tree, len(problem.dims), self._config.arity)
-        if len(problem.scaled) > 300_000 and self._config.tree == "auto":
-            trees = trees[:1]
+        if math.prod(problem.dims) > self._settings.most_cells and self._config.tree == "auto":
+            trees = trees[:1]  # the star: sparse entries share too little for the matrices of a deeper tree
         search = Search(problem, splits, judge, trees, self._config, self._settings, self._report, self._should_stop)
         candidates = search.run(self._loss)
         if self._leave_out(search, candidates[0], splits[0]):

@@ -216,13 +216,14 @@ class Candidate:
     """A recipe fitted on every split along a path of ridges.
 
     Attributes:
-        best: at the ridge with the best score. holes: at the one that is best for holes that are not random.
+        best: at the ridge with the best score. random, holes: at those that are best for random holes and for others.
         still_falling: whether the error still fell with the last ridge of the path.
     """
 
     recipe: Recipe
     fits: list[Fit]
     best: Snapshot | None = None
+    random: Snapshot | None = None
     holes: Snapshot | None = None
     still_falling: bool = False
 
@@ -237,8 +238,11 @@ class Candidate:
     @property
     def snapshots(self) -> list[Snapshot]:
         """One or two different ones."""
-        found = [s for s in (self.best, self.holes) if s is not None]
-        return found[:1] if len(found) == 2 and found[0].ridge == found[1].ridge else found
+        found: dict[float, Snapshot] = {}
+        for snapshot in (self.random, self.holes) if self.holes is not None else (self.best,):
+            if snapshot is not None:
+                found.setdefault(snapshot.ridge, snapshot)
+        return list(found.values())
 
 
 class Judge:
@@ -295,31 +299,45 @@ def advance(candidate: Candidate, splits: Sequence[Split], judge: Judge, ridge: 
     if now.score < candidate.score:
         candidate.best = now
     if float(judge.others.sum()) > 0:
-        score = judge.score(predictions, judge.others)
-        before = math.inf if candidate.holes is None else candidate.holes.score
-        better = better or score < 0.998 * before
-        if score < before:
-            candidate.holes = replace(now, score=score)
+        for name, part in (("random", judge.part - judge.others), ("holes", judge.others)):
+            score, before = judge.score(predictions, part), getattr(candidate, name)
+            better = better or before is None or score < 0.998 * before.score
+            if before is None or score < before.score:
+                setattr(candidate, name, replace(now, score=score))
     return better
 
 
 def walk(candidate: Candidate, splits: Sequence[Split], judge: Judge, settings: Settings) -> None:
-    """Along rising ridges from the first one while they help, or else along falling ones."""
+    """Along rising ridges from the first one while they help, or else along falling ones, and up again from the best of
+    these: the way to a solution asks for less ridge than noise does, and on the way back the solution stays."""
     assert candidate.best is not None
-    first, ridge = candidate.best, candidate.best.ridge
-    while (ridge := ridge * settings.ridge_step) < settings.most_ridge:
-        if not advance(candidate, splits, judge, ridge, settings.sweeps, settings.slow):
-            break
+    first = candidate.best
+    _along(candidate, splits, judge, settings, settings.ridge_step)
     if candidate.best is not first:
         return
-    for fit, member in zip(candidate.fits, first.members, strict=True):
+    _restore(candidate, first)
+    candidate.still_falling = _along(candidate, splits, judge, settings, settings.ridge_step**-2)
+    if candidate.best is not first:
+        _restore(candidate, candidate.best)
+        _along(candidate, splits, judge, settings, settings.ridge_step)
+
+
+def _along(candidate: Candidate, splits: Sequence[Split], judge: Judge, settings: Settings, factor: float) -> bool:
+    """One ridge after another from the best one, while that helps; whether the last one still did."""
+    assert candidate.best is not None
+    ridge, sweeps = candidate.best.ridge * factor, settings.sweeps * (2 if factor < 1 else 1)
+    while settings.least_ridge < ridge < settings.most_ridge:
+        if not advance(candidate, splits, judge, ridge, sweeps, settings.slow):
+            return False
+        ridge *= factor
+    return True
+
+
+def _restore(candidate: Candidate, snapshot: Snapshot) -> None:
+    """Go on from a snapshot."""
+    for fit, member in zip(candidate.fits, snapshot.members, strict=True):
         assert member.model is not None
         fit.restore(member.model)
-    ridge = first.ridge
-    while (ridge := ridge / settings.ridge_step**2) > settings.least_ridge:
-        if not advance(candidate, splits, judge, ridge, 2 * settings.sweeps, settings.slow):
-            return
-    candidate.still_falling = True
 
 
 def refit(

@@ -19,7 +19,7 @@ from htfcli.engine.samples import Entries
 
 _FAR = 10.0  # deviations, by the middle of the residuals, from which a residual is an outlier's (case 02)
 _TAIL, _HEAVY = 6.0, 0.35  # a share of the squared residuals beyond so many, from which outliers may decide a fit
-_BETTER = 0.8  # error on the other held-out entries, over that of least squares, from which the robust fit is believed
+_BETTER = 0.5  # error on the other held-out entries, over that of least squares, from which the robust fit is believed
 _MOST = 0.1  # share of outliers: more are no outliers
 
 

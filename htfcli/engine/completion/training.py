@@ -85,7 +85,7 @@ class Search:
         width = self._config.width or self._width(self._trees[0])
         plain = Recipe(self._trees[0], width, loss=loss)
         recipes = [plain, replace(plain, centre="effects")]
-        if len(self.problem.dims) >= _HIGH_ORDER:
+        if len(self.problem.dims) > _HIGH_ORDER:
             recipes.append(replace(plain, around_one=True))
         best = min((self.start(r) for r in recipes), key=lambda c: c.score)
         if self.problem.ordered and not self._should_stop():
@@ -94,9 +94,11 @@ class Search:
         return best
 
     def _width(self, tree: ModeTree) -> int:
-        """The usual one; less where a star of few observations has several weights for each."""
+        """The usual one; less where a star has several weights for each
+        observation, and where many modes make many matrices."""
         most = max(2, 2 * len(self.problem.scaled) // max(sum(self.problem.dims), 1))
-        return min(self.settings.width, most)
+        width = self.settings.width // (2 if len(self.problem.dims) > _HIGH_ORDER else 1)
+        return min(width, most)
 
     def start(self, recipe: Recipe) -> Candidate:
         """A recipe after its first sweeps."""

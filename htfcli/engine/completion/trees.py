@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from htfcli.engine.factorizations.mode_tree import ModeTree, Nested, tree_of
 
+_MANY = 6  # modes above which a star, whose values are products of so many vectors, finds nothing
+
 
 def candidate_trees(tree: str | list[object], order: int, arity: int | None = None) -> list[ModeTree]:
     """Mode trees to try: the one asked for, or for `auto` a few.
@@ -14,6 +16,9 @@ def candidate_trees(tree: str | list[object], order: int, arity: int | None = No
     if tree != "auto":
         return [tree_of(tree, order, arity)]
     nested: list[list[Nested]] = [ModeTree.named(name, order).to_nested() for name in ("star", "balanced")]
+    if order > _MANY:
+        nested.reverse()
+        del nested[1:]
     if order == 3:
         nested += [[[a, b], 3 - a - b] for a, b in ((0, 2), (1, 2))]
     if order == 4:

@@ -46,7 +46,7 @@ def find_units(entries: Entries, dims: Sequence[int], least: float) -> Units:
     for mode, d in enumerate(dims):
         column = entries.index[:, mode].long()
         count = torch.bincount(column, minlength=d).double()
-        if d < 2 or float(count[count > 0].min()) < 3 or d > 200 or float(count.mean()) < 5:
+        if d < 2 or float(count[count > 0].min()) < 3 or d > 200 or float(count.mean()) < 20:
             continue
         scaled = value / largest
         mean = torch.zeros(d, dtype=torch.float64).index_add_(0, column, scaled) / count.clamp_min(1)

@@ -48,7 +48,7 @@ class WideFit:
         self._groups: dict[int, tuple[Groups, bool]] = {}
         widest = max(w.shape[1] for w in self._weights[: model.order])
         self._block = max(2**12, _BLOCK // ((len(self.tree.children) + 2) * widest))
-        self._cached = len(target) <= self._block
+        self._cached = len(target) <= 8 * self._block
         self._weights[-1].fill_(1.0)
         self.balance()
         self.refresh()
@@ -146,15 +146,23 @@ class WideFit:
         """Solve all matrices below a node, then its own; `slope` is S of the node."""
         children, vectors = self.tree.children[node], self._vectors
         outer = None if slope is None else slope @ self._weights[node].t()
-        for child in children:
-            parts = [vectors[c] for c in children if c != child]
-            parts += [] if outer is None else [outer]
-            below = reduce(torch.mul, parts) if parts else torch.ones_like(vectors[child])
+        after: list[Tensor | None] = [None]  # products of the vectors of the children to the right
+        for child in reversed(children[1:]):
+            last = after[-1]
+            after.append(vectors[child] if last is None else last * vectors[child])
+        before = outer
+        for child, right in zip(children, reversed(after), strict=True):
+            if before is None or right is None:
+                below = right if before is None else before
+                below = torch.ones_like(vectors[child]) if below is None else below
+            else:
+                below = before * right
             if self.tree.children[child]:
                 self._descend(child, below, ridge, smooth)
             else:
                 self._solve(child, ridge, smooth, below, None)
                 vectors[child] = self._weights[child].index_select(0, self._columns[child])
+            before = vectors[child] if before is None else before * vectors[child]
         product = reduce(torch.mul, (vectors[c] for c in children))
         if slope is not None:
             self._solve(node, ridge, smooth, slope, product)
