@@ -46,7 +46,7 @@ class Average:
     """Weights of sources, of their blend, and of what interpolation adds to some, on held-out entries.
 
     Attributes:
-        held: (n, C) predictions of the columns of what was held out. weights: (kinds, C). errors: (kinds, C).
+        held: (n, C) predictions of the columns of what was held out. weights: (rows, C) by `row_of`.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Average:
                 held.append(found[0])
                 kriging.append(found[1])
         self.held, self.kriging = torch.stack(held, 1), torch.stack(kriging, 1)
-        self.weights = self._weighted()
+        self.weights, self._crossed = self._weighted()
         self.used = [k for k in range(len(self.columns)) if float(self.weights[:, k].max()) > 0]
 
     def _predicted(self, source: Source) -> Tensor:
@@ -170,32 +170,56 @@ class Average:
 
     # --- weights ------------------------------------------------------------------------------------------------------
 
-    def _weighted(self) -> Tensor:
-        """(kinds, C), each row for the holes of a kind."""
-        rows = []
+    def _weighted(self) -> tuple[Tensor, Tensor]:
+        """(rows, C) by `row_of`: for the holes of a kind, of a variable where there is a mode of these; and (n, C) for what
+        was held out, from the other half of it, so that the error stated is not that of weights which saw it.
+        """
+        judge, mode = self.judge, self.problem.units.mode
+        half = torch.unique(judge.group, return_inverse=True)[1] % 2
+        rows, crossed = [], torch.zeros_like(self.held)
         for kind in range(len(self.problem.holes.names)):
-            own = self.judge.kind == kind
-            if int(own.sum()) < 8:
-                own = torch.ones_like(own)
-            groups = len(torch.unique(self.judge.group[own]))
-            weights = stack(self.held[own], self.judge.value[own], groups, self.settings.power)
-            weights[weights < _NEGLIGIBLE] = 0.0
-            weights /= weights.sum()
-            simple = [k for k, s in enumerate(self.sources) if s.recipe is None]
-            miss = self.held[own] - self.judge.value[own].unsqueeze(1)
-            errors = miss.square().sum(0)
-            best = min(simple, key=lambda k: float(errors[k]), default=None)
-            if best is not None and float(errors[best]) < float((miss @ weights).square().sum()):
-                weights = torch.nn.functional.one_hot(torch.tensor(best), len(weights)).double()
-            rows.append(weights)
-        return torch.stack(rows)
+            own = judge.kind == kind
+            pooled = self._crossed_on(own, half, crossed, torch.ones_like(own))
+            if mode is not None:
+                for at in range(self.problem.dims[mode]):
+                    rows.append(self._crossed_on(own & (judge.index[:, mode] == at), half, crossed, own, pooled))
+            rows.append(pooled)
+        return torch.stack(rows), crossed
+
+    def _crossed_on(
+        self, own: Tensor, half: Tensor, crossed: Tensor, wider: Tensor, otherwise: Tensor | None = None
+    ) -> Tensor:
+        """Weights by some of the held-out entries, of each half by the other one into `crossed`; by more, or others found
+        before, where they are few.
+        """
+        least = 8 if otherwise is None else 50
+        if int(own.sum()) < least:
+            return self._weights_on(wider) if otherwise is None else otherwise
+        weights = self._weights_on(own)
+        for part in (0, 1):
+            other = own & (half != part)
+            crossed[own & (half == part)] = weights if 2 * int(other.sum()) < least else self._weights_on(other)
+        return weights
+
+    def _weights_on(self, own: Tensor) -> Tensor:
+        """(C,) weights by some of the held-out entries; the mean or the effects alone where nothing is better."""
+        miss = self.held[own] - self.judge.value[own].unsqueeze(1)
+        groups = len(torch.unique(self.judge.group[own]))
+        weights = stack(self.held[own], self.judge.value[own], groups, self.settings.power)
+        weights[weights < _NEGLIGIBLE] = 0.0
+        weights /= weights.sum()
+        errors = miss.square().sum(0)
+        simple = [k for k, s in enumerate(self.sources) if s.recipe is None]
+        best = min(simple, key=lambda k: float(errors[k]), default=None)
+        if best is not None and float(errors[best]) < float((miss @ weights).square().sum()):
+            return torch.nn.functional.one_hot(torch.tensor(best), len(weights)).double()
+        return weights
 
     @cached_property
     def averaged(self) -> Averaged:
         """Of what was held out."""
         of_blend = torch.tensor([float(c.source == BLEND) for c in self.columns], dtype=torch.float64)
-        weights = self.weights[self.judge.kind]
-        return average(weights, self.held, self.kriging, self.members, self.blend, of_blend)
+        return average(self._crossed, self.held, self.kriging, self.members, self.blend, of_blend)
 
     @cached_property
     def calibration(self) -> Calibration:

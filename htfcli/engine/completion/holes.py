@@ -191,7 +191,8 @@ def _moved(
     dims = holes.dims
     where = {"key": row_keys(index, dims)}
     keys, order = torch.sort(where["key"])
-    cells = torch.nonzero(holes.cells == number).flatten()
+    own = holes.kept[number]
+    cells = torch.nonzero((holes.codes & own) == own).flatten()  # with those that have further marks besides
     cells = torch.stack(torch.unravel_index(cells, dims), 1)
     fixed = [m for m in range(len(dims)) if m not in holes.open_modes[number]]
     rows_found, groups_found, got, offset = [], [], 0, 0

@@ -20,7 +20,7 @@ from htfcli.engine.samples import Entries
 _FAR = 10.0  # deviations, by the middle of the residuals, from which a residual is an outlier's (case 02)
 _TAIL, _HEAVY = 6.0, 0.35  # a share of the squared residuals beyond so many, from which outliers may decide a fit
 _BETTER = 0.5  # error on the other held-out entries, over that of least squares, from which the robust fit is believed
-_MOST = 0.1  # share of outliers: more are no outliers
+_MOST = 0.05  # share of outliers: more are no outliers
 
 
 def heavy_tailed(residual: Tensor) -> bool:
@@ -59,6 +59,11 @@ def find_outliers(
     far = residual.abs() > _FAR * deviation_of(residual.abs())
     if not bool(far.any()) or float(far.double().mean()) > _MOST:
         return None
+    for mode, d in enumerate(plain.model.dims):  # an index most of whose entries are far off is no row of spikes
+        count = torch.bincount(entries.index[:, mode], minlength=d)
+        off = torch.bincount(entries.index[far, mode], minlength=d)
+        if bool(((count >= 4) & (2 * off > count)).any()):
+            return None
     own = size * robust.at(split.held.index) - split.held.value
     inside = own.abs() <= _FAR * deviation_of(residual.abs())
     better = float(own[inside].square().mean()) < _BETTER**2 * float(miss[inside].square().mean())

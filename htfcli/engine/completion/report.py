@@ -99,6 +99,7 @@ def _column(average: Average, number: int, judge: Judge, names: Sequence[str]) -
         for k in judge.kinds
     }
     width = None if recipe is None else recipe.width
+    step = len(average.weights) // len(names)  # the last row of a kind is for all variables together
     return {
         "name": column.name,
         "kind": kind,
@@ -106,7 +107,7 @@ def _column(average: Average, number: int, judge: Judge, names: Sequence[str]) -
         "width": dict(width) if isinstance(width, Mapping) else width,
         "ridge": ridge,
         "interpolated": column.interpolation >= 0,
-        "weights": {name: float(average.weights[k, number]) for k, name in enumerate(names)},
+        "weights": {name: float(average.weights[k * step + step - 1, number]) for k, name in enumerate(names)},
         "held_out_error": errors,
     }
 

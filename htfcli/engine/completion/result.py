@@ -73,13 +73,23 @@ def average(weights: Tensor, columns: Tensor, kriging: Tensor, members: Tensor, 
     return Averaged(mean, spread, (weights * kriging).sum(1), members)
 
 
+def row_of(kind: Tensor, index: Tensor, units: Units, dims: tuple[int, ...]) -> Tensor:
+    """The row of weights for entries (n, N) of kinds (n,): one for each kind, or for each kind and variable, of which the
+    last is for all of them together.
+    """
+    if units.mode is None:
+        return kind
+    at = index[:, units.mode].long()
+    return kind * (dims[units.mode] + 1) + torch.where(at < 0, dims[units.mode], at)
+
+
 @dataclass
 class Completion:
     """What `complete` returns: a predictor of all entries, with how far it may be off.
 
     Args:
         dims: of the tensor. units: of the fit. holes: kinds of holes. members: effects and factorizations. blend: (M,).
-        columns: what is averaged. weights: (kinds, C), each row adding up to one. interpolations: that columns name.
+        columns: what is averaged. weights: (rows, C) by `row_of`, each adding up to one. interpolations: that columns name.
         observed: (n, N) entries that interpolation starts from; empty without. positions: per mode (d,) or None.
         calibration: of the deviation. lowest, highest, integers: what predictions may be. report: plain data.
     """
@@ -186,7 +196,7 @@ class Completion:
         if last is not None and last[0].shape == index.shape and bool(torch.equal(last[0], index)):
             return last[1], last[2]
         kind = self.holes.kind_of(index)
-        weights = self.weights[kind]
+        weights = self.weights[row_of(kind, index, self.units, self.dims)]
         members = torch.stack([m.at(index) for m in self.members], 1)
         columns, kriging = [], []
         sources: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}

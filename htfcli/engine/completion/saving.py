@@ -126,7 +126,7 @@ def _read(tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> Completi
         tensors["calibration/quantiles"],
     )
     fits = (
-        weights.shape == (kinds, len(columns))
+        weights.shape == (kinds * (1 if content["units"] is None else dims[content["units"]] + 1), len(columns))
         and blend.shape == (len(members),)
         and len(holes.cells) in (0, math.prod(dims))
         and all(-1 <= c.source < len(members) and -1 <= c.interpolation < len(interpolations) for c in columns)

@@ -93,13 +93,13 @@ def calibrate(
     """
     found = features(index, noise, counts, spread, kriging)
     square = residual.square()
-    size = float(square.mean()) or 1e-300
+    size = max(float(square.mean()), 1e-100)
     square = square.clamp(1e-4 * size, max(float(torch.quantile(square, 0.99)), 1e-4 * size))
     scale = found.mean(0).clamp_min(1e-300)
     scaled = found / scale
     coefficients = torch.full((found.shape[1],), 0.25 * size, dtype=torch.float64)
     for _ in range(100):  # multiplicative steps of maximum likelihood, which stay at or above zero
-        variance = (scaled @ coefficients).clamp_min(1e-300)
+        variance = (scaled @ coefficients).clamp_min(1e-120)
         up, down = scaled.t() @ (square / variance.square()), scaled.t() @ variance.reciprocal()
         coefficients = coefficients * (up / down.clamp_min(1e-300)).sqrt()
     coefficients = coefficients / scale

@@ -51,9 +51,12 @@ def find_units(entries: Entries, dims: Sequence[int], least: float) -> Units:
         scaled = value / largest
         mean = torch.zeros(d, dtype=torch.float64).index_add_(0, column, scaled) / count.clamp_min(1)
         off = scaled - mean[column]
-        deviation = (torch.zeros(d, dtype=torch.float64).index_add_(0, column, off.square()) / count.clamp_min(1)).sqrt()
-        present = deviation[deviation > 0]
-        if len(present) < 2 or float(present.max() / present.min()) < least:
+        middles = _middles(off.abs(), column, d)  # which a few spikes do not move
+        limit = 15 * torch.where(middles > 0, middles, off.abs().max())[column]
+        square = off.clamp(-limit, limit).square()
+        deviation = (torch.zeros(d, dtype=torch.float64).index_add_(0, column, square) / count.clamp_min(1)).sqrt()
+        present, middles = deviation[deviation > 0], middles[middles > 0]
+        if len(present) < 2 or len(middles) < 2 or float(middles.max() / middles.min()) < least:
             continue
         size = torch.log(off.abs() + 1e-3 * deviation[column].clamp_min(1e-12))
         by_index = torch.zeros(d, dtype=torch.float64).index_add_(0, column, size) / count.clamp_min(1)
@@ -68,3 +71,12 @@ def find_units(entries: Entries, dims: Sequence[int], least: float) -> Units:
     if best is not None:
         return best[1]
     return Units(None, torch.zeros(1, dtype=torch.float64), torch.tensor([rms], dtype=torch.float64))
+
+
+def _middles(size: Tensor, column: Tensor, d: int) -> Tensor:
+    """The median of the sizes (n,) of every index, (d,); 0 for one without observations."""
+    order = torch.argsort(size, stable=True)
+    order = order[torch.argsort(column[order], stable=True)]
+    count = torch.bincount(column, minlength=d)
+    middle = count.cumsum(0) - count + (count - 1).clamp_min(0) // 2
+    return torch.where(count > 0, size[order][middle.clamp(max=len(size) - 1)], 0.0)
