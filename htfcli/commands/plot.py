@@ -18,7 +18,7 @@ QUANTITY_NAMES = (
     "loss",
     "error",
 )  # keys of experiments.figures.fits.QUANTITIES, whose import would slow down every start
-COMPLETION_NAMES = ("validation", "tree", "held-out", "slices")  # keys of experiments.figures.completions.PANELS
+COMPLETION_NAMES = ("members", "errors", "calibration", "held-out", "tree", "ridge", "slices")  # of figures.completions
 
 EXAMPLES = """\b
 Examples:
@@ -78,7 +78,8 @@ def plot(
 
     Fits: local component norms, singular values, effective ranks, losses and errors against iterations; one run as a
     grid of panels, several runs as one column each. Without --node the largest nodes are drawn.
-    Completions: held-out error by width, the mode tree with its ranks, predictions of held-out entries, slices.
+    Completions: members and their weights, held-out errors by kind of holes, calibration of intervals, held-out entries
+    predicted against observed, ranks of the strongest factorization, errors along the ridge, slices.
     Network trainings: accuracies and losses by epoch. Locality: every measure by distance. One colour per network.
     Sweeps: --y against --x, columns of summary.csv, with mean and standard error over seeds.
     """

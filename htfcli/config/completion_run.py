@@ -9,43 +9,75 @@ from pydantic_core import PydanticCustomError
 
 from htfcli.config.completion import CompleteConfig
 
+MOST_IMPUTATIONS = 1000  # a file each: more is a slip of the keyboard
+
 
 def _columns(value: object) -> list[str]:
     names = value.split(",") if isinstance(value, str) else value
     if isinstance(names, list) and len(names) > 1:
         return [str(name).strip() for name in names]
     raise PydanticCustomError(
-        "not_allowed", "not columns", {"what": "columns", "allowed": "two or more names, as ligand,dose,cell"}
+        "not_allowed", "not columns", {"what": "columns", "allowed": "two names or more, as ligand,dose,cell"}
+    )
+
+
+def _names(value: object) -> list[str]:
+    names = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+    found = [str(name).strip() for name in names]
+    if found and all(found):
+        return found
+    raise PydanticCustomError(
+        "not_allowed", "not names of modes", {"what": "names of modes", "allowed": "one name or more, as year,hour"}
     )
 
 
 Column = Annotated[str, BeforeValidator(str)]  # YAML has a number where a table without header has column 3
 Columns = Annotated[list[str], PlainValidator(_columns)]
+Modes = Annotated[list[str], PlainValidator(_names)]
 
 
 class CompletionRunConfig(CompleteConfig):
-    """Settings of `htf complete`, with those of reading the data and writing the result."""
+    """`htf complete`: what is read as an index, a value and a hole, and what is written."""
 
-    value: Column | None = Field(
-        None, description="Column of a table that contains the values (default: the last one)."
+    value: Column | None = Field(None, description="Column of a table that holds the values (the last one).")
+    index: Columns | None = Field(None, description="Columns of a table that are the modes, a,b,c (all others).")
+    std: Column | None = Field(
+        None,
+        description="Column of known measurement errors (standard deviations of the values); of a dense tensor a .npy "
+        "file of its shape.",
     )
-    index: Columns | None = Field(
-        None, description="Columns of a table that are modes, as a,b,c (default: all others)."
+    ordered: Modes | None = Field(
+        None,
+        description="Modes whose neighbouring indices are alike, a,b (numbers and dates, if held-out entries agree); "
+        "text labels stand in the order in which they first appear.",
     )
-    missing_value: float | None = Field(None, description="Treat this number as missing, e.g. -999.")
-    mask: str | None = Field(
-        None, description="Boolean .npy file of the tensor's shape, True where an entry is observed."
-    )
+    missing_value: float | None = Field(None, description="A number that means missing, as NaN does, e.g. -999.")
+    mask: str | None = Field(None, description="Boolean .npy file that says which entries of a tensor are observed.")
     duplicates: Literal["refuse", "mean"] = Field(
-        "refuse", description="Refuse rows of a table that disagree about an entry, or take their mean."
+        "refuse", description="Rows of a table that disagree about an entry (those that agree are one)."
     )
-    smooth: bool = Field(False, description="Replace observed entries by predictions too.")
-    all: bool = Field(False, description="Add a row for every combination missing from a table, however many.")
+    smooth: bool = Field(False, description="Replace observed entries by the model too.")
+    all: bool = Field(False, description="Write every combination that a table lacks, however many.")
+    interval: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Add intervals that hold this share of the true values, e.g. 0.9: columns lower and upper; for "
+        ".tns and dense tensors the files FILE.lower and FILE.upper (out.lower.npy).",
+    )
+    imputations: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_IMPUTATIONS,
+        description="Also write this many completed data sets drawn from the predictive distribution, for Rubin's "
+        "rules: FILE.1, FILE.2, ... (out.1.csv).",
+    )
 
     @model_validator(mode="after")
     def _columns_differ(self) -> Self:
-        names = [*(self.index or []), *([] if self.value is None else [self.value])]
+        named = [name for name in (self.value, self.std) if name is not None]
+        names = [*(self.index or []), *named]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"a column can be one mode or the value (got {', '.join(twice)} twice)")
+            raise ValueError(f"a column can be one mode, the value or its error (got {', '.join(twice)} twice)")
         return self

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from htfcli.config.completion_run import CompletionRunConfig
 from htfcli.engine.factorizations.factorization import DENSE_LIMIT
 from htfcli.engine.samples import Entries
-from htfcli.errors import ConfigError, DataError
+from htfcli.errors import ConfigError, DataError, did_you_mean
 from htfcli.files.foreign.dense_tensor import WRITERS, DenseTensor
 from htfcli.files.foreign.labelled_table import TABLES, Table, read_queries, read_table
-from htfcli.files.foreign.readers import Dense, holes_at, read_foreign, read_mask, suffix_of
+from htfcli.files.foreign.readers import Dense, read_foreign, read_mask, refuse_special, suffix_of
 from htfcli.files.inputs import Located, locate
 from htfcli.files.own import container
 from htfcli.files.own.artefacts import task_of, to_observations
@@ -26,13 +27,19 @@ from htfcli.files.stored_entries import StoredEntries
 Data = Table | DenseTensor | StoredEntries
 
 
-def load_data(argument: str, config: CompletionRunConfig) -> Data | SavedCompletion:
-    """Data with missing entries, or a completion that was fitted before.
+_LEAST_REPEATED = 3  # times that a value far from all others occurs, from which it may stand for "missing"
+
+
+def load_data(
+    argument: str, config: CompletionRunConfig, on_remark: Callable[[str], None] = lambda text: None
+) -> Data | SavedCompletion:
+    """Data with holes, or a completion that was fitted before.
 
     Args:
-        argument: as for `inputs.locate`. config: which columns are modes and values, and what means missing.
+        argument: as for `inputs.locate`. config: what is an index, a value and a hole.
+        on_remark: called with what may be a mistake about missing values.
     Raises:
-        DataError: if it cannot be read. ConfigError: if a setting does not apply to this input.
+        DataError: if it cannot be read. ConfigError: if the configuration speaks of what this input does not have.
     """
     located = locate(argument)
     suffix = suffix_of(located.path)
@@ -40,18 +47,51 @@ def load_data(argument: str, config: CompletionRunConfig) -> Data | SavedComplet
         artefact = container.read(located.path, located.name).expect("completion", "observations")
         if artefact.kind == "completion":
             return to_completion(artefact)
-        return _observed(artefact, config)
+        return _observed(artefact, config, on_remark)
     if suffix not in TABLES:
         dense = read_foreign(located.path, located.name, located.key)
-        assert isinstance(dense, Dense)  # all other formats are tables
-        return _dense(dense, suffix, config)
-    return _table(located, suffix, config)
+        assert isinstance(dense, Dense)  # every other format that is read is a table
+        return _dense(dense, suffix, config, on_remark)
+    return _table(located, suffix, config, on_remark)
 
 
-def _table(located: Located, suffix: str, config: CompletionRunConfig) -> Table:
+def missing_remark(value: Tensor, missing: float | None) -> str | None:
+    """What may be a mistake about missing values: a number that stands for them and never occurs, or one that may.
+
+    Args:
+        value: as read, of any shape, NaN where nothing is. missing: the number that is said to mean missing.
+    """
+    if missing is not None:
+        return None if bool((value == missing).any()) else f"no value is {missing:g}: --missing-value changes nothing"
+    known = value[~torch.isnan(value)]
+    if len(known) == 0:
+        return None
+    lowest, highest = known.min(), known.max()
+    for end in (lowest, highest):
+        others = known[known != end]
+        if len(others) == 0 or len(known) - len(others) < _LEAST_REPEATED:
+            continue
+        least, most = others.min(), others.max()
+        if float(torch.minimum((end - least).abs(), (end - most).abs())) > float(most - least) > 0:
+            count, number = len(known) - len(others), f"{float(end):g}"
+            advice = f"if that means missing, say so: --missing-value {number}"
+            return f"{count:,} values are {number}, farther from all others than these are from each other; {advice}"
+    return None
+
+
+def _table(located: Located, suffix: str, config: CompletionRunConfig, on_remark: Callable[[str], None]) -> Table:
     if config.mask is not None:
-        raise ConfigError("--mask is for dense tensors; in a table leave values empty", got=config.mask)
-    table = read_table(located.path, located.name, suffix, config.value, config.index)
+        raise ConfigError("--mask is for dense tensors; leave the value of a row empty", got=config.mask)
+    table = read_table(
+        located.path,
+        located.name,
+        suffix,
+        config.value,
+        config.index,
+        std=config.std,
+        ordered=config.ordered or (),
+    )
+    _remark(missing_remark(table.value, config.missing_value), on_remark)
     if config.missing_value is not None:
         table = table.without(config.missing_value)
     if config.dims is None:
@@ -63,18 +103,73 @@ def _table(located: Located, suffix: str, config: CompletionRunConfig) -> Table:
     return table.on([Axis(own.name, size, None, first) for own, size in zip(table.axes, config.dims, strict=True)])
 
 
-def _dense(dense: Dense, suffix: str, config: CompletionRunConfig) -> DenseTensor:
+def _remark(text: str | None, on_remark: Callable[[str], None]) -> None:
+    if text is not None:
+        on_remark(text)
+
+
+def _dense(dense: Dense, suffix: str, config: CompletionRunConfig, on_remark: Callable[[str], None]) -> DenseTensor:
     if wrong := config.changed("value", "index", "duplicates", "dims", "all"):
         names = ", ".join(f"--{name}" for name in wrong)
         raise ConfigError(f"{names}: for tables; this input is a dense tensor", got=dense.name)
+    _remark(missing_remark(dense.values, config.missing_value), on_remark)
     tensor = DenseTensor(dense, suffix)
     if config.missing_value is not None:
         tensor = tensor.without(config.missing_value)
     return tensor if config.mask is None else tensor.observed_at(read_mask(config.mask))
 
 
-def _observed(artefact: Artefact, config: CompletionRunConfig) -> DenseTensor | StoredEntries:
-    """The train entries of our own observations: a dense tensor with NaN elsewhere, unless that is too large."""
+def observed(data: Data, config: CompletionRunConfig) -> tuple[Entries, Tensor | None]:
+    """The entries that are known, and their standard deviations (n,), if these are.
+
+    Raises:
+        DataError: if rows disagree, or a deviation is not above zero. ConfigError: if there is no place for deviations.
+    """
+    if isinstance(data, Table):
+        return data.observed(average=config.duplicates == "mean")
+    if config.std is None:
+        return data.entries(), None
+    if isinstance(data, StoredEntries):
+        raise ConfigError("--std is for tables and for tensors that can be dense", got=data.name)
+    if suffix_of(Path(config.std)) in TABLES:
+        raise ConfigError("--std of a dense tensor is a dense array of its shape", got=config.std, allowed=".npy")
+    refuse_special(Path(config.std))
+    std = read_foreign(Path(config.std), config.std)
+    assert isinstance(std, Dense)  # every other format that is read is a table
+    return data.entries(), data.std_from(std.values, config.std)
+
+
+def order_of_modes(data: Data, ordered: Sequence[str]) -> tuple[list[Tensor | None], list[int]]:
+    """Per mode rising positions (d,) or None, and the modes whose order means nothing.
+
+    Modes in neither are plain indices, whose order may mean something.
+
+    Args:
+        ordered: names of modes that are in order.
+    Raises:
+        ConfigError: if a name is not one of a mode.
+    """
+    names = [axis.name for axis in data.axes]
+    if wrong := [name for name in ordered if name not in names]:
+        allowed = ", ".join(names[:20]) + ("" if len(names) <= 20 else ", ...")
+        guess = did_you_mean(wrong[0], names)
+        raise ConfigError("--ordered: no such mode", got=wrong[0], allowed=allowed, next_step=guess)
+    found: list[Tensor | None] = []
+    unordered = []
+    for mode, axis in enumerate(data.axes):
+        positions = axis.positions() if isinstance(data, Table) or axis.name in ordered else None
+        if positions is None and axis.name in ordered:
+            positions = list(map(float, range(axis.size)))
+        elif positions is None and axis.labels is not None:
+            unordered.append(mode)
+        found.append(None if positions is None else torch.tensor(positions, dtype=torch.float64))
+    return found, unordered
+
+
+def _observed(
+    artefact: Artefact, config: CompletionRunConfig, on_remark: Callable[[str], None]
+) -> DenseTensor | StoredEntries:
+    """The train entries of our own observations, as a dense tensor that is NaN elsewhere if that is not too large."""
     observations = to_observations(artefact, mapped=True)
     train = observations.train
     if not isinstance(train, Entries):
@@ -83,20 +178,21 @@ def _observed(artefact: Artefact, config: CompletionRunConfig) -> DenseTensor | 
     if math.prod(observations.dims) > DENSE_LIMIT:
         if config.mask is not None:
             raise ConfigError("--mask is for dense tensors", got=config.mask)
+        _remark(missing_remark(train.value, config.missing_value), on_remark)
         if config.missing_value is not None:
-            known = ~torch.isnan(holes_at(train.value, config.missing_value, artefact.name))
-            train = train.select(torch.nonzero(known).flatten())
+            known = torch.nonzero(train.value != config.missing_value).flatten()
+            train = train if len(known) == len(train) else train.select(known)
         return StoredEntries(artefact.name, observations.dims, train)
     values = torch.full(observations.dims, math.nan, dtype=torch.float64)
     values[train.index.unbind(1)] = train.value
-    return _dense(Dense(artefact.name, values), ".npy", config)
+    return _dense(Dense(artefact.name, values), ".npy", config, on_remark)
 
 
 def load_queries(argument: str, axes: Sequence[Axis], value_name: str) -> Table:
-    """A table of entries to predict.
+    """A table of entries that are asked for.
 
     Raises:
-        DataError: if it is not a table or does not fit the axes.
+        DataError: if it is not a table, or one that does not fit the axes.
     """
     located = locate(argument)
     suffix = suffix_of(located.path)
@@ -107,7 +203,7 @@ def load_queries(argument: str, axes: Sequence[Axis], value_name: str) -> Table:
 
 
 def refuse_other_format(destination: str, data: Data) -> None:
-    """Raise ConfigError if the suffix of a file is that of another format than the data have."""
+    """Raise ConfigError if a file's name says another format than the data have."""
     asked, own = suffix_of(Path(destination)), data.suffix
     if destination != "-" and asked != own and (asked in TABLES or asked in WRITERS):
         raise ConfigError(f"{destination} is not in the format of {data.name}", got=asked, allowed=own)

@@ -104,16 +104,14 @@ def _images(data: ImageData) -> Record:
 
 
 def _completion(saved: SavedCompletion) -> Record:
-    predictor = saved.completion.predictor
+    completion = saved.completion
     return {
-        **_factorization(predictor.model),
+        **({} if completion.model is None else _factorization(completion.model)),  # the strongest of those averaged
         "kind": "completion",
+        "dims": list(completion.dims),
         "modes": [axis.name for axis in saved.axes],
         "value": saved.value_name,
-        "mean": predictor.effects.mean,  # this and the effects are added to the factorization
-        "effects": bool(predictor.effects.by_mode),
-        "floor": predictor.floor,
-        "ensemble": len(saved.completion.ensemble),
+        "members": len(completion.members),
     }
 
 

@@ -20,7 +20,7 @@ from htfcli.errors import ConfigError, DataError
 from htfcli.files.foreign.readers import READERS, Coordinates, Dense, read_foreign, refuse_special
 from htfcli.files.own import container
 from htfcli.files.own.artefacts import to_factorization, to_observations
-from htfcli.files.own.completion import factorization_in
+from htfcli.files.own.completion import strongest_in
 from htfcli.files.own.records import Records, load_records
 
 Opened = container.Artefact | Dense | Coordinates | Records
@@ -131,8 +131,9 @@ def load_tensor(
     if not isinstance(opened, Dense):
         artefact = _artefact(opened, "factorization", "completion", "observations")
         if artefact.kind == "completion":
-            on_remark(f"{artefact.name}: the factorization alone, without the mean or effects that are added to it")
-            return factorization_in(artefact)
+            model, remark = strongest_in(artefact)
+            on_remark(remark)
+            return model
         return to_factorization(artefact) if artefact.kind == "factorization" else to_observations(artefact).to_dense()
     dense = opened.values
     missing = int(torch.isnan(dense).sum())

@@ -136,7 +136,7 @@ def test_a_sweep(htf, write, tmp_path):
 
 
 def test_completions(htf, write, tmp_path):
-    base = {"tree": "star", "width": 1, "splits": 1}
+    base = {"tree": "star", "width": 1, "effort": "quick"}
     done = htf("sweep", write(command="complete", base=base), "-o", "out", "--format", "table")
     assert done.code == 0, done.err
     assert "finished" in done.out

@@ -29,7 +29,7 @@ CASES = {
     "fit cp": "fit ../data.safetensors --model cp --width 8 --iterations 100 --init balanced -o out",
     "train-cnn": "train-cnn ../pairs.safetensors --model resnet-mini --widths 4,8 --blocks 1,1 --epochs 2 --batch-size 8 "
     "--reg non-local --dropout 0.2 -o out",
-    "complete": "complete ../data.safetensors --max-width 3 --uncertainty spread -o out",
+    "complete": "complete ../data.safetensors --width 3 --uncertainty spread -o out",
 }
 
 

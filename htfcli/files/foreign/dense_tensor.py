@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from htfcli.engine.samples import Entries, unravel
-from htfcli.errors import ConfigError
+from htfcli.errors import ConfigError, DataError
 from htfcli.files.foreign.readers import Dense, holes_at, missing_library
 from htfcli.files.own.axes import Axis, plain_axes
 from htfcli.files.own.container import binary_destination
@@ -73,6 +73,25 @@ class DenseTensor:
 
     def entries(self) -> Entries:
         return self.dense.entries()[1]
+
+    def asked(self) -> Tensor:
+        """Indices (n, N) of the entries that are missing, in the order in which `write` asks for them."""
+        return unravel(torch.nonzero(torch.isnan(self.dense.values.flatten())).flatten(), self.dims)
+
+    def std_from(self, std: Tensor, name: str) -> Tensor:
+        """Standard deviations (n,) of the observed entries, from an array of the tensor's shape.
+
+        Raises:
+            ConfigError: if it has another shape. DataError: if one of an observed entry is not above zero.
+        """
+        if tuple(std.shape) != self.dims:
+            raise ConfigError(f"{name} does not have the tensor's shape", got=tuple(std.shape), allowed=self.dims)
+        known = std.flatten()[~torch.isnan(self.dense.values.flatten())]
+        wrong = torch.nonzero(~(known > 0)).flatten()
+        if len(wrong):
+            what = f"{name}: the standard deviation of an observed entry must be above zero"
+            raise DataError(what, got=float(known[wrong[0]]))
+        return known
 
     def lacking(self) -> int:
         """Number of missing entries."""

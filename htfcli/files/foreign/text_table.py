@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count, islice, repeat
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -31,8 +31,10 @@ MISSING = frozenset({"", "na", "n/a", "nan", "null"})  # fields without a value,
 _is_no_row = re.compile(r"#|\s*$").match  # a blank line or a comment
 
 Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
-Fill = Callable[[int, int], tuple[list[bool], list[float]]]  # rows start..stop -> which get a value, and the values
-Rows = Iterator[tuple[list[list[str]], list[float]]]  # blocks of further rows: a column of labels a mode, and values
+# rows start..stop -> which of them get a value, all values, and columns of further numbers, NaN where there are none
+Fill = Callable[[int, int], tuple[list[bool], list[float], list[list[float]]]]
+# blocks of further rows: a column of labels per mode, values, columns of further numbers
+Rows = Iterator[tuple[list[list[str]], list[float], list[list[float]]]]
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,9 @@ class Filled:
     """Changes to a table: values filled in, and rows added at its end.
 
     Args:
-        head, index_at, value_at: as for `TextTable.blocks`. value_name: of the column added to a table without values.
-        fill: the values filled in. further: the rows added; their other columns are empty.
+        head, index_at, value_at: as for `TextTable.blocks`. value_name: of the column that is added where there is no
+            value yet. fill: what is filled in. further: added rows; their other columns are empty.
+        beside: names of columns of further numbers that are added at the end.
     """
 
     head: Head
@@ -50,6 +53,7 @@ class Filled:
     value_name: str
     fill: Fill
     further: Rows
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -193,31 +197,32 @@ class TextTable:
             write_rows = self._writer(file, end)
             if head_row is not None:
                 file.write(head_row.before)
-                if value_at is None:
-                    write_rows([[*head_row.fields, new.value_name]])
+                if value_at is None or new.beside:
+                    write_rows([[*head_row.fields, *([new.value_name] if value_at is None else []), *new.beside]])
                 else:
                     file.write(_ended(head_row.text, end))
             for start in count(0, BLOCK):
-                replace, values = new.fill(start, start + BLOCK)
+                replace, values, beside = new.fill(start, start + BLOCK)
                 if not replace:
                     break
-                for wanted, value, row in zip(replace, values, rows, strict=False):
+                numbers = zip(*beside, strict=True) if beside else repeat(())
+                for wanted, value, more, row in zip(replace, values, numbers, rows, strict=False):
                     file.write(row.before)
-                    if wanted:
+                    if wanted or more:
                         fields = [*row.fields, ""][:width]
-                        fields[place] = repr(value)
-                        write_rows([fields])
+                        fields[place] = repr(value) if wanted else fields[place]
+                        write_rows([[*fields, *map(_number, more)]])
                     else:
                         file.write(_ended(row.text, end))
             try:
                 next(rows)
             except StopIteration as ending:
                 file.write(ending.value)
-            for columns, values in new.further:
+            for columns, values, beside in new.further:
                 table = [[""] * len(values)] * width
                 for at, column in zip([*new.index_at, place], [*columns, list(map(repr, values))], strict=True):
                     table[at] = column
-                write_rows(zip(*table, strict=True))
+                write_rows(zip(*table, *(list(map(_number, column)) for column in beside), strict=True))
 
     def _writer(self, file: IO[str], end: str) -> Callable[[Iterable[Iterable[str]]], None]:
         """A function that writes rows of fields."""
@@ -290,6 +295,10 @@ def _readable(path: Path, name: str) -> Iterator[None]:
         raise DataError(f"{name} is truncated") from None
     except (zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{name} is damaged: {error}") from None
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else repr(value)
 
 
 def _ended(text: str, end: str) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
+
+from htfcli.files.own.dates import as_days
 
 Number = int | float
 
@@ -36,6 +40,17 @@ class Axis:
             return index if 0 <= index < self.size else None
         return self._index_of.get(label if self._numbers is None or number is None else number)
 
+    def positions(self) -> list[float] | None:
+        """Rising positions of the indices where the labels are numbers, or dates (in days); None for any other text."""
+        if self.labels is None:
+            return [float(index + self.first) for index in range(self.size)]
+        try:
+            found = as_days(self.labels) if self._numbers is None else list(map(float, self._numbers))
+        except OverflowError:  # whole numbers have no bound, doubles do
+            return None
+        rising = found is not None and all(a < b for a, b in pairwise(found)) and all(map(math.isfinite, found))
+        return found if rising else None
+
     @cached_property
     def _numbers(self) -> list[Number] | None:
         """The labels as numbers, None unless all are numbers."""
@@ -53,20 +68,25 @@ class Axis:
         return f"column {self.name}, value '{self.label(index)}'"
 
 
-def axis_of(name: str, labels: Sequence[str]) -> tuple[Axis, list[int]]:
+def axis_of(name: str, labels: Sequence[str], as_met: bool = False) -> tuple[Axis, list[int]]:
     """The axis that has the given labels, and the index of each.
 
-    Numbers stand in numeric order, equal ones (`1` and `1.0`) are one index. Anything else stands in alphabetical
-    order, which is the order of time for ISO dates.
+    Numbers stand in numeric order, equal ones (`1` and `1.0`) are one index; dates stand in the order of time, any
+    other text in alphabetical order.
 
     Args:
-        name: of the column. labels: as they were met, none twice.
+        name: of the column. labels: as they were met, none twice. as_met: leave other text in this order.
     """
-    keys: Sequence[str | Number] = _as_numbers(labels) or labels
+    numbers = _as_numbers(labels)
+    keys: Sequence[str | Number] = numbers or labels
     text: dict[str | Number, str] = {}
     for key, label in zip(keys, labels, strict=True):
         text.setdefault(key, label)
-    ordered = sorted(text)
+    days = as_days(labels) if numbers is None else None
+    if days is not None:
+        ordered: list[str | Number] = [label for _, label in sorted(zip(days, labels, strict=True))]
+    else:
+        ordered = list(text) if as_met and numbers is None else sorted(text)
     position = {key: index for index, key in enumerate(ordered)}
     plain = all(text[key] == str(index) for index, key in enumerate(ordered))
     axis = Axis(name, len(ordered), None if plain else tuple(text[key] for key in ordered))
