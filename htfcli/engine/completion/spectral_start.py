@@ -24,7 +24,6 @@ from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactoriz
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.least_squares.levenberg_marquardt import LevenbergMarquardt
 from htfcli.engine.runtime.device import one_thread
-from htfcli.engine.runtime.distributed import team
 from htfcli.engine.samples import Entries, row_keys, unravel
 
 _MOST_PAIRED = 4_000_000  # entries that are paired; pairs grow as the square
@@ -119,9 +118,7 @@ def leaf_subspace(entries: Entries, dims: Sequence[int], mode: int, most: int, g
         values, vectors, noise = _extreme(gram.coalesce(), most, generator)
     typical = counts.sum() / max(d, 1)
     basis = vectors * (counts + 0.1 * typical + 1e-30).rsqrt().unsqueeze(1)
-    agreed = team().agreed  # eigenvectors have any sign
-    noise = float(agreed(values.new_tensor(noise)))
-    return Subspace(agreed(torch.linalg.qr(basis).Q), agreed(values.contiguous()), noise, int(counts.sum()) // 2)
+    return Subspace(torch.linalg.qr(basis).Q, values.contiguous(), noise, int(counts.sum()) // 2)
 
 
 def _cut_off(value: Tensor) -> Tensor:
@@ -261,7 +258,7 @@ def core_of(entries: Entries, bases: Sequence[Tensor]) -> Tensor:
         conditioned = inverse * residual
         before, rho = rho, float(residual @ conditioned)
         direction = conditioned.add_(direction, alpha=rho / before)
-    return team().agreed(solution).view(sizes)
+    return solution.view(sizes)
 
 
 def some(entries: Entries, most: int, generator: torch.Generator) -> Entries:
