@@ -7,7 +7,6 @@ from itertools import pairwise
 import pytest
 import torch
 
-from htfcli.engine.completion.search.initialization import start_gaussian
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.least_squares import alternating
 from htfcli.engine.least_squares.alternating import AlternatingLeastSquares
@@ -16,6 +15,11 @@ from htfcli.engine.least_squares.solver import make_solver
 from htfcli.engine.samples import Entries
 from tests.engine.least_squares.test_levenberg_marquardt import TREES, error, problem
 from tests.problems import generator, random_sample, reference_tensor, reference_values
+
+
+def start_gaussian(model, value, generator):
+    """Centred Gaussian weights that give entries of the root mean square of the data."""
+    model.init_gaussian(model.gaussian_std(float(value.square().mean().sqrt()) or 1.0), generator)
 
 
 def objective(model, entries, ridge):

@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from htfcli.engine.completion.search.initialization import start_gaussian
 from htfcli.engine.factorizations.balance import balance
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.factorizations.deep_matrix import MatrixFactorization
@@ -18,6 +17,12 @@ from htfcli.engine.least_squares.robust import robust_weights
 from htfcli.engine.ranks.local_components import LocalComponents
 from htfcli.engine.samples import Entries
 from tests.problems import factorizations, generator, random_sample, reference_tensor, reference_values
+
+
+def start_gaussian(model, value, generator):
+    """Centred Gaussian weights that give entries of the root mean square of the data."""
+    model.init_gaussian(model.gaussian_std(float(value.square().mean().sqrt()) or 1.0), generator)
+
 
 TREES = {
     "balanced": ModeTree.named("balanced", 4),
