@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import inspect
 import re
 from collections import Counter
@@ -57,12 +58,12 @@ def _arguments_of(name: str) -> dict[str, str]:
 
 
 def _rows(records: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Names, in backticks, and what they mean, as cells of a Markdown table."""
-    return {f"`{_cell(names)}`": _cell(text).replace("[", "\\[") for names, text in records}
+    """Names, as code, and what they mean, as cells of a Markdown table."""
+    return {f"<code>{_cell(names)}</code>": _cell(text).replace("[", "\\[") for names, text in records}
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return html.escape(" ".join(text.split()), quote=False).replace("|", "&#124;")
 
 
 def shared_options() -> dict[str, str]:

@@ -36,6 +36,7 @@ SHELL = [block for block in BLOCKS if block.shell]
 PYTHON = [block for block in BLOCKS if block.language == "python"]
 RENEW = "python -m tests.documentation writes it anew"
 # What pages describe and the commands do not have yet: options of the new completion engine. Delete once they are there.
+WAITING_PAGES = {"fill-a-table", "look-far", "trust"}  # long blocks that wait for the new engine and miniature
 WAITING = {"--interval", "--imputations", "--effort", "--ordered", "--min", "--max", "--integers", "--std"}
 
 
@@ -75,10 +76,9 @@ def test_long_blocks_give_what_pages_show(tmp_path, page):
 
 
 def test_console_blocks_have_been_run():
-    for block in SHELL:
-        if block.language == "console" and block.runs:
-            silent = all(re.search(r">\s*\S+$", command) for command in block.commands)
-            assert any(output for _, output in block.parts) or silent, f"{of_page(block)}\n{RENEW}"
+    console = [block for block in SHELL if block.language == "console" and block.runs]
+    empty = {block.page.stem for block in console if not any(output for _, output in block.parts)}
+    assert empty == WAITING_PAGES, RENEW
 
 
 def test_the_reference_is_that_of_the_commands():
@@ -150,6 +150,7 @@ def test_options_named_in_the_text_exist():
         for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", code)
     }
     assert named - known == WAITING, "options that do not exist, or WAITING names some that do by now"
+    assert bool(WAITING) == ("not run: waits for the new completion" in SITE), "remove the marks, and WAITING"
 
 
 @pytest.mark.parametrize("name", reference.command_names())
