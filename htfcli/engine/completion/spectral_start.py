@@ -22,9 +22,9 @@ from torch import Tensor
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
+from htfcli.engine.least_squares.conjugate_gradients import conjugate_gradients
 from htfcli.engine.least_squares.levenberg_marquardt import LevenbergMarquardt
 from htfcli.engine.runtime.device import one_thread
-from htfcli.engine.runtime.distributed import team
 from htfcli.engine.samples import Entries, row_keys, unravel
 
 _MOST_PAIRED = 4_000_000  # entries that are paired; pairs grow as the square
@@ -119,9 +119,7 @@ def leaf_subspace(entries: Entries, dims: Sequence[int], mode: int, most: int, g
         values, vectors, noise = _extreme(gram.coalesce(), most, generator)
     typical = counts.sum() / max(d, 1)
     basis = vectors * (counts + 0.1 * typical + 1e-30).rsqrt().unsqueeze(1)
-    agreed = team().agreed  # eigenvectors have any sign
-    noise = float(agreed(values.new_tensor(noise)))
-    return Subspace(agreed(torch.linalg.qr(basis).Q), agreed(values.contiguous()), noise, int(counts.sum()) // 2)
+    return Subspace(torch.linalg.qr(basis).Q, values.contiguous(), noise, int(counts.sum()) // 2)
 
 
 def _cut_off(value: Tensor) -> Tensor:
@@ -244,24 +242,18 @@ def core_of(entries: Entries, bases: Sequence[Tensor]) -> Tensor:
         diagonal.add_(jacobian.square().sum(0))
     shift = _CORE_RIDGE * float(diagonal.mean())
     inverse = (diagonal + shift + 1e-30).reciprocal()
-    solution, residual = torch.zeros_like(target), target.clone()
-    conditioned = inverse * residual
-    direction, rho = conditioned.clone(), float(residual @ conditioned)
-    goal = _CORE_GOAL * rho
-    for _ in range(_SOLVES):
-        if rho <= goal:
-            break
+
+    def product(direction: Tensor) -> Tensor:
         image = direction * shift
         for part in parts:
             jacobian = rows(part)
             image.addmv_(jacobian.t(), jacobian @ direction)
-        alpha = rho / max(float(direction @ image), 1e-300)
-        solution.add_(direction, alpha=alpha)
-        residual.sub_(image, alpha=alpha)
-        conditioned = inverse * residual
-        before, rho = rho, float(residual @ conditioned)
-        direction = conditioned.add_(direction, alpha=rho / before)
-    return team().agreed(solution).view(sizes)
+        return image
+
+    solution = conjugate_gradients(
+        product, target, lambda residual: inverse * residual, iterations=_SOLVES, goal=_CORE_GOAL
+    )
+    return solution.view(sizes)
 
 
 def some(entries: Entries, most: int, generator: torch.Generator) -> Entries:

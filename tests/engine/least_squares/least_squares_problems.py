@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from htfcli.engine.completion.search.initialization import start_gaussian
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.samples import Entries
@@ -21,6 +20,11 @@ TREES = {
 
 
 DIMS = (5, 6, 4, 5)
+
+
+def start_gaussian(model, value, generator):
+    """Gaussian weights at which entries have the root mean square of the data, `value` (n,)."""
+    model.init_gaussian(model.gaussian_std(float(value.square().mean().sqrt())), generator)
 
 
 def problem(tree, widths=2, observed=0.5, noise=0.0, seed=0, dims=DIMS):

@@ -7,12 +7,11 @@ from itertools import pairwise
 import pytest
 import torch
 
-from htfcli.engine.completion.search.initialization import start_gaussian
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.least_squares.alternating import AlternatingLeastSquares
 from htfcli.engine.least_squares.levenberg_marquardt import LevenbergMarquardt
 from htfcli.engine.samples import Entries
-from tests.engine.least_squares.least_squares_problems import TREES, error, problem
+from tests.engine.least_squares.least_squares_problems import TREES, error, problem, start_gaussian
 from tests.problems import generator, random_sample, reference_tensor, reference_values
 
 

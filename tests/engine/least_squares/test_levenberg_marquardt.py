@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from htfcli.engine.completion.search.initialization import start_gaussian
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.factorizations.deep_matrix import MatrixFactorization
 from htfcli.engine.least_squares import levenberg_marquardt as second_order
 from htfcli.engine.least_squares.levenberg_marquardt import LevenbergMarquardt
 from htfcli.engine.least_squares.robust import robust_weights
 from htfcli.engine.samples import Entries
-from tests.engine.least_squares.least_squares_problems import TREES, error, problem
+from tests.engine.least_squares.least_squares_problems import TREES, error, problem, start_gaussian
 from tests.problems import generator, random_sample, reference_tensor, reference_values
 
 # --- steps ------------------------------------------------------------------------------------------------------------
