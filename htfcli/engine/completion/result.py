@@ -11,42 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from htfcli.engine.completion.columns import BLEND, Column, Interpolation
 from htfcli.engine.completion.holes import Holes
-from htfcli.engine.completion.interpolation import Kernel, Neighbours, krige
+from htfcli.engine.completion.interpolation import Neighbours, krige
 from htfcli.engine.completion.members import Member
+from htfcli.engine.completion.saving import read_state, state_of
 from htfcli.engine.completion.uncertainty import NORMAL_90, Calibration
 from htfcli.engine.completion.units import Units
 from htfcli.engine.factorizations.factorization import Factorization
-
-BLEND = -1  # source of a column: the average of the factorizations
-
-
-@dataclass(frozen=True)
-class Interpolation:
-    """What a source leaves at the observed entries, and how it is interpolated.
-
-    Args:
-        kernel: of the residuals. residual: (n,). variance: of the residual. count: neighbours of a query.
-    """
-
-    kernel: Kernel
-    residual: Tensor
-    variance: float
-    count: int
-
-
-@dataclass(frozen=True)
-class Column:
-    """One of the predictions that are averaged.
-
-    Args:
-        name: for the report. source: number of a member, or BLEND. interpolation: number of what is added, -1 for
-        nothing.
-    """
-
-    name: str
-    source: int
-    interpolation: int = -1
 
 
 @dataclass(frozen=True)
@@ -172,16 +144,12 @@ class Completion:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and plain data, from which `from_state` makes it again."""
-        from htfcli.engine.completion.saving import state_of
-
         return state_of(self)
 
     @staticmethod
     def from_state(tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> Completion:
         """The completion of a state. Raises DataError if it is damaged."""
-        from htfcli.engine.completion.saving import from_state
-
-        return from_state(tensors, content)
+        return read_state(tensors, content, Completion)
 
     def _within(self, value: Tensor) -> Tensor:
         value = value.clamp(self.lowest, self.highest)

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from htfcli.engine.completion.columns import Column, Interpolation
 from htfcli.engine.completion.effects import Effects
 from htfcli.engine.completion.holes import Holes
 from htfcli.engine.completion.interpolation import Kernel
 from htfcli.engine.completion.members import Member
-from htfcli.engine.completion.result import Column, Completion, Interpolation
 from htfcli.engine.completion.uncertainty import Calibration
 from htfcli.engine.completion.units import Units
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.errors import DataError
 
+T = TypeVar("T")
 
-def state_of(completion: Completion) -> tuple[dict[str, Tensor], dict[str, Any]]:
+
+def state_of(completion: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Everything that predictions need, and the report."""
     c = completion
     tensors = {
@@ -90,19 +92,21 @@ def state_of(completion: Completion) -> tuple[dict[str, Tensor], dict[str, Any]]
     return {name: t.contiguous() for name, t in tensors.items()}, content
 
 
-def from_state(tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> Completion:
+def read_state(tensors: Mapping[str, Tensor], content: Mapping[str, Any], make: Callable[..., T]) -> T:
     """The completion of a state.
 
+    Args:
+        tensors, content: of `state_of`. make: the class of a completion.
     Raises:
         DataError: if it is damaged.
     """
     try:
-        return _read(tensors, content)
+        return _read(tensors, content, make)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError):
         raise DataError("the completion is damaged: its parts do not fit each other") from None
 
 
-def _read(tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> Completion:
+def _read(tensors: Mapping[str, Tensor], content: Mapping[str, Any], make: Callable[..., T]) -> T:
     dims = tuple(int(d) for d in content["dims"])
     order = len(dims)
     members = tuple(_member(tensors, content["members"][k], k, dims) for k in range(len(content["members"])))
@@ -138,7 +142,7 @@ def _read(tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> Completi
     )
     if not fits:
         raise ValueError
-    return Completion(
+    return make(
         dims,
         Units(content["units"], tensors["units/shift"], tensors["units/scale"]),
         holes,
