@@ -107,7 +107,7 @@ def named_tree(nested: Nested, axes: Sequence[Axis]) -> str:
     return f"({', '.join(named_tree(part, axes) for part in nested)})"
 
 
-# --- the table ----------------------------------------------------------------------------------------------------------
+# --- the table --------------------------------------------------------------------------------------------------------
 
 
 def rows(summary: Record) -> list[Record]:
