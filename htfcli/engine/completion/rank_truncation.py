@@ -21,6 +21,7 @@ from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.least_squares.levenberg_marquardt import LevenbergMarquardt
+from htfcli.engine.ranks.orthonormal_bases import OrthonormalBases
 from htfcli.engine.samples import Entries, unravel
 
 CORE_LIMIT = 4096  # entries of the tensor at one node; a star tree of many modes would have R^N
@@ -102,24 +103,14 @@ def _rank(values: Tensor, tolerance: float) -> int:
 
 def _frames_of_model(model: Factorization, tolerance: float) -> _Frames | None:
     """The same without the tensor, for the model's own tree: singular vectors in a basis at every node."""
-    tree = model.tree
-    bases: dict[int, Tensor] = {}  # orthonormal columns over the children's frames, or the leaf's index
-    small: dict[int, Tensor] = {}
-    for node, weight in enumerate(model.node_weights):
+    tree, bases = model.tree, OrthonormalBases(model, leaves=True)
+    for node in tree.interior:
+        weight = model.node_weights[node]
         assert weight is not None
-        joined = weight
-        if node >= tree.order:
-            joined = torch.ones(1, weight.shape[0], dtype=weight.dtype, device=weight.device)
-            for child in tree.children[node]:
-                joined = (joined.unsqueeze(1) * small[child].unsqueeze(0)).flatten(0, 1)
-            if joined.shape[0] * weight.shape[1] > CORE_LIMIT:
-                return None
-            joined = joined @ weight
-        if node == tree.root:
-            bases[node] = joined
-        else:
-            bases[node], small[node] = torch.linalg.qr(joined)
-    return _cut(tree, bases, tolerance)
+        if math.prod(bases.dimension(child) for child in tree.children[node]) * weight.shape[1] > CORE_LIMIT:
+            return None
+    cores = [bases.over_children(node) for node in range(len(tree.children))]
+    return _cut(tree, {node: core.flatten(0, -2) for node, core in enumerate(cores)}, tolerance)
 
 
 def _cut(tree: ModeTree, bases: dict[int, Tensor], tolerance: float) -> _Frames:

@@ -17,7 +17,7 @@ from htfcli.engine.completion.preparation import Problem
 from htfcli.engine.completion.result import Completion
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.ranks.hierarchical_rank import FactoredSpectra
-from htfcli.engine.samples import Entries
+from htfcli.engine.samples import unobserved
 from htfcli.errors import DataError
 
 _SHOWN = 2000  # held-out entries kept for a scatter plot
@@ -196,16 +196,6 @@ def warnings_of(report: Mapping[str, Any], still_falling: bool) -> list[str]:
     if still_falling:
         said.append("the held-out error was still falling; --effort thorough tries more")
     return said
-
-
-def unobserved(entries: Entries, dims: Sequence[int]) -> list[dict[str, Any]]:
-    """Per mode the indices without any observation, as {mode, indices}; modes without such are left out."""
-    found = []
-    for mode, d in enumerate(dims):
-        empty = torch.nonzero(torch.bincount(entries.index[:, mode], minlength=d) == 0).flatten()
-        if len(empty):
-            found.append({"mode": mode, "indices": empty.tolist()})
-    return found
 
 
 def _relative(residual: Tensor, value: Tensor) -> float:

@@ -22,6 +22,7 @@ from torch import Tensor
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
+from htfcli.engine.least_squares.conjugate_gradients import conjugate_gradients
 from htfcli.engine.least_squares.levenberg_marquardt import LevenbergMarquardt
 from htfcli.engine.runtime.device import one_thread
 from htfcli.engine.samples import Entries, row_keys, unravel
@@ -241,23 +242,17 @@ def core_of(entries: Entries, bases: Sequence[Tensor]) -> Tensor:
         diagonal.add_(jacobian.square().sum(0))
     shift = _CORE_RIDGE * float(diagonal.mean())
     inverse = (diagonal + shift + 1e-30).reciprocal()
-    solution, residual = torch.zeros_like(target), target.clone()
-    conditioned = inverse * residual
-    direction, rho = conditioned.clone(), float(residual @ conditioned)
-    goal = _CORE_GOAL * rho
-    for _ in range(_SOLVES):
-        if rho <= goal:
-            break
+
+    def product(direction: Tensor) -> Tensor:
         image = direction * shift
         for part in parts:
             jacobian = rows(part)
             image.addmv_(jacobian.t(), jacobian @ direction)
-        alpha = rho / max(float(direction @ image), 1e-300)
-        solution.add_(direction, alpha=alpha)
-        residual.sub_(image, alpha=alpha)
-        conditioned = inverse * residual
-        before, rho = rho, float(residual @ conditioned)
-        direction = conditioned.add_(direction, alpha=rho / before)
+        return image
+
+    solution = conjugate_gradients(
+        product, target, lambda residual: inverse * residual, iterations=_SOLVES, goal=_CORE_GOAL
+    )
     return solution.view(sizes)
 
 

@@ -23,8 +23,8 @@ DIMS = (5, 6, 4, 5)
 
 
 def start_gaussian(model, value, generator):
-    """Centred Gaussian weights that give entries of the root mean square of the data."""
-    model.init_gaussian(model.gaussian_std(float(value.square().mean().sqrt()) or 1.0), generator)
+    """Gaussian weights at which entries have the root mean square of the data, `value` (n,)."""
+    model.init_gaussian(model.gaussian_std(float(value.square().mean().sqrt())), generator)
 
 
 def problem(tree, widths=2, observed=0.5, noise=0.0, seed=0, dims=DIMS):
