@@ -1,4 +1,5 @@
-"""The average: predictions of all sources on what was held out, interpolated along ordered modes, weighted by kind of holes."""
+"""The average: predictions of all sources on what was held out, interpolated along ordered modes, weighted by kind
+of holes."""
 
 from __future__ import annotations
 
@@ -115,7 +116,9 @@ class Average:
     def _base_at(self, source: int, split: int, index: Tensor) -> Tensor:
         if source != BLEND:
             return self.sources[source].members[split].at(index)
-        parts = [w * s.members[split].at(index) for w, s in zip(self.blend.tolist(), self.sources, strict=True) if w > 0]
+        parts = [
+            w * s.members[split].at(index) for w, s in zip(self.blend.tolist(), self.sources, strict=True) if w > 0
+        ]
         return torch.stack(parts).sum(0)
 
     @cached_property
@@ -131,7 +134,7 @@ class Average:
         size = len(first.held)
         rows = torch.randperm(size, generator=generator)[: self.settings.queries]
         modes = tuple(sorted(self.problem.ordered))
-        count = self.settings.neighbours if len(modes) == 1 else self.settings.neighbours * 3 // 2
+        count = self.settings.neighbours if len(modes) == 1 else self.settings.neighbours * 5 // 4
         cross, correlation = self._cross(first.train.index, residual[0])
         lengths = tuple(5.0 * self._step(m) for m in modes)
         start = Kernel(modes, lengths, 0.05, False, cross, correlation)
@@ -171,7 +174,8 @@ class Average:
     # --- weights ------------------------------------------------------------------------------------------------------
 
     def _weighted(self) -> tuple[Tensor, Tensor]:
-        """(rows, C) by `row_of`: for the holes of a kind, of a variable where there is a mode of these; and (n, C) for what
+        """(rows, C) by `row_of`: for the holes of a kind, of a variable where there is a mode of these; and (n, C)
+        for what
         was held out, from the other half of it, so that the error stated is not that of weights which saw it.
         """
         judge, mode = self.judge, self.problem.units.mode
@@ -189,7 +193,8 @@ class Average:
     def _crossed_on(
         self, own: Tensor, half: Tensor, crossed: Tensor, wider: Tensor, otherwise: Tensor | None = None
     ) -> Tensor:
-        """Weights by some of the held-out entries, of each half by the other one into `crossed`; by more, or others found
+        """Weights by some of the held-out entries, of each half by the other one into `crossed`; by more, or others
+        found
         before, where they are few.
         """
         least = 8 if otherwise is None else 50
@@ -229,7 +234,11 @@ class Average:
         noise = noise_of_indices(judge.index, residual, self.problem.dims)
         counts = self._counts(self.splits[0].train.index)
         kinds = len(self.problem.holes.names)
-        return calibrate(judge.index, residual, found.spread, found.kriging, judge.kind, kinds, noise, counts)
+        part = torch.zeros(kinds, dtype=torch.float64)
+        for kind in judge.kinds:  # a kind counts by its share of what is to be predicted
+            part[kind] = (self.problem.holes.share[kind] + 1e-6) / int((judge.kind == kind).sum())
+        weight = part[judge.kind]
+        return calibrate(judge.index, residual, found.spread, found.kriging, judge.kind, kinds, noise, counts, weight)
 
     def _counts(self, index: Tensor) -> tuple[Tensor, ...]:
         counts = [torch.bincount(index[:, m], minlength=d) for m, d in enumerate(self.problem.dims)]

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from htfcli.engine.completion.exact import find_exact, polished
 from htfcli.engine.completion.holes import Holes
 from htfcli.engine.completion.members import Candidate, Judge, Member, Snapshot, Split, refit
 from htfcli.engine.completion.outliers import find_outliers
-from htfcli.engine.completion.preparation import Problem, checked, effects_of, make_splits, prepare
+from htfcli.engine.completion.preparation import checked, effects_of, make_splits, prepare
 from htfcli.engine.completion.report import describe, ranks, warnings_of
 from htfcli.engine.completion.result import Completion
 from htfcli.engine.completion.settings import SETTINGS
@@ -64,7 +65,15 @@ def complete(
     checked(entries, dims, config, std)
     limit = math.inf if config.seconds is None else time.monotonic() + config.seconds
     return _Completing(
-        entries, dims, config, on_progress, lambda: should_stop() or time.monotonic() >= limit, coordinates, std, wanted, unordered
+        entries,
+        dims,
+        config,
+        on_progress,
+        lambda: should_stop() or time.monotonic() >= limit,
+        coordinates,
+        std,
+        wanted,
+        unordered,
     ).run()
 
 
@@ -100,8 +109,9 @@ class _Completing:
         splits = make_splits(problem, self._config, self._settings)
         judge = Judge(splits, problem.holes.share)
         trees = candidate_trees(self._config.tree, len(problem.dims), self._config.arity)
-        if math.prod(problem.dims) > self._settings.most_cells and self._config.tree == "auto":
-            trees = trees[:1]  # the star: sparse entries share too little for the matrices of a deeper tree
+        sparse = math.prod(problem.dims) > self._settings.most_cells or len(problem.scaled) > 50_000
+        if sparse and self._config.tree == "auto" and len(problem.dims) <= 4:
+            trees = trees[:1]  # the star: many or sparse entries share too little for the matrices of deeper trees
         search = Search(problem, splits, judge, trees, self._config, self._settings, self._report, self._should_stop)
         candidates = search.run(self._loss)
         if self._leave_out(search, candidates[0], splits[0]):
@@ -135,7 +145,9 @@ class _Completing:
         links = [m.link for m in completion.members]
         part = {"log": 0.0, "logit": 0.0, "identity": 0.0}
         for number, column in enumerate(completion.columns):
-            part[links[column.source] if column.source >= 0 else "identity"] += float(completion.weights[:, number].mean())
+            part[links[column.source] if column.source >= 0 else "identity"] += float(
+                completion.weights[:, number].mean()
+            )
         link = max(part, key=lambda k: part[k])
         return {"log": "poisson", "logit": "logistic"}.get(link, self._loss)
 
@@ -149,8 +161,8 @@ class _Completing:
             return False
         self._outliers = int(far.sum())
         self._warnings.append(
-            f"{self._outliers} of {len(far)} observations lie far from what the others say and are left out; with --loss l2 "
-            "all count"
+            f"{self._outliers} of {len(far)} observations lie far from what the others say and are left out; "
+            "with --loss l2 all count"
         )
         rows = torch.nonzero(~far).flatten()
         raw = problem.raw.select(rows)
@@ -192,10 +204,7 @@ class _Completing:
             return Member(None, whole[0][name])
 
         names = [name for name in splits[0].effects if name in ("mean", "effects", "pairs")]
-        return [
-            Source(name, [Member(None, s.effects[name]) for s in splits], lambda name=name: of_all(name))
-            for name in names
-        ]
+        return [Source(name, [Member(None, s.effects[name]) for s in splits], partial(of_all, name)) for name in names]
 
     def _of(self, candidate: Candidate, snapshot: Snapshot, search: Search) -> Source:
         """A factorization at one ridge."""
@@ -205,9 +214,13 @@ class _Completing:
             effects = self._effects_below(recipe.centre, recipe.link, recipe.low, recipe.span)
             everything = problem.scaled
             dims, weight = problem.dims, problem.weight
-            return refit(recipe, snapshot, everything, weight, effects, dims, search.between, self._settings, search.dtype)
+            return refit(
+                recipe, snapshot, everything, weight, effects, dims, search.between, self._settings, search.dtype
+            )
 
-        name = f"{recipe.tree.to_nested()}, width {recipe.width}" + (f", {recipe.link}" if recipe.link != "identity" else "")
+        name = f"{recipe.tree.to_nested()}, width {recipe.width}" + (
+            f", {recipe.link}" if recipe.link != "identity" else ""
+        )
         return Source(name, snapshot.members, of_all, snapshot, recipe)
 
     def _effects_below(self, centre: str, link: str, low: float, span: float) -> Effects | None:
@@ -279,7 +292,9 @@ class _Completing:
             self._warnings.append(f"{got} observations are too few to find anything: every prediction is their mean")
         member = Member(None, effects_of(problem.scaled, problem.dims, problem.weight)["mean"])
         held = problem.scaled
-        return self._alone(member, "mean", Split(held, held, torch.zeros(len(held), dtype=torch.int64), torch.arange(len(held)), None))
+        return self._alone(
+            member, "mean", Split(held, held, torch.zeros(len(held), dtype=torch.int64), torch.arange(len(held)), None)
+        )
 
     def _alone(self, member: Member, name: str, split: Split) -> Completion:
         """One member of weight one."""

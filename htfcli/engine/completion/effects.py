@@ -26,7 +26,8 @@ class Effects:
     """A constant and the effects of terms.
 
     Args:
-        mean: the constant. terms: modes of each term. values: per term (cells + 1,) float64 by row-major position, and a
+        mean: the constant. terms: modes of each term. values: per term (cells + 1,) float64 by row-major position,
+        and a
             zero for an index never seen. dims: of the tensor.
     """
 
@@ -71,7 +72,8 @@ def fit_effects(
     """Effects of these terms.
 
     Args:
-        entries: n of them. terms: none for the mean alone. weight: (n,) of the squared residuals. sweeps: over all terms.
+        entries: n of them. terms: none for the mean alone. weight: (n,) of the squared residuals. sweeps: over all
+        terms.
     """
     w = torch.ones_like(entries.value) if weight is None else weight
     total = float(w.sum())

@@ -1,6 +1,7 @@
 """The way to an exact solution, where the data have no noise and a wide factorization is near one.
 
-The train error of noise-free data falls to zero with the ridge. Then what the model does not need is cut off (`rank_truncation`),
+The train error of noise-free data falls to zero with the ridge. Then what the model does not need is cut off
+(`rank_truncation`),
 so that Levenberg-Marquardt converges quadratically; where that was too much,
 because the last components are weaker than the error so far, new ones are grown, and again while that helps.
 """
@@ -25,7 +26,8 @@ _ROUNDS = 6
 
 
 def falls(fit: Fit, size: float, ridge: float, sweeps: int) -> float:
-    """The relative train error after some sweeps at falling ridges, as long as it falls with them; infinite if it does not."""
+    """The relative train error after some sweeps at falling ridges, as long as it falls with them; infinite if it
+    does not."""
     error = fit.train_error / size
     while error > 1e-2 and ridge > 1e-8:
         ridge *= 0.1
@@ -74,7 +76,12 @@ def find_exact(
         narrow = reduced(model, _CUT * error, generator) or model.to()
         reached = solved(narrow, 1e-2)
         if reached > 1e-12:
-            narrow = grown(narrow, {v: min(w + 1, widest) for v, w in narrow.widths.items()}, generator, min(reached, 1.0) ** (1 / 3))
+            narrow = grown(
+                narrow,
+                {v: min(w + 1, widest) for v, w in narrow.widths.items()},
+                generator,
+                min(reached, 1.0) ** (1 / 3),
+            )
             reached = solved(narrow)
         if reached < error:
             model, error = narrow, reached

@@ -1,9 +1,11 @@
 """What the holes look like, and held-out entries that look the same.
 
-Random entries held out say how well random holes are filled. A whole missing fibre, block or slice is another matter: its
+Random entries held out say how well random holes are filled. A whole missing fibre, block or slice is another
+matter: its
 neighbours are missing too. Here every cell without an observation gets a kind: along which modes its fibre has no
 observation at all, and along which ordered modes it lies in a gap longer than chance makes them. Held-out entries of a
-kind are the cells of that kind moved elsewhere, by a permutation of the indices of every mode, a shift for ordered ones, as far as
+kind are the cells of that kind moved elsewhere, by a permutation of the indices of every mode, a shift for ordered
+ones, as far as
 observations are there. In sparse tables, where nearly every fibre is empty, a kind is an index with few observations.
 
 Axes: `n` observed entries, `N` modes.
@@ -31,7 +33,8 @@ class Holes:
     Args:
         names: of the kinds; the first is `random`. share: of the wanted entries, by kind.
         cells: (prod of dims,) uint8 kind of every cell, empty where the tensor is too large or too sparse for it.
-        codes, kept: of every cell, and of the kinds; see `_by_fibres`. starved: per kind but the first (mode, count): its indices have so few observations. counts: per mode (d_k,).
+        codes, kept: of every cell, and of the kinds; see `_by_fibres`. starved: per kind but the first (mode,
+        count): its indices have so few observations. counts: per mode (d_k,).
     """
 
     dims: tuple[int, ...]
@@ -112,7 +115,8 @@ def _by_fibres(holes: Holes, index: Tensor, wanted: Tensor | None, settings: Set
     codes, counts = torch.unique(flat[asked], return_counts=True)
     count = dict(zip(codes.tolist(), counts.tolist(), strict=True))
     least = max(8.0, settings.least_kind * sum(count.values()))
-    kept = [0] + sorted((c for c in count if c and count[c] >= least), key=lambda c: (-count[c], c))[: settings.most_kinds]
+    often = sorted((c for c in count if c and count[c] >= least), key=lambda c: (-count[c], c))
+    kept = [0, *often[: settings.most_kinds]]
     holes.codes, holes.kept = torch.where(unseen, flat, 0).to(torch.int32), kept
     holes.settle([float(c.bit_count()) for c in kept])
     holes.names = [RANDOM] + [_name(c, order) for c in kept[1:]]
@@ -159,9 +163,7 @@ def _by_counts(holes: Holes, index: Tensor, wanted: Tensor | None, settings: Set
     holes.share = (torch.bincount(kind, minlength=len(holes.names)).double() / len(wanted)).tolist()
 
 
-def held_out_like(
-    holes: Holes, index: Tensor, share: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def held_out_like(holes: Holes, index: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Observed entries to hold out, `share` of them at random and about as many for every other kind of holes.
 
     Returns: (n,) int64 kind of what is held out, -1 for what is kept; (n,) int64 group: entries of a kind that were

@@ -12,7 +12,7 @@ Axes: `q` queries, `K` neighbours, `N` modes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -44,7 +44,8 @@ class Kernel:
         if not self.smooth:
             return torch.exp(-distance)
         scaled = math.sqrt(3.0) * distance
-        return (1 + scaled) * torch.exp(-scaled)
+        value: Tensor = (1 + scaled) * torch.exp(-scaled)
+        return value
 
 
 class Neighbours:
@@ -64,7 +65,8 @@ class Neighbours:
         """Rows of the nearest observed entries, (q, count) int64, -1 where there are no more.
 
         Args:
-            query: (q, N). kernel: says which modes and what is near. skip: whether an entry at the query itself is left out.
+            query: (q, N). kernel: says which modes and what is near. skip: whether an entry at the query itself is
+            left out.
         """
         offsets = self._offsets(kernel, skip)
         found = torch.full((len(query), count), -1, dtype=torch.int64)
@@ -98,7 +100,9 @@ class Neighbours:
         budget = 3000 if len(kernel.modes) == 1 else 60
         for mode, length in zip(kernel.modes, kernel.lengths, strict=True):
             position = self.positions[mode]
-            unit = float((position[1:] - position[:-1]).median()) if position is not None and self.dims[mode] > 1 else 1.0
+            unit = (
+                float((position[1:] - position[:-1]).median()) if position is not None and self.dims[mode] > 1 else 1.0
+            )
             reach = min(self.dims[mode] - 1, budget if len(kernel.modes) == 1 else budget // 2)
             spans.append(torch.arange(-reach, reach + 1))
             scales.append(unit / length)
@@ -172,7 +176,11 @@ def likeness(index: Tensor, residual: Tensor, dims: Sequence[int], mode: int) ->
     """
     others = [m for m in range(len(dims)) if m != mode]
     key = row_keys(index[:, others], [dims[m] for m in others])
-    order = torch.argsort(row_keys(torch.stack([torch.unique(key, return_inverse=True)[1], index[:, mode].long()], 1), [len(key), dims[mode]]))
+    order = torch.argsort(
+        row_keys(
+            torch.stack([torch.unique(key, return_inverse=True)[1], index[:, mode].long()], 1), [len(key), dims[mode]]
+        )
+    )
     key, at, value = key[order], index[order, mode], residual[order]
     beside = (key[1:] == key[:-1]) & (at[1:] - at[:-1] == 1)
     if int(beside.sum()) < 50:
@@ -208,7 +216,8 @@ def cross_correlation(index: Tensor, residual: Tensor, dims: Sequence[int], mode
     values, vectors = torch.linalg.eigh(correlation)
     repaired = (vectors * values.clamp_min(1e-3)) @ vectors.t()
     scale = repaired.diagonal().rsqrt()
-    return repaired * scale.unsqueeze(1) * scale
+    found: Tensor = repaired * scale.unsqueeze(1) * scale
+    return found
 
 
 def choose_kernel(
@@ -239,7 +248,7 @@ def choose_kernel(
         return float((_errors(wanted - mean, kinds) / base).log().mean().exp())
 
     best, lowest = start, score(start)
-    moves = [
+    moves: list[Callable[[Kernel], Kernel]] = [
         lambda k: replace(k, lengths=tuple(3.0 * v for v in k.lengths)),
         lambda k: replace(k, lengths=tuple(v / 3.0 for v in k.lengths)),
         lambda k: replace(k, nugget=k.nugget * 4),

@@ -1,7 +1,9 @@
 """What kind of number an entry is: links between the scale that is fitted and the values.
 
-With a link, eta is fitted and mean(eta) is the value: the identity, exp for counts, the logistic function for two values.
-A fit of eta is a sequence of weighted least-squares problems (iteratively reweighted least squares; McCullagh and Nelder,
+With a link, eta is fitted and mean(eta) is the value: the identity, exp for counts, the logistic function for two
+values.
+A fit of eta is a sequence of weighted least-squares problems (iteratively reweighted least squares; McCullagh and
+Nelder,
 Generalized Linear Models, 1989, section 2.5).
 """
 

@@ -1,9 +1,10 @@
-"""Wide factorizations as members of an average: fitted along a path of ridges on every split, then to all observations."""
+"""Wide factorizations as members of an average: fitted along a path of ridges on every split, then to all
+observations."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
@@ -45,7 +46,8 @@ class Recipe:
     """How a wide factorization is fitted.
 
     Args:
-        tree: of modes. width: of all nodes. centre: name of the effects below it, empty for none. link: of its values, low + span * link.
+        tree: of modes. width: of all nodes. centre: name of the effects below it, empty for none. link: of its
+        values, low + span * link.
         loss: l2, huber or l1. smooth: strength of the penalty along ordered modes over the ridge. seed: of its start.
         around_one: whether its first weights are near one instead of near zero.
     """
@@ -67,7 +69,8 @@ class Member:
     """What predicts entries: low + span * link(effects + factorization).
 
     Args:
-        model: float64 on the CPU, None for effects alone. effects: below it, None for none. link: identity, log or logit.
+        model: float64 on the CPU, None for effects alone. effects: below it, None for none. link: identity, log or
+        logit.
     """
 
     model: Factorization | None
@@ -172,7 +175,8 @@ class Fit:
         self._solver.set_weight(weight.to(dtype), (target - base).to(dtype))
 
     def member(self) -> Member:
-        """What has been fitted so far; rows without any observation are the mean of the others, or zero above effects."""
+        """What has been fitted so far; rows without any observation are the mean of the others, or zero above
+        effects."""
         model = self._solver.model.to(torch.float64, "cpu")
         for mode, count in enumerate(self._counts):
             empty = count == 0
@@ -184,7 +188,8 @@ class Fit:
 
 
 def _move_to_one(model: Factorization, generator: torch.Generator, mean: float, rms: float) -> None:
-    """Leaves and inner matrices around one and the identity: products of many centred numbers are nearly always zero."""
+    """Leaves and inner matrices around one and the identity: products of many centred numbers are nearly always
+    zero."""
     model.init_gaussian(0.1, generator)
     weights, tree = model.node_weights, model.tree
     size = mean if abs(mean) > 0.1 * rms else rms
@@ -249,7 +254,8 @@ class Judge:
     """The held-out entries of all splits, and the error of predictions of them.
 
     Args:
-        splits: at least one. share: of the wanted entries by kind of holes; a kind counts by it, random holes by a tenth
+        splits: at least one. share: of the wanted entries by kind of holes; a kind counts by it, random holes by a
+        tenth
             at least.
     """
 
@@ -277,18 +283,27 @@ class Judge:
 
 
 def begin(
-    recipe: Recipe, splits: Sequence[Split], dims: tuple[int, ...], between: Mapping[int, Tensor], dtype: torch.dtype
+    recipe: Recipe,
+    splits: Sequence[Split],
+    dims: tuple[int, ...],
+    between: Mapping[int, Tensor],
+    dtype: torch.dtype,
+    start: Callable[[Split, Effects | None], Factorization] | None = None,
 ) -> Candidate:
-    """A recipe on every split, before its first sweep."""
-    fits = [
-        Fit(recipe, s.train, s.weight, s.effects[recipe.centre] if recipe.centre else None, dims, between, dtype=dtype)
-        for s in splits
-    ]
+    """A recipe on every split, before its first sweep; from random weights, or from what `start` finds."""
+    fits = []
+    for split in splits:
+        effects = split.effects[recipe.centre] if recipe.centre else None
+        model = None if start is None else start(split, effects)
+        fits.append(Fit(recipe, split.train, split.weight, effects, dims, between, model, dtype))
     return Candidate(recipe, fits)
 
 
-def advance(candidate: Candidate, splits: Sequence[Split], judge: Judge, ridge: float, sweeps: int, slow: float) -> bool:
-    """Some sweeps at a ridge on every split; whether that was clearly better than before in one respect or the other."""
+def advance(
+    candidate: Candidate, splits: Sequence[Split], judge: Judge, ridge: float, sweeps: int, slow: float
+) -> bool:
+    """Some sweeps at a ridge on every split; whether that was clearly better than before in one respect or the
+    other."""
     members = []
     for fit in candidate.fits:
         fit.run(sweeps, ridge, slow)

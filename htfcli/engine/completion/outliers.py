@@ -1,7 +1,8 @@
 """Observations that lie far from what all others say: spikes of a sensor, zeros that stand for nothing.
 
 Least squares are decided by them, and no average of such fits is any good. So where a few residuals make up much of the
-squared error, a robust fit (Huber) is tried on values cut off at first; if it predicts the other held-out entries clearly
+squared error, a robust fit (Huber) is tried on values cut off at first; if it predicts the other held-out entries
+clearly
 better, what lies far from it is left out.
 """
 
@@ -36,7 +37,8 @@ def find_outliers(
     """Which observations (n,) are outliers; None where there are none.
 
     Args:
-        candidate: the best by least squares. split: that it was fitted on. entries: all of them. sweeps: of the robust fit.
+        candidate: the best by least squares. split: that it was fitted on. entries: all of them. sweeps: of the
+        robust fit.
     """
     assert candidate.best is not None
     plain = candidate.best.members[0]
@@ -68,4 +70,3 @@ def find_outliers(
     inside = own.abs() <= _FAR * deviation_of(residual.abs())
     better = float(own[inside].square().mean()) < _BETTER**2 * float(miss[inside].square().mean())
     return far if better else None
-

@@ -94,7 +94,7 @@ def prepare(
     if std is not None:
         weight = (std.double()[order] / scale).pow(-2)
         weight = weight / weight.mean()
-    positions = list(coordinates) if coordinates is not None else [None] * len(dims)
+    positions: list[Tensor | None] = [None] * len(dims) if coordinates is None else list(coordinates)
     ordered = _ordered(scaled, dims, positions, unordered, weight, settings)
     holes = find_holes(raw.index, dims, wanted, ordered, settings)
     lowest, highest, integers = _range(raw.value, config)
@@ -161,7 +161,8 @@ def effects_of(entries: Entries, dims: tuple[int, ...], weight: Tensor | None) -
 
 
 def make_splits(problem: Problem, config: CompleteConfig, settings: Settings) -> list[Split]:
-    """Random parts of the observations held out, and parts that look like the holes; fewer observations, more splits."""
+    """Random parts of the observations held out, and parts that look like the holes; fewer observations, more
+    splits."""
     n = len(problem.scaled)
     count, share = 1, min(config.held_out, 50_000 / n)
     if n < 100:

@@ -11,7 +11,7 @@ Source: Grasedyck, Hierarchical singular value decomposition of tensors, SIAM J.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch

@@ -47,15 +47,21 @@ def describe(completion: Completion, average: Average, problem: Problem, judge: 
         "held_out_error": held[names[main]]["error"],
         "held_out": held,
         "r2": _r2(value[judge.kind == main], predicted[judge.kind == main]),
-        "train_error": _relative(completion.values(problem.raw.index[:100_000]) - problem.raw.value[:100_000], problem.raw.value[:100_000]),
+        "train_error": _relative(
+            completion.values(problem.raw.index[:100_000]) - problem.raw.value[:100_000], problem.raw.value[:100_000]
+        ),
         "members": members,
-        "strongest": next((i for i, m in enumerate(members) if m["kind"] != "effects"), None) if strongest is not None else None,
+        "strongest": next((i for i, m in enumerate(members) if m["kind"] != "effects"), None)
+        if strongest is not None
+        else None,
         "ordered": [
             {"mode": k.modes[i], "length": k.lengths[i], "nugget": k.nugget, "smooth": k.smooth}
             for k in average.kernels[-1:]
             for i in range(len(k.modes))
         ],
-        "units": None if problem.units.mode is None else {"mode": problem.units.mode, "scale": problem.units.scale[:-1].tolist()},
+        "units": None
+        if problem.units.mode is None
+        else {"mode": problem.units.mode, "scale": problem.units.scale[:-1].tolist()},
         "per_index": per_index(problem, judge.index, value, predicted),
         "calibration": _calibration(completion, average, judge, names),
         "scatter": _scatter(completion, average, judge, names, value, predicted),
@@ -95,7 +101,9 @@ def _column(average: Average, number: int, judge: Judge, names: Sequence[str]) -
         kind = "effects" if recipe is None else "factorization"
         ridge = None if source.snapshot is None else source.snapshot.ridge
     errors = {
-        names[k]: _relative(average.held[judge.kind == k, number] - judge.value[judge.kind == k], judge.value[judge.kind == k])
+        names[k]: _relative(
+            average.held[judge.kind == k, number] - judge.value[judge.kind == k], judge.value[judge.kind == k]
+        )
         for k in judge.kinds
     }
     width = None if recipe is None else recipe.width
@@ -113,7 +121,8 @@ def _column(average: Average, number: int, judge: Judge, names: Sequence[str]) -
 
 
 def _calibration(completion: Completion, average: Average, judge: Judge, names: Sequence[str]) -> dict[str, Any]:
-    """Stated quantiles against the share of held-out entries inside, with the deviation before the conformal factor that
+    """Stated quantiles against the share of held-out entries inside, with the deviation before the conformal factor
+    that
     stands for normal residuals."""
     found = average.averaged
     deviation = completion.calibration.variance(judge.index, found.spread, found.kriging).clamp_min(1e-300).sqrt()
@@ -123,7 +132,10 @@ def _calibration(completion: Completion, average: Average, judge: Judge, names: 
         own = ratio[judge.kind == kind]
         unit = completion.calibration.quantile(torch.tensor([kind]), 0.9) / 1.6448536269514722
         stated = [math.sqrt(2) * float(torch.erfinv(torch.tensor(level, dtype=torch.float64))) for level in _LEVELS]
-        result[names[kind]] = {"stated": _LEVELS, "observed": [float((own <= s * unit).double().mean()) for s in stated]}
+        result[names[kind]] = {
+            "stated": _LEVELS,
+            "observed": [float((own <= s * unit).double().mean()) for s in stated],
+        }
     return result
 
 
@@ -169,15 +181,17 @@ def warnings_of(report: Mapping[str, Any], still_falling: bool) -> list[str]:
     for name, one in report["held_out"].items():
         if one["error"] > 0.9 * one["baseline"] and one["share"] > 0:
             said.append(
-                f"for holes of the kind '{name}' the prediction (held-out error {one['error']:.3g}) hardly beats the mean "
-                f"({one['baseline']:.3g})"
+                f"for holes of the kind '{name}' the prediction (held-out error {one['error']:.3g}) hardly beats "
+                f"the mean ({one['baseline']:.3g})"
             )
     for one in report["per_index"] or []:
         if one["error"] > 0.98 * one["baseline"]:
             said.append(f"index {one['index']} of mode {one['mode']} is predicted no better than by its own mean")
     columns = [m for m in report["members"] if max(m["weights"].values()) > 0.05]
     if columns and all(m["kind"] == "effects" and not m["interpolated"] for m in columns):
-        said.append("no factorization is better than the mean and the effects of the modes: these are what is predicted")
+        said.append(
+            "no factorization is better than the mean and the effects of the modes: these are what is predicted"
+        )
     if still_falling:
         said.append("the held-out error was still falling; --effort thorough tries more")
     return said

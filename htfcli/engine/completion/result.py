@@ -1,4 +1,5 @@
-"""What a completion is: members, their weights for every kind of holes, interpolation on top, a calibrated deviation."""
+"""What a completion is: members, their weights for every kind of holes, interpolation on top, a calibrated
+deviation."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ class Column:
     """One of the predictions that are averaged.
 
     Args:
-        name: for the report. source: number of a member, or BLEND. interpolation: number of what is added, -1 for nothing.
+        name: for the report. source: number of a member, or BLEND. interpolation: number of what is added, -1 for
+        nothing.
     """
 
     name: str
@@ -58,7 +60,9 @@ class Averaged:
     members: Tensor
 
 
-def average(weights: Tensor, columns: Tensor, kriging: Tensor, members: Tensor, blend: Tensor, of_blend: Tensor) -> Averaged:
+def average(
+    weights: Tensor, columns: Tensor, kriging: Tensor, members: Tensor, blend: Tensor, of_blend: Tensor
+) -> Averaged:
     """The weighted mean of columns and how far they disagree.
 
     Args:
@@ -74,7 +78,8 @@ def average(weights: Tensor, columns: Tensor, kriging: Tensor, members: Tensor, 
 
 
 def row_of(kind: Tensor, index: Tensor, units: Units, dims: tuple[int, ...]) -> Tensor:
-    """The row of weights for entries (n, N) of kinds (n,): one for each kind, or for each kind and variable, of which the
+    """The row of weights for entries (n, N) of kinds (n,): one for each kind, or for each kind and variable, of
+    which the
     last is for all of them together.
     """
     if units.mode is None:
@@ -89,7 +94,8 @@ class Completion:
 
     Args:
         dims: of the tensor. units: of the fit. holes: kinds of holes. members: effects and factorizations. blend: (M,).
-        columns: what is averaged. weights: (rows, C) by `row_of`, each adding up to one. interpolations: that columns name.
+        columns: what is averaged. weights: (rows, C) by `row_of`, each adding up to one. interpolations: that
+        columns name.
         observed: (n, N) entries that interpolation starts from; empty without. positions: per mode (d,) or None.
         calibration: of the deviation. lowest, highest, integers: what predictions may be. report: plain data.
     """
@@ -138,7 +144,7 @@ class Completion:
         """Draws (m, n) from the predictive distribution: what members disagree about is drawn for all entries at once,
         the rest for every entry by itself.
         """
-        averaged, kind = self._at(index)
+        averaged, _ = self._at(index)
         shift, scale = self.units.of(index)
         total = (self.std(index) / scale).square()
         mixed = averaged.members - (averaged.members @ self.blend).unsqueeze(1)
@@ -157,7 +163,9 @@ class Completion:
     @property
     def model(self) -> Factorization | None:
         """The factorization of the greatest weight; None where none counts."""
-        found = [(float(self.blend[k]), -k) for k, m in enumerate(self.members) if m.model is not None and self.blend[k] > 0]
+        found = [
+            (float(self.blend[k]), -k) for k, m in enumerate(self.members) if m.model is not None and self.blend[k] > 0
+        ]
         return self.members[-max(found)[1]].model if found else None
 
     # --- state --------------------------------------------------------------------------------------------------------
@@ -199,7 +207,6 @@ class Completion:
         weights = self.weights[row_of(kind, index, self.units, self.dims)]
         members = torch.stack([m.at(index) for m in self.members], 1)
         columns, kriging = [], []
-        sources: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         for number, column in enumerate(self.columns):
             base = members @ self.blend if column.source == BLEND else members[:, column.source]
             open_ = torch.zeros_like(base)

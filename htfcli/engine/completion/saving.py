@@ -52,7 +52,9 @@ def state_of(completion: Completion) -> tuple[dict[str, Tensor], dict[str, Any]]
         members.append(
             {
                 "factorization": None if member.model is None else member.model.describe(),
-                "effects": None if effects is None else {"mean": effects.mean, "terms": [list(t) for t in effects.terms]},
+                "effects": None
+                if effects is None
+                else {"mean": effects.mean, "terms": [list(t) for t in effects.terms]},
                 "link": member.link,
                 "low": member.low,
                 "span": member.span,

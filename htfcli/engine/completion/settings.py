@@ -40,8 +40,8 @@ class Settings:
     smooth: float = 3.0  # penalty along ordered modes over the ridge, where held-out entries ask for it (gapminder)
     # Interpolation
     ordered: float = 0.75  # squared difference of neighbours over that of a fibre, under which a mode may be ordered
-    neighbours: int = 16  # of a query along one mode; half as many again along two (photo: .228 with 16, .225 with 24)
-    queries: int = 600  # held-out entries that choose a kernel (weather: 300 lose a percent)
+    neighbours: int = 16  # of a query along one mode; a quarter more along two (photo: more than 24 change nothing)
+    queries: int = 500  # held-out entries that choose a kernel: enough to tell lengths apart (weather)
     # Averages
     power: float = 6.0  # how fast a worse member loses its part of equal weights: twice the error leaves 1/64
     # Exact solutions
@@ -53,7 +53,17 @@ class Settings:
         if effort == "quick":
             return replace(self, most_members=2, sweeps=4, queries=300)
         if effort == "thorough":
-            return replace(self, most_members=8, widenings=3, first_sweeps=30, sweeps=12, width=20, near=2.0, slow=1e-4, queries=2000)
+            return replace(
+                self,
+                most_members=8,
+                widenings=3,
+                first_sweeps=30,
+                sweeps=12,
+                width=20,
+                near=2.0,
+                slow=1e-4,
+                queries=2000,
+            )
         return self
 
 

@@ -1,4 +1,5 @@
-"""Weights of an average: non-negative, adding up to one, by least squares on held-out entries, pulled towards equal ones.
+"""Weights of an average: non-negative, adding up to one, by least squares on held-out entries, pulled towards equal
+ones.
 
 minimize over w >= 0, sum w = 1:  sum over held-out entries (y - sum_m w_m p_m)^2 + pull * sum_m (w_m - c_m)^2,
 c equal weights of the members that are about as good as the best. (Breiman, Stacked regressions, 1996.)

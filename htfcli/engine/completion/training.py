@@ -1,7 +1,9 @@
-"""Which wide factorizations become members: centring, smoothing, trees, ridges and widths, judged by held-out entries."""
+"""Which wide factorizations become members: centring, smoothing, trees, ridges and widths, judged by held-out
+entries."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,11 +12,15 @@ import torch
 from torch import Tensor
 
 from htfcli.config.completion import CompleteConfig
+from htfcli.engine.completion.effects import Effects
 from htfcli.engine.completion.members import Candidate, Judge, Recipe, Split, advance, begin, walk, wider
 from htfcli.engine.completion.preparation import Problem
 from htfcli.engine.completion.settings import Settings
 from htfcli.engine.completion.smoothing import coupling
+from htfcli.engine.completion.spectral_start import SpectralStart
+from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
+from htfcli.engine.samples import Entries
 
 Report = Callable[[dict[str, Any]], None]
 _HIGH_ORDER = 6  # modes from which the products of centred weights are nearly always nearly zero
@@ -102,7 +108,16 @@ class Search:
 
     def start(self, recipe: Recipe) -> Candidate:
         """A recipe after its first sweeps."""
-        candidate = begin(recipe, self.splits, self.problem.dims, self.between, self.dtype)
+        dims = self.problem.dims
+        sparse = math.prod(dims) > self.settings.most_cells and isinstance(recipe.width, int) and len(dims) > 2
+
+        def spectral(split: Split, effects: Effects | None) -> Factorization:
+            value = split.train.value if effects is None else split.train.value - effects.at(split.train.index)
+            generator = torch.Generator().manual_seed(recipe.seed)
+            start = SpectralStart(Entries(split.train.index, value), dims, generator)
+            return start.lifted(start.fit_core(recipe.tree, recipe.width)[0]).to(torch.float64, "cpu")
+
+        candidate = begin(recipe, self.splits, dims, self.between, self.dtype, spectral if sparse else None)
         self._advance(candidate, self.settings.first_ridge, self.settings.first_sweeps)
         return candidate
 
@@ -138,7 +153,9 @@ class Search:
             {
                 "stage": candidate.recipe.link if candidate.recipe.link != "identity" else "factorization",
                 "tree": str(candidate.recipe.tree.to_nested()),
-                "width": width if isinstance(width, int) else max(width.values() if isinstance(width, Mapping) else width),
+                "width": width
+                if isinstance(width, int)
+                else max(width.values() if isinstance(width, Mapping) else width),
                 "ridge": candidate.best.ridge,
                 "train_error": candidate.best.train_error,
                 "held_out_error": candidate.score,

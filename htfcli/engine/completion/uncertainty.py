@@ -3,7 +3,8 @@
     variance(i) = c_0 g(i) + c_1 spread(i) + c_2 kriging(i) + c_3 g(i) sum over modes of 1 / (1 + observations of i_k)
 
 with g the product of the noise of the entry's indices over the mean noise, spread the variance over members from
-independent starts, kriging the variance that interpolation leaves; c >= 0 by maximum likelihood on held-out residuals. Then
+independent starts, kriging the variance that interpolation leaves; c >= 0 by maximum likelihood on held-out
+residuals. Then
 a conformal factor for every kind of holes: quantiles of |residual| / deviation of what was held out like these holes.
 (Lei et al., Distribution-free predictive inference for regression, JASA 113, 2018.)
 """
@@ -85,23 +86,32 @@ def calibrate(
     kinds: int,
     noise: tuple[Tensor, ...],
     counts: tuple[Tensor, ...],
+    part: Tensor | None = None,
 ) -> Calibration:
     """From held-out entries.
 
     Args:
         index: (n, N). residual, spread, kriging: (n,). kind: (n,) of holes, of `kinds`. noise, counts: per mode.
+        part: (n,) how much each counts
+            for the coefficients; None for all alike.
     """
     found = features(index, noise, counts, spread, kriging)
+    part = torch.ones_like(residual) if part is None else part
     square = residual.square()
     size = max(float(square.mean()), 1e-100)
     square = square.clamp(1e-4 * size, max(float(torch.quantile(square, 0.99)), 1e-4 * size))
     scale = found.mean(0).clamp_min(1e-300)
     scaled = found / scale
     coefficients = torch.full((found.shape[1],), 0.25 * size, dtype=torch.float64)
+    # Held-out entries are rarely as far from others as those in the middle of a hole, so that the likelihood says
+    # little of
+    # what interpolation leaves: at least half of what kriging itself states, scaled to the error as a whole
+    least = 0.5 * scale[2] * min(1.0, float((part * square).sum() / (part * found[:, 2]).sum().clamp_min(1e-300)))
     for _ in range(100):  # multiplicative steps of maximum likelihood, which stay at or above zero
         variance = (scaled @ coefficients).clamp_min(1e-120)
-        up, down = scaled.t() @ (square / variance.square()), scaled.t() @ variance.reciprocal()
+        up, down = scaled.t() @ (part * square / variance.square()), scaled.t() @ (part / variance)
         coefficients = coefficients * (up / down.clamp_min(1e-300)).sqrt()
+        coefficients[2] = coefficients[2].clamp_min(least)
     coefficients = coefficients / scale
     coefficients[0] = coefficients[0].clamp_min(1e-8 * size)
     deviation = (found @ coefficients).clamp_min(1e-300).sqrt()

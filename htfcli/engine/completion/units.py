@@ -1,4 +1,5 @@
-"""Units: a mode whose indices are variables on scales of their own is brought to one scale before anything is fitted."""
+"""Units: a mode whose indices are variables on scales of their own is brought to one scale before anything is
+fitted."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ Axes: `n` entries, `R` width, `d` mode dimension, `D` groups, `L` length of a pi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 
 import torch
@@ -116,7 +116,8 @@ class WideFit:
     def run(self, sweeps: int, ridge: float, smooth: Mapping[int, Tensor] | None = None, slow: float = 1e-3) -> None:
         """So many sweeps at most; fewer where one gains less than the share `slow` of the objective.
 
-        Between sweeps the weights go on in the direction they moved, as far as that lowers the objective: out of the long
+        Between sweeps the weights go on in the direction they moved, as far as that lowers the objective: out of the
+        long
         valleys where sweeps by themselves take hundreds. (Without the smoothing penalty, which it follows closely.)
         """
         before, length = math.inf, 1.0
@@ -207,7 +208,7 @@ class WideFit:
 
     def _pieces(
         self, groups: Groups, node: int, slope: Tensor | None, product: Tensor | None
-    ) -> list[tuple[Tensor, Tensor]] | object:
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Per block of pieces: their group, and (m, L, R + 1) weighted S (P, where `product` is asked) and target."""
         length = groups.entry.shape[1]
         step = max(1, self._block // length)
@@ -234,7 +235,9 @@ class WideFit:
         if int(info) == 0:
             weight.copy_(torch.cholesky_solve(aim.unsqueeze(1), factor).view(size, width))
 
-    def _by_entries(self, node: int, weight: Tensor, slope: Tensor | None, product: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _by_entries(
+        self, node: int, weight: Tensor, slope: Tensor | None, product: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         count = weight.numel()
         square = torch.zeros(count, count, dtype=torch.float64, device=weight.device)
         aim = torch.zeros(count, dtype=torch.float64, device=weight.device)

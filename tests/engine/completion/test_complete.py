@@ -98,7 +98,9 @@ def test_spikes_are_left_out():
 def test_additive_data_need_no_more_than_effects():
     index = grid(20, 15, 8)
     draw = generator(0)
-    truth = 10 + sum(torch.randn(d, generator=draw, dtype=torch.float64)[index[:, m]] for m, d in enumerate((20, 15, 8)))
+    truth = 10 + sum(
+        torch.randn(d, generator=draw, dtype=torch.float64)[index[:, m]] for m, d in enumerate((20, 15, 8))
+    )
     noisy = truth + 0.5 * torch.randn(len(index), generator=draw, dtype=torch.float64)
     seen = torch.rand(len(index), generator=draw) < 0.15
     done = complete(Entries(index[seen], noisy[seen]), (20, 15, 8))
@@ -168,7 +170,9 @@ def test_bad_data_are_refused(value, config, message):
 def test_two_values_are_probabilities():
     draw = generator(0)
     index = grid(30, 25)
-    chance = torch.sigmoid(1.5 * torch.randn(30, generator=draw)[index[:, 0]] + torch.randn(25, generator=draw)[index[:, 1]])
+    chance = torch.sigmoid(
+        1.5 * torch.randn(30, generator=draw)[index[:, 0]] + torch.randn(25, generator=draw)[index[:, 1]]
+    )
     value = torch.bernoulli(chance, generator=draw).double()
     seen = torch.rand(750, generator=draw) < 0.7
     done = complete(Entries(index[seen], value[seen]), (30, 25))
