@@ -90,6 +90,7 @@ def test_the_run_folder(htf, numbering, table, tmp_path):
     assert records == [{"kind": "complete", **step} for step in STEPS]
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["scatter"]["observed"] == [1, 2, 3]
+    assert summary["scatter"]["kind"] == ["random", "random", "fibre of day"]
     assert list(summary["calibration"]) == ["random", "fibre of day"]
     assert yaml.safe_load((folder / "config.yaml").read_text())["width"] == 7
     assert htf("complete", table, "--config", folder / "config.yaml", "-o", "again.csv").code == 0
@@ -193,7 +194,7 @@ def test_a_human_table(htf, numbering, table, monkeypatch):
     assert cells["held-out R^2"] == "0.9"
     assert cells["held out, inside 90 %"] == "0.91 (random), 0.85 (fibre of day)"
     members = [value.strip() for what, _, value in lines if what == "member"]
-    heavy = "(cell, day), width 2 + interpolation: weight 1.00 (random), 0.70 (fibre of day)"
+    heavy = "(cell, day), width 2, ridge 0.1 + interpolation: weight 1.00 (random), 0.70 (fibre of day)"
     assert members == ["mean: weight 0.30 (fibre of day)", heavy]
     assert cells["mode tree"] == "(cell, day)"
     assert cells["rank of {cell}"] == "2 (effective rank 1.5)"

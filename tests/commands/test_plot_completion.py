@@ -56,7 +56,7 @@ def test_bars_are_the_weights_of_members(htf, runs):
     assert random == [1.0, 0.0]  # the heaviest member first
     assert fibre == [0.7, 0.3]
     names = [label.get_text() for label in axes.get_yticklabels()]
-    assert names[0].startswith("(ligand, dose), width 2") and names[1] == "mean"
+    assert names[0].replace("\n", " ") == "(ligand, dose), width 2, ridge 0.1 + interpolation" and names[1] == "mean"
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["random", "fibre of dose"]
 
 

@@ -33,7 +33,7 @@ Record = dict[str, Any]
 Drawer = Callable[[Any], None]  # draws on its axes; the slices, which are several, on their part of the figure
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
-_CURVES = 6  # models drawn of those fitted, best first
+_CURVES = 4  # models drawn of those fitted, best first
 _BARS = 10  # members drawn, heaviest first
 _COLUMNS = 3  # panels side by side
 _HOLE = "0.88"
@@ -150,7 +150,7 @@ def _members(run: _Run) -> Drawer | None:
             at = [row + (number - (len(kinds) - 1) / 2) * height for row in range(len(shown))]
             weights = [member["weights"].get(kind) or 0.0 for member in shown]
             axes.barh(at, weights, height, color=_color(number), label=_short(kind, 40))
-        axes.set_yticks(range(len(shown)), [_short(member_name(member), 34) for member in shown], fontsize=7)
+        axes.set_yticks(range(len(shown)), [_wrapped(member_name(member), 34) for member in shown], fontsize=6)
         axes.invert_yaxis()
         axes.set(title="members and their weights", xlabel="weight", xlim=(0, 1))
         if len(kinds) > 1:
@@ -177,13 +177,13 @@ def _errors(run: _Run) -> Drawer | None:
         labels = []
         for kind, one in kinds.items():
             share = one.get("share")
-            labels.append(_wrapped(kind) + (f"\n{100 * share:.0f} % of the holes" if _finite(share) else ""))
+            labels.append(_wrapped(kind, 16) + (f"\n{100 * share:.0f} % of the holes" if _finite(share) else ""))
         axes.set_xticks(at, labels, fontsize=7)
         axes.set(title="held-out error by kind of holes", ylabel="relative error")
         axes.grid(visible=False, axis="x")
-        axes.margins(y=0.12)
+        axes.margins(y=0.25)
         handles = [Patch(color="0.3", label="completion"), Patch(color="0.75", label="baseline")]
-        axes.legend(handles=handles, fontsize=7)
+        axes.legend(handles=handles, fontsize=7, loc="upper center", ncols=2)
 
     return draw
 
@@ -241,7 +241,7 @@ def _ridge(run: _Run) -> Drawer | None:
         axes.set(title="error along the ridge (solid: held out)", xlabel="ridge", xscale="log", yscale="log")
         axes.set_ylabel("relative error")
         axes.invert_xaxis()
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         axes.yaxis.set_major_formatter("{x:.3g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), fontsize=6)  # inside it would hide the minimum
@@ -352,9 +352,9 @@ def _short(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
-def _wrapped(text: str) -> str:
-    """A name over several lines, for the bottom of a bar."""
-    return "\n".join(textwrap.wrap(text, 16)[:3])
+def _wrapped(text: str, width: int) -> str:
+    """A name over several lines, beside or below a bar."""
+    return "\n".join(textwrap.wrap(text, width)[:3])
 
 
 def _counts(value: object) -> bool:

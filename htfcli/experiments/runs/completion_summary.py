@@ -55,8 +55,7 @@ def summarize(completion: Completion, entries: Entries, axes: Sequence[Axis]) ->
 
 def named(report: Record, axes: Sequence[Axis]) -> Record:
     """A report whose numbers of modes and indices are replaced by what these are called."""
-    found: Record = {key: _renamed(value, axes) for key, value in report.items() if key not in ("steps", "scatter")}
-    found |= {key: report[key] for key in ("steps", "scatter") if key in report}
+    found: Record = {key: value if key == "steps" else _renamed(value, axes) for key, value in report.items()}
     for member in found.get("members") or []:
         for one in (member, *(member.get("parts") or [])):
             if isinstance(one.get("tree"), list):
@@ -182,6 +181,7 @@ def member_name(member: Record) -> str:
     """A member in a few words: its tree and width, or what else it is, and whether it is interpolated."""
     if member.get("tree"):
         name = f"{member['tree']}, width {member.get('width')}"
+        name += f", ridge {member['ridge']:.3g}" if _finite(member.get("ridge")) else ""
     else:
         name = str(member.get("name")).removesuffix(", interpolated")
     return name + (" + interpolation" if member.get("interpolated") else "")
