@@ -109,7 +109,7 @@ def test_stdin_is_recognized_by_its_first_bytes(tmp_path, monkeypatch, stdin):
     ("content", "message"),
     [
         (b"", "stdin is empty. Did the command before the pipe fail?"),
-        (gzip.compress(b"1 1 1\n"), "stdin is compressed. Decompress it, or name a file."),
+        (gzip.compress(b"1 1 1\n", mtime=0), "stdin is compressed. Decompress it, or name a file."),
     ],
 )
 def test_stdin_that_cannot_be_used(stdin, content, message):
