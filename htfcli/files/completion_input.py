@@ -15,7 +15,7 @@ from htfcli.engine.samples import Entries
 from htfcli.errors import ConfigError, DataError, did_you_mean
 from htfcli.files.foreign.dense_tensor import WRITERS, DenseTensor
 from htfcli.files.foreign.labelled_table import TABLES, Table, read_queries, read_table
-from htfcli.files.foreign.readers import Dense, read_foreign, read_mask, refuse_special, suffix_of
+from htfcli.files.foreign.readers import Dense, holes_at, read_foreign, read_mask, refuse_special, suffix_of
 from htfcli.files.inputs import Located, locate
 from htfcli.files.own import container
 from htfcli.files.own.artefacts import task_of, to_observations
@@ -55,14 +55,12 @@ def load_data(
     return _table(located, suffix, config, on_remark)
 
 
-def missing_remark(value: Tensor, missing: float | None) -> str | None:
-    """What may be a mistake about missing values: a number that stands for them and never occurs, or one that may.
+def missing_remark(value: Tensor) -> str | None:
+    """A repeated number far from all others, which may stand for missing values.
 
     Args:
-        value: as read, of any shape, NaN where nothing is. missing: the number that is said to mean missing.
+        value: as read, of any shape, NaN where nothing is.
     """
-    if missing is not None:
-        return None if bool((value == missing).any()) else f"no value is {missing:g}: --missing-value changes nothing"
     known = value[~torch.isnan(value)]
     if len(known) == 0:
         return None
@@ -91,8 +89,9 @@ def _table(located: Located, suffix: str, config: CompletionRunConfig, on_remark
         std=config.std,
         ordered=config.ordered or (),
     )
-    _remark(missing_remark(table.value, config.missing_value), on_remark)
-    if config.missing_value is not None:
+    if config.missing_value is None:
+        _remark(missing_remark(table.value), on_remark)
+    else:
         table = table.without(config.missing_value)
     if config.dims is None:
         return table
@@ -112,9 +111,10 @@ def _dense(dense: Dense, suffix: str, config: CompletionRunConfig, on_remark: Ca
     if wrong := config.changed("value", "index", "duplicates", "dims", "all"):
         names = ", ".join(f"--{name}" for name in wrong)
         raise ConfigError(f"{names}: for tables; this input is a dense tensor", got=dense.name)
-    _remark(missing_remark(dense.values, config.missing_value), on_remark)
     tensor = DenseTensor(dense, suffix)
-    if config.missing_value is not None:
+    if config.missing_value is None:
+        _remark(missing_remark(dense.values), on_remark)
+    else:
         tensor = tensor.without(config.missing_value)
     return tensor if config.mask is None else tensor.observed_at(read_mask(config.mask))
 
@@ -178,10 +178,11 @@ def _observed(
     if math.prod(observations.dims) > DENSE_LIMIT:
         if config.mask is not None:
             raise ConfigError("--mask is for dense tensors", got=config.mask)
-        _remark(missing_remark(train.value, config.missing_value), on_remark)
-        if config.missing_value is not None:
-            known = torch.nonzero(train.value != config.missing_value).flatten()
-            train = train if len(known) == len(train) else train.select(known)
+        if config.missing_value is None:
+            _remark(missing_remark(train.value), on_remark)
+        else:
+            value = holes_at(train.value, config.missing_value, artefact.name)
+            train = train.select(torch.nonzero(~torch.isnan(value)).flatten())
         return StoredEntries(artefact.name, observations.dims, train)
     values = torch.full(observations.dims, math.nan, dtype=torch.float64)
     values[train.index.unbind(1)] = train.value
