@@ -378,7 +378,7 @@ def test_a_missing_value_that_never_occurs_or_is_not_named(htf, numbering, cube,
     rows = "".join(f"{n % 4},{n // 4},{-999 if n % 5 == 0 else 1 + n / 7:g}\n" for n in range(20))
     (tmp_path / "a.csv").write_text("x,y,v\n" + rows)
     done = htf("complete", "a.csv", "--missing-value", -9999, "-o", "b.csv")
-    message = "--missing-value does not occur in a.csv (got -9999, allowed a value from -999 to 3.57143)."
+    message = "--missing-value does not occur in a.csv (got -9999, allowed a value from -999 to 3.71429)."
     assert (done.code, done.error) == (2, message)
     done = htf("complete", "a.csv", "-o", "c.csv")
     remark = (
