@@ -389,7 +389,8 @@ def test_a_missing_value_that_never_occurs_or_is_not_named(htf, numbering, cube,
     done = htf("complete", "a.csv", "--missing-value", -999, "-o", "d.csv")
     assert done.records[0]["predicted"] == 4
     assert len(done.records[0]["warnings"]) == 1  # the stand-in's
-    assert "no value is -1" in htf("complete", "cube.npy", "--missing-value", -1, "-o", "e.npy").err
+    done = htf("complete", "cube.npy", "--missing-value", -1, "-o", "e.npy")
+    assert done.error == "--missing-value does not occur in cube.npy (got -1, allowed a value from 0 to 23)."
 
 
 def test_a_column_that_is_no_mode(htf, numbering, tmp_path):
