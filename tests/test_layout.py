@@ -31,7 +31,6 @@ FOLDERS = (
     "htfcli/engine/vision/regularizer",
     "htfcli/engine/vision/datasets",
     "htfcli/engine/completion",
-    "htfcli/engine/completion/search",
     "htfcli/engine/fitting",
     "htfcli/engine/observations",
     "htfcli/engine/least_squares",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from types import NoneType
-from typing import Annotated, Any, Literal, Optional, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origin
 
 import typer
 
@@ -28,7 +28,7 @@ ThreadsOption = Annotated[
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace existing output.")]
 
-_METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT", list[int]: "N,N,..."}
+_METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT", list[int]: "N,N,...", list[str]: "NAME,NAME,..."}
 _MULTIPLE = {"matricization": "MODES"}
 
 
@@ -67,7 +67,7 @@ def _option(config_class: type[Config], name: str) -> inspect.Parameter:
     """The option of one field; its text is passed on as it is, for the configuration class to report all problems."""
     field = config_class.model_fields[name]
     flags = ["--" + key.replace("_", "-") for key in (name, *(a for a, n in config_class.aliases.items() if n == name))]
-    plain = [t for t in get_args(field.annotation) if t is not NoneType] or [field.annotation]
+    plain = _kinds(field.annotation)
     kind: Any = str
     metavar: str | None
     metavar = _METAVARS.get(plain[0], "TEXT") if len(plain) == 1 else "N[,N...]"
@@ -84,6 +84,15 @@ def _option(config_class: type[Config], name: str) -> inspect.Parameter:
     help_text = f"{field.description}{shown}"
     option = typer.Option(*flags, help=help_text, metavar=metavar, show_default=False)
     return _keyword(name, Annotated[Optional[kind], option], None)
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """The types that a field accepts beside None, without their validators."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [kind for part in get_args(annotation) if part is not NoneType for kind in _kinds(part)]
+    return [annotation]
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:

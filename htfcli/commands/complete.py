@@ -14,8 +14,9 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 EXAMPLES = """\b
 Examples:
   htf complete experiments.csv --value response -o completed.csv
-  htf complete cube.npy --uncertainty std.npy -o - | htf measure-rank -
-  torchrun --nproc-per-node 4 -m htfcli complete large.tns --predict queries.tns -o predicted.tns"""
+  htf complete panel.csv --std error --interval 0.9 --imputations 20 -o completed.csv
+  htf complete large.tns --predict queries.tns -o predicted.tns
+  htf complete cube.npy --uncertainty std.npy -o - | htf measure-rank -"""
 
 
 @app.command(epilog=EXAMPLES)
@@ -36,7 +37,11 @@ def complete(
     ] = None,
     uncertainty: Annotated[
         Optional[str],
-        typer.Option("--uncertainty", metavar="FILE", help="Standard deviation of every prediction, laid out as FILE."),
+        typer.Option(
+            "--uncertainty",
+            metavar="FILE",
+            help="Predictive standard deviation of every entry, laid out as FILE.",
+        ),
     ] = None,
     run: Annotated[
         Optional[str], typer.Option("--run", metavar="FOLDER", help="Run folder (FILE.run; none for -o -).")
@@ -47,8 +52,10 @@ def complete(
 ) -> None:
     """Fill in missing entries of a table or tensor, with their uncertainty.
 
-    Mode tree, widths and centring are found by how well held-out observations are predicted. The fit is kept in a run
-    folder; htf complete FOLDER --predict uses it again. Under torchrun all processes share the search.
+    Predictions are the average of several members: the mean, effects of the modes, wide factorizations on several mode
+    trees, each with what it leaves interpolated along ordered modes. Observations that are held out, at random and in
+    the shape of the holes, decide the weights and calibrate the uncertainty. The fit is kept in a run folder; htf
+    complete FOLDER --predict uses it again.
     """
     from htfcli.cli.console import RecordWriter, note, progress
     from htfcli.cli.interrupts import StopSignals
@@ -71,7 +78,7 @@ def complete(
             summary = job.run(on_step, lambda: stop.received)
     if not team.first:
         return
-    for warning in summary.get("warnings", []):
+    for warning in summary["warnings"]:
         note(f"Warning: {warning}", quiet)
     if output == "-":
         note(headline(summary), quiet)
@@ -83,7 +90,7 @@ def complete(
 
 
 def progress_line(tried: list[dict[str, Any]]) -> str:
-    """The stage of a search, the model that it tried last, the best held-out error so far."""
+    """The stage of a completion, the width of the model that it fitted last, the best held-out error so far."""
     last = tried[-1]
     errors = [error for step in tried if isinstance(error := step.get("held_out_error"), float) and error == error]
     best = f", best held-out error {min(errors):.3g}" if errors else ""

@@ -31,7 +31,7 @@ def fit(
     config: FitConfig,
     data: Annotated[
         Optional[str],
-        typer.Argument(metavar="DATA", help="Observations or data with missing entries, in any format; - for stdin."),
+        typer.Argument(metavar="DATA", help="Observations, or data with missing entries; - for stdin."),
     ] = None,
     output: Annotated[
         Optional[str],
@@ -39,7 +39,7 @@ def fit(
             "--output",
             "-o",
             metavar="FOLDER",
-            help="Run folder (runs/NAME, from the name of DATA), or - for the model on stdout.",
+            help="Run folder (runs/ and the name of DATA), or - for stdout.",
         ),
     ] = None,
     resume: ResumeOption = False,

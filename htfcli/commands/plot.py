@@ -1,4 +1,4 @@
-"""`htf plot`: figures from records."""
+"""`htf plot`: draw figures from records."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ QUANTITY_NAMES = (
     "effective-rank",
     "loss",
     "error",
-)  # of experiments.plots, not imported here
-COMPLETION_NAMES = ("validation", "tree", "held-out", "slices")  # of experiments.completion_plots
+)  # keys of experiments.figures.fits.QUANTITIES, whose import would slow down every start
+COMPLETION_NAMES = ("members", "errors", "calibration", "held-out", "tree", "ridge", "slices")  # of figures.completions
 
 EXAMPLES = """\b
 Examples:
@@ -32,7 +32,9 @@ Examples:
 def plot(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="Run folders or record files, drawn side by side; - for stdin; a sweep."),
+        typer.Argument(
+            metavar="RUN...", help="Run folders, record files or - for stdin, drawn side by side; or a sweep."
+        ),
     ],
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FILE", help=".png, .svg or .pdf; - for PNG on stdout.")
@@ -43,35 +45,43 @@ def plot(
             "--what",
             metavar="QUANTITY",
             autocompletion=lambda: [*QUANTITY_NAMES, *COMPLETION_NAMES],
-            help=f"Of fits {', '.join(QUANTITY_NAMES)}; of completions {', '.join(COMPLETION_NAMES)} (repeatable).  "
-            "[default: all but error]",
+            help=f"Draw this quantity: of fits {', '.join(QUANTITY_NAMES)}; of completions "
+            f"{', '.join(COMPLETION_NAMES)} (repeatable).  [default: all but error]",
         ),
     ] = None,
     node: Annotated[
         Optional[list[str]],
-        typer.Option("--node", metavar="MODES", help="Show this node or matricization, e.g. 0,1 (repeatable)."),
+        typer.Option("--node", metavar="MODES", help="Draw this node or matricization, e.g. 0,1 (repeatable)."),
     ] = None,
     top: Annotated[
-        Optional[int], typer.Option("--top", metavar="N", min=1, help="Curves per panel.  [default: all]")
+        Optional[int],
+        typer.Option("--top", metavar="N", min=1, help="Draw at most N curves per panel.  [default: all]"),
     ] = None,
-    log_x: Annotated[bool, typer.Option("--log-x", help="Logarithmic iterations.")] = False,
-    log_y: Annotated[bool, typer.Option("--log-y", help="Logarithmic values.")] = False,
-    x: Annotated[Optional[str], typer.Option("--x", metavar="SETTING", help="Of a sweep: what varies.")] = None,
-    y: Annotated[Optional[str], typer.Option("--y", metavar="NUMBER", help="Of a sweep: a final number.")] = None,
+    log_x: Annotated[bool, typer.Option("--log-x", help="Use a logarithmic horizontal axis.")] = False,
+    log_y: Annotated[bool, typer.Option("--log-y", help="Use a logarithmic vertical axis.")] = False,
+    x: Annotated[
+        Optional[str], typer.Option("--x", metavar="SETTING", help="Horizontal axis of a sweep: a setting.")
+    ] = None,
+    y: Annotated[
+        Optional[str], typer.Option("--y", metavar="NUMBER", help="Vertical axis of a sweep: a final number.")
+    ] = None,
     group: Annotated[
         Optional[list[str]],
-        typer.Option("--group", metavar="SETTING", help="Of a sweep: one curve for each value (repeatable)."),
+        typer.Option(
+            "--group", metavar="SETTING", help="Draw one curve of a sweep for each value of this setting (repeatable)."
+        ),
     ] = None,
     force: ForceOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Plot the records of fits, completions, training runs and locality.
 
-    Of fits: local component norms, singular values, effective ranks, losses and errors against iterations. One run is
-    a grid of panels, several are one column each. Unless --node says otherwise the largest nodes are shown.
-    Of completions: held-out error by width, the mode tree with its ranks, held-out entries predicted, slices.
-    Of trainings: accuracies and losses by epoch. Of locality: every measure by distance. One colour a network.
-    Of a sweep: columns of its summary.csv, --y against --x, mean and standard error over seeds.
+    Fits: local component norms, singular values, effective ranks, losses and errors against iterations; one run as a
+    grid of panels, several runs as one column each. Without --node the largest nodes are drawn.
+    Completions: members and their weights, held-out errors by kind of holes, calibration of intervals, held-out entries
+    predicted against observed, ranks of the strongest factorization, errors along the ridge, slices.
+    Network trainings: accuracies and losses by epoch. Locality: every measure by distance. One colour per network.
+    Sweeps: --y against --x, columns of summary.csv, with mean and standard error over seeds.
     """
     from htfcli.cli.console import note
     from htfcli.config.base import parse_mode_sets
@@ -95,7 +105,7 @@ def plot(
     elif x is None and y is None and not group and not swept:
         figure = draw([load_records(argument) for argument in runs], PlotOptions(what, tuple(nodes), top, log_x, log_y))
     elif x is None or y is None or what or nodes or top is not None:
-        raise ConfigError("a sweep is drawn with --x and --y", allowed="beside them --group, --log-x, --log-y")
+        raise ConfigError("a sweep needs --x and --y", allowed="with them --group, --log-x, --log-y")
     else:
         rows = [row for argument in runs for row in load_summary(argument)]
         figure = plot_sweep(rows, x, y, group or (), log_x=log_x, log_y=log_y)

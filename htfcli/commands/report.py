@@ -1,4 +1,4 @@
-"""`htf report`: one HTML page of runs and sweeps."""
+"""`htf report`: make an HTML report of runs and sweeps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Examples:
 def report(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="Run folders, folders of sweeps, files of records; - for stdin."),
+        typer.Argument(metavar="RUN...", help="Run folders, sweep folders or record files; - for stdin."),
     ],
     output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="HTML file, or - for stdout.")],
     force: ForceOption = False,
@@ -28,8 +28,8 @@ def report(
 ) -> None:
     """Write an HTML report of runs and sweeps.
 
-    Interactive curves, the mode tree coloured by effective rank with a slider over iterations, configuration and
-    tables; the page needs no network. Of a sweep, the runs of the first seed are shown one by one, up to eight.
+    A single page that needs no network: interactive curves, the mode tree coloured by effective rank with a slider over
+    iterations, configuration and tables. Of a sweep, up to eight runs of the first seed are shown one by one.
     """
     from htfcli.cli.console import note
     from htfcli.experiments.report.html import build_report

@@ -1,4 +1,4 @@
-"""`htf reproduce`: the published experiments."""
+"""`htf reproduce`: reproduce a published experiment."""
 
 from __future__ import annotations
 
@@ -25,19 +25,21 @@ def reproduce(
         typer.Argument(metavar="NAME", help=f"{', '.join(EXPERIMENTS)}.", autocompletion=lambda: list(EXPERIMENTS)),
     ],
     scale: Annotated[
-        Literal["mini", "paper"], typer.Option("--scale", help="mini: minutes on a laptop; paper: as published.")
+        Literal["mini", "paper"], typer.Option("--scale", help="mini takes minutes on a laptop, paper is as published.")
     ] = "mini",
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FOLDER", help="Where figure, table, plan and runs go.")
+        str, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for figure, table, plan and runs.")
     ] = "out",
     workers: Annotated[
         Optional[int],
-        typer.Option("--workers", metavar="N", min=1, help="Runs at a time.  [default: one a GPU, or one a core]"),
+        typer.Option(
+            "--workers", metavar="N", min=1, help="Runs at the same time.  [default: one per GPU, or one per core]"
+        ),
     ] = None,
     threads: ThreadsOption = None,
     assignments: Annotated[
         Optional[list[str]],
-        typer.Option("--set", metavar="KEY=VALUE", help="One setting of all runs, unlike the published (repeatable)."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of all runs (repeatable)."),
     ] = None,
     retries: RetriesOption = 1,
     force: RerunOption = False,
@@ -46,8 +48,9 @@ def reproduce(
 ) -> None:
     """Reproduce a published experiment and compare the results.
 
-    Writes NAME.pdf, NAME.png, NAME.md (the table) and NAME.yaml (the plan, for htf sweep); the runs go into the folder
-    NAME. Stopped, the same command goes on where it was.
+    Executes its runs, draws the figure, and compares our numbers with the published ones. Writes NAME.pdf, NAME.png,
+    NAME.md (the table), NAME.yaml (the plan, for htf sweep) and the folder NAME (the runs). If it is stopped, the same
+    command continues.
     """
     from dataclasses import asdict
 

@@ -1,4 +1,4 @@
-"""`htf sweep`: a grid of runs."""
+"""`htf sweep`: run a grid of experiments."""
 
 from __future__ import annotations
 
@@ -23,35 +23,42 @@ Examples:
 
 @app.command(epilog=EXAMPLES)
 def sweep(
-    plan: Annotated[str, typer.Argument(metavar="PLAN", help="YAML file of a plan, or the folder of a sweep.")],
+    plan: Annotated[
+        str, typer.Argument(metavar="PLAN", help="YAML file of a plan, or the folder of a sweep to continue.")
+    ],
     output: Annotated[
         Optional[str],
-        typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the sweep (runs/NAME of PLAN)."),
+        typer.Option(
+            "--output", "-o", metavar="FOLDER", help="Folder of the sweep.  [default: runs/NAME for NAME.yaml]"
+        ),
     ] = None,
     workers: Annotated[
-        Optional[int], typer.Option("--workers", metavar="N", min=1, help="Processes at a time (1).")
+        Optional[int], typer.Option("--workers", metavar="N", min=1, help="Runs at the same time.  [default: 1]")
     ] = None,
     threads: ThreadsOption = None,
     retries: RetriesOption = 1,
     dask: Annotated[
         Optional[str],
-        typer.Option("--dask", metavar="ADDRESS", help="Send the runs to this Dask scheduler, as tcp://host:8786."),
+        typer.Option(
+            "--dask", metavar="ADDRESS", help="Run on the cluster of this Dask scheduler, e.g. tcp://host:8786."
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which runs there would be, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs of the plan and stop.")] = False,
     force: RerunOption = False,
     format: FormatOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Run a grid of experiments and summarise the results.
 
-    A sweep can be stopped, or killed, and started again at any moment: finished runs are kept, others resumed from
-    their checkpoint. Failed runs are tried again and reported, and it ends with 1 if any failed.
+    Writes one run folder per experiment and a summary as CSV and JSON Lines. A sweep that was stopped or killed
+    continues when it is started again: finished runs are kept, others resume from their checkpoints. Failed runs are
+    retried and reported; the exit code is 1 if any run failed.
     """
     from htfcli.errors import ConfigError
     from htfcli.experiments.sweeps.plan import planned_runs, read_plan
 
     if dask is not None and workers is not None:
-        raise ConfigError("--workers is for this machine; a Dask cluster has its own", got=f"--dask {dask}")
+        raise ConfigError("--workers is for local runs; a Dask cluster has its own workers", got=f"--dask {dask}")
     loaded = read_plan(plan)
     if dry_run:
         _list(planned_runs(loaded), format)
@@ -73,7 +80,7 @@ def sweep(
 
 
 def _list(runs: Sequence[PlannedRun], format: Any) -> None:
-    """The runs of a plan on stdout."""
+    """Write the runs of a plan to stdout."""
     from htfcli.cli.console import RecordWriter
 
     writer = RecordWriter(format, lambda record: {"run": record["run"], **record["varied"]})

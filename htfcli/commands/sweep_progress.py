@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: a table that follows its runs on a terminal, a line a run elsewhere."""
+"""Progress of sweeps: a live table on a terminal, otherwise one line per run."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from htfcli.experiments.sweeps.local_pool import Pool
 from htfcli.experiments.sweeps.summary import FINAL_SHOWN, Row
 from htfcli.experiments.sweeps.sweep import Progress, Sweep, Watcher
 
-_MOST_LINES = 20  # of the live table: what runs or failed first, then the latest ends
-_TAIL = 1 << 16  # bytes at the end of a file of records in which the last one is looked for
+_MOST_LINES = 20  # of the live table: running and failed runs first
+_TAIL = 1 << 16  # bytes at the end of a file of records that contain the last one
 _ORDER = ("running", "failed", "interrupted", "finished", "waiting")
 
 
 def run_with_progress(sweep: Sweep, pool: Pool, retries: int, on_row: Callable[[Row], None], quiet: bool) -> list[Row]:
-    """Do a sweep with its progress on stderr; its rows go to `on_row` as runs end, and are returned."""
+    """Run a sweep with progress on stderr; each row is passed to `on_row` when its run ends, and all are returned."""
     note(sweep.describe(), quiet)
     live = sys.stderr.isatty() and not quiet
 
@@ -73,7 +73,7 @@ def _live(wanted: bool) -> Iterator[Callable[[Sequence[Progress]], None]]:
 
 
 def _view(progress: Sequence[Progress], elapsed: float) -> Group:
-    """The table, and a line that counts and says how long it may still take."""
+    """The live table, and a line with counts and the remaining time."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for title in ("run", "status", "try", "time", "now"):
         table.add_column(title, justify="right" if title in ("try", "time") else "left", no_wrap=title != "now")
@@ -89,7 +89,7 @@ def _view(progress: Sequence[Progress], elapsed: float) -> Group:
 
 
 def time_left(progress: Sequence[Progress], elapsed: float) -> str:
-    """How long the rest takes at the pace so far, as the end of a sentence; nothing before the first run has ended."""
+    """The remaining time at the pace so far, as the end of a line; empty until a run has ended."""
     done = sum(p.status in ("finished", "failed") and not p.kept for p in progress)
     rest = sum(p.status in ("running", "waiting") for p in progress)
     if not done or not rest:
@@ -98,7 +98,7 @@ def time_left(progress: Sequence[Progress], elapsed: float) -> str:
 
 
 def latest(folder: Path) -> str:
-    """Where a run is by its last whole record."""
+    """Where a run is, according to its last complete record."""
     try:
         with open(folder / "records.jsonl", "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))

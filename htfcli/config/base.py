@@ -135,7 +135,11 @@ class Config(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
-            problems = [cls._problem(dict(e)) for e in error.errors(include_url=False)]
+            problems = [
+                cls._problem(dict(e))
+                for e in error.errors(include_url=False)
+                if e["type"] != "default_factory_not_called"  # a consequence of the other problems
+            ]
         head = "" if len(problems) == 1 else f"{len(problems)} problems: "
         raise ConfigError(head + "; ".join(dict.fromkeys(problems)))
 

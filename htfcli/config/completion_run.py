@@ -1,4 +1,4 @@
-"""What the command `htf complete` can be told beside how a tensor is completed: how data are read and written."""
+"""Settings of the command `htf complete` beside those of the completion itself: how data are read and written."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from htfcli.config.completion import CompleteConfig
+
+MOST_IMPUTATIONS = 1000  # a file each: more is a slip of the keyboard
 
 
 def _columns(value: object) -> list[str]:
@@ -19,8 +21,19 @@ def _columns(value: object) -> list[str]:
     )
 
 
+def _names(value: object) -> list[str]:
+    names = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+    found = [str(name).strip() for name in names]
+    if found and all(found):
+        return found
+    raise PydanticCustomError(
+        "not_allowed", "not names of modes", {"what": "names of modes", "allowed": "one name or more, as year,hour"}
+    )
+
+
 Column = Annotated[str, BeforeValidator(str)]  # YAML has a number where a table without header has column 3
 Columns = Annotated[list[str], PlainValidator(_columns)]
+Modes = Annotated[list[str], PlainValidator(_names)]
 
 
 class CompletionRunConfig(CompleteConfig):
@@ -28,6 +41,16 @@ class CompletionRunConfig(CompleteConfig):
 
     value: Column | None = Field(None, description="Column of a table that holds the values (the last one).")
     index: Columns | None = Field(None, description="Columns of a table that are the modes, a,b,c (all others).")
+    std: Column | None = Field(
+        None,
+        description="Column of known measurement errors (standard deviations of the values); of a dense tensor a .npy "
+        "file of its shape.",
+    )
+    ordered: Modes | None = Field(
+        None,
+        description="Modes whose neighbouring indices are alike, a,b (numbers and dates, if held-out entries agree); "
+        "text labels stand in the order in which they first appear.",
+    )
     missing_value: float | None = Field(None, description="A number that means missing, as NaN does, e.g. -999.")
     mask: str | None = Field(None, description="Boolean .npy file that says which entries of a tensor are observed.")
     duplicates: Literal["refuse", "mean"] = Field(
@@ -35,11 +58,26 @@ class CompletionRunConfig(CompleteConfig):
     )
     smooth: bool = Field(False, description="Replace observed entries by the model too.")
     all: bool = Field(False, description="Write every combination that a table lacks, however many.")
+    interval: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Add intervals that hold this share of the true values, e.g. 0.9: columns lower and upper; for "
+        ".tns and dense tensors the files FILE.lower and FILE.upper (out.lower.npy).",
+    )
+    imputations: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_IMPUTATIONS,
+        description="Also write this many completed data sets drawn from the predictive distribution, for Rubin's "
+        "rules: FILE.1, FILE.2, ... (out.1.csv).",
+    )
 
     @model_validator(mode="after")
     def _columns_differ(self) -> Self:
-        names = [*(self.index or []), *([] if self.value is None else [self.value])]
+        named = [name for name in (self.value, self.std) if name is not None]
+        names = [*(self.index or []), *named]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"a column can be one mode, or the value (got {', '.join(twice)} twice)")
+            raise ValueError(f"a column can be one mode, the value or its error (got {', '.join(twice)} twice)")
         return self

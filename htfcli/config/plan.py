@@ -1,4 +1,4 @@
-"""What `htf sweep` is given: a plan, which is a command, settings that all runs share, and what varies between runs."""
+"""Plans of `htf sweep`: a command, settings that all runs share, and settings that vary between runs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ COMMANDS: dict[str, type[Config]] = {
     "train-cnn": TrainCnnConfig,
 }
 _MOST_SEEDS = 100_000
-TARGET = "generate."  # how a plan names a setting of the generated data in grid and zip
+TARGET = "generate."  # prefix of settings of the generated data in grid and zip
 
 
 def _seeds(value: object) -> object:
-    """A number of seeds means that many from 0."""
+    """A number of seeds stands for the seeds from 0 on."""
     if not isinstance(value, int) or isinstance(value, bool):
         return value
     if value > _MOST_SEEDS:
@@ -31,7 +31,7 @@ def _seeds(value: object) -> object:
 
 
 def _keys(value: object) -> object:
-    """Dashes in the keys of settings, as the command line has them."""
+    """Keys of settings with underscores for the dashes of the command line."""
     return {str(k).replace("-", "_"): v for k, v in value.items()} if isinstance(value, dict) else value
 
 
@@ -40,19 +40,23 @@ Lists = Annotated[dict[str, list[Any]], BeforeValidator(_keys)]
 
 
 class PlanConfig(Config):
-    """A grid of runs: every combination of `grid`, with every row of `zip`, with every seed.
+    """A grid of runs: every combination of the lists of `grid`, each with every row of `zip` and every seed.
 
-    Keys of `grid` and `zip` are settings of the command, or of the data that are generated (`generate.rank`). A value
-    null leaves a setting at its default.
+    Keys of `grid` and `zip` are settings of the command or, as `generate.width`, of the generated data. The value null
+    leaves a setting at its default.
     """
 
-    command: Literal["fit", "complete", "train-cnn"] = Field("fit", description="What each run does.")
-    data: str | None = Field(None, description="Data of all runs.")
-    generate: Settings | None = Field(None, description="Or settings of `htf generate tensor`; seeds vary it too.")
-    base: Settings = Field({}, description="Settings of the command that all runs share.")
-    grid: Lists = Field({}, description="Lists of values, of which every combination is run.")
-    zip: Lists = Field({}, description="Lists of one length, run side by side.")
-    seeds: Annotated[list[Seed], BeforeValidator(_seeds)] = Field([0], description="Seeds, or how many from 0.")
+    command: Literal["fit", "complete", "train-cnn"] = Field("fit", description="Command of each run.")
+    data: str | None = Field(None, description="Data file of all runs.")
+    generate: Settings | None = Field(
+        None, description="Settings of `htf generate tensor`, for data generated with the seed of each run."
+    )
+    base: Settings = Field({}, description="Settings that all runs share.")
+    grid: Lists = Field({}, description="Lists of values; every combination is run.")
+    zip: Lists = Field({}, description="Lists of equal length; their values are combined row by row.")
+    seeds: Annotated[list[Seed], BeforeValidator(_seeds)] = Field(
+        [0], description="Seeds, or their number, counted from 0."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -64,15 +68,15 @@ class PlanConfig(Config):
     def _data_problems(self) -> list[str]:
         problems = []
         if self.data is not None and self.generate is not None:
-            problems.append("data names a file, generate makes one: give one of them")
+            problems.append("data and generate exclude each other: give one of them")
         if self.command == "train-cnn":
             if self.generate is not None:
-                problems.append("train-cnn generates its images by itself: say task in base instead of generate")
+                problems.append("generate is not for train-cnn, which generates its own images: set task in base")
         elif self.data is None and self.generate is None:
             problems.append("no data: give data (a file) or generate (settings of htf generate tensor)")
         varied = [key for key in (*self.grid, *self.zip) if key.startswith(TARGET)]
         if varied and self.generate is None:
-            problems.append(f"{varied[0]} varies data that are not generated: give generate")
+            problems.append(f"{varied[0]} needs generated data: give generate")
         return problems
 
     def _list_problems(self) -> list[str]:
@@ -84,17 +88,17 @@ class PlanConfig(Config):
         lengths = {key: len(values) for key, values in self.zip.items()}
         if len(set(lengths.values())) > 1:
             shown = ", ".join(f"{key} {length}" for key, length in lengths.items())
-            problems.append(f"zip wants lists of one length (got {shown})")
+            problems.append(f"the lists of zip must have the same length (got {shown})")
         fixed = {*self.base, *(f"{TARGET}{key}" for key in self.generate or {})}
         twice = sorted((self.grid.keys() & self.zip.keys()) | (fixed & {*self.grid, *self.zip}))
         if twice:
             problems.append(f"set twice: {', '.join(twice)}")
         if {"seed", f"{TARGET}seed"} & {*fixed, *self.grid, *self.zip}:
-            problems.append("seed is set by seeds, for data and run alike")
+            problems.append("set seeds instead of seed; they apply to data and runs")
         return problems
 
     def with_base(self, assignments: Sequence[str]) -> Self:
-        """The plan with settings `key=value` of all runs; those that vary cannot be set."""
+        """The plan with further settings `key=value` for all runs; settings that vary cannot be set."""
         values = self.model_dump(exclude_unset=True)
         base = {**self.base, **parse_assignments(assignments)}
         return type(self).checked({**values, "base": base})

@@ -1,4 +1,4 @@
-"""What is in a file, in a few facts."""
+"""Descriptions of files: records of what they contain."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from htfcli.files.own.records import KINDS, Records, load_records
 
 
 def describe_input(argument: str) -> Record:
-    """Record about any input: a file, a run folder, stdin (`-`).
+    """A record that describes any input: a file, a run folder or stdin (`-`).
 
     Raises:
         DataError: if it cannot be read.
@@ -104,21 +104,19 @@ def _images(data: ImageData) -> Record:
 
 
 def _completion(saved: SavedCompletion) -> Record:
-    predictor = saved.completion.predictor
+    completion = saved.completion
     return {
-        **_factorization(predictor.model),
+        **({} if completion.model is None else _factorization(completion.model)),  # the strongest of those averaged
         "kind": "completion",
+        "dims": list(completion.dims),
         "modes": [axis.name for axis in saved.axes],
         "value": saved.value_name,
-        "mean": predictor.effects.mean,  # this and the effects are added to the factorization
-        "effects": bool(predictor.effects.by_mode),
-        "floor": predictor.floor,
-        "ensemble": len(saved.completion.ensemble),
+        "members": len(completion.members),
     }
 
 
 def _nodes(model: Factorization) -> list[Record]:
-    """The mode tree as a flat list, children before parents, the root last."""
+    """The nodes of the mode tree, children before parents, the root last."""
     tree = model.tree
     nodes: list[Record] = []
     for node, weight in enumerate(model.node_weights):
@@ -139,6 +137,6 @@ def _records(run: Records) -> Record:
 
 
 def _short(config: dict[str, Any]) -> str:
-    """Settings that are set, as they would be written on the command line."""
+    """The settings that have a value, as `key=value` texts."""
     given = {key: value for key, value in config.items() if value is not None and value is not False and value != []}
     return " ".join(f"{key.replace('_', '-')}={value}" for key, value in given.items())

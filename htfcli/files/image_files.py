@@ -1,4 +1,4 @@
-"""Image data sets in our container: stored images, or the images of pairs once and the pairs as indices; checked."""
+"""Image data sets in our container: stored images, or for pairs each image once and the pairs as indices."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class _Content(BaseModel):
     @model_validator(mode="after")
     def _fits_the_task(self) -> Self:
         if (self.canvas is not None) != (self.task == "is-same-class"):
-            raise ValueError("pairs have a canvas, and nothing else has")
+            raise ValueError("a canvas belongs to pairs, and pairs have one")
         if self.task != "images" and len(self.classes) != 2:
             raise ValueError("the task has two classes")
         return self
 
 
 def image_facts(data: ImageData) -> Record:
-    """What a data set is, in a few facts."""
+    """A record that describes a data set."""
     return {
         "kind": "images",
         "task": data.task,
@@ -58,7 +58,7 @@ def image_facts(data: ImageData) -> Record:
 
 
 def save_image_data(destination: str | Path, data: ImageData) -> None:
-    """Write a data set to a file, or to stdout if `destination` is `-`; `data.about` becomes its configuration."""
+    """Write a data set, with `data.about` as its configuration, to a file, or to stdout if `destination` is `-`."""
     tensors: dict[str, Tensor] = {}
     canvas = None
     for part, images in (("train", data.train), ("test", data.test)):
@@ -85,13 +85,13 @@ def load_image_data(argument: str) -> ImageData:
 
 
 def load_image_folder(path: str, size: int | None = None, seed: int = 0, test_fraction: float = 0.2) -> ImageData:
-    """A user's images: one sub-folder a class, or train and test with these.
+    """A user's images: one sub-folder per class, or such sub-folders in `train` and `test`.
 
     Args:
-        size: side of the square that images are resized to (None: to the size of the first). seed, test_fraction: of
-            the split of a folder that has none; classes keep their proportions.
+        path: the folder. size: side of the square that images are resized to (None: the size of the first one).
+        seed, test_fraction: of the split, stratified by class, of a folder without `train` and `test`.
     Raises:
-        DataError: if an image cannot be read, or there is but one class. ConfigError: if a class would be on one side
+        DataError: if an image cannot be read, or there is only one class. ConfigError: if a class would be on one side
             of the split only.
     """
 
@@ -110,7 +110,7 @@ def to_image_data(artefact: Artefact) -> ImageData:
     """The data set in a container of that kind, checked: types, shapes, ranges of labels and indices.
 
     Raises:
-        DataError: on the first problem found.
+        DataError: for the first problem found.
     """
     content = artefact.expect("images").content_as(_Content)
     tensors = artefact.tensors()
@@ -125,7 +125,7 @@ def _to_set(name: str, part: str, tensors: dict[str, Tensor], content: _Content)
         tensor = tensors.get(key)
         fits = tensor is not None and tensor.dim() == len(shape) and tensor.dtype == dtype and tensor.numel() > 0
         if tensor is None or not fits or any(w not in (None, s) for s, w in zip(tensor.shape, shape, strict=True)):
-            raise DataError(f"{name} is damaged: {key} is missing, or not of the type and shape it should be")
+            raise DataError(f"{name} is damaged: {key} is missing or has the wrong type or shape")
         return tensor
 
     def within(key: str, tensor: Tensor, bound: int) -> Tensor:
@@ -137,7 +137,7 @@ def _to_set(name: str, part: str, tensors: dict[str, Tensor], content: _Content)
     pixels = get(f"{part}/pixels", (None, None, None, None), torch.uint8)
     mean, std = (get(key, (pixels.shape[1],), torch.float32) for key in ("mean", "std"))
     if not (torch.isfinite(mean).all() and torch.isfinite(std).all() and (std > 0).all()):
-        raise DataError(f"{name} is damaged: its mean or standard deviation is no normalization")
+        raise DataError(f"{name} is damaged: its mean or standard deviation cannot normalize")
     normalization = Normalization(mean, std)
     count = len(pixels) if content.canvas is None else None
     labels = within(f"{part}/labels", get(f"{part}/labels", (count,), torch.int32), len(content.classes))

@@ -1,4 +1,4 @@
-"""What a command can be given as input: a file of any format, a run folder, or `-` for stdin."""
+"""Inputs of commands: a file of any format, a run folder, or `-` for stdin."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from htfcli.errors import ConfigError, DataError
 from htfcli.files.foreign.readers import READERS, Coordinates, Dense, read_foreign, refuse_special
 from htfcli.files.own import container
 from htfcli.files.own.artefacts import to_factorization, to_observations
-from htfcli.files.own.completion import factorization_in
+from htfcli.files.own.completion import strongest_in
 from htfcli.files.own.records import Records, load_records
 
 Opened = container.Artefact | Dense | Coordinates | Records
@@ -28,7 +28,11 @@ Opened = container.Artefact | Dense | Coordinates | Records
 
 @dataclass(frozen=True)
 class Located:
-    """Where an input is: its path, what to call it in messages, and which array of an archive is meant."""
+    """Location of an input.
+
+    Args:
+        path: the file. name: its name in messages. key: the array to read from an archive.
+    """
 
     path: Path
     name: str
@@ -36,13 +40,13 @@ class Located:
 
     @property
     def is_container(self) -> bool:
-        """Whether it is one of our files, by its suffix or, for an unknown one, by how it begins."""
+        """Whether it is a container of ours, by its suffix or, if that is unknown, by its first bytes."""
         suffix = self.path.suffix.lower()
         return suffix == ".safetensors" or (suffix not in READERS and container.looks_like_one(self.path))
 
 
 def locate(argument: str) -> Located:
-    """Find a command's input: a path, `archive#name`, a run folder (its model), or `-`, which is read to its end.
+    """Locate an input: a path, `archive#name`, a run folder (its model), or `-`, which is read to its end.
 
     Raises:
         DataError: if it does not exist.
@@ -52,7 +56,7 @@ def locate(argument: str) -> Located:
     if path.is_dir():
         path = path / "model.safetensors"
         if not path.exists():
-            raise DataError(f"{name} has no model.safetensors", next_step="Is it a run folder, and did the run end?")
+            raise DataError(f"{name} has no model.safetensors", next_step="Is it the folder of a finished run?")
     if path.exists():
         refuse_special(path)
         return Located(path, name)
@@ -64,8 +68,10 @@ def locate(argument: str) -> Located:
 
 
 def open_input(argument: str) -> Opened:
-    """Read a command's input, found by `locate`.
+    """Read an input.
 
+    Args:
+        argument: as for `locate`.
     Raises:
         DataError: if it does not exist or cannot be read.
     """
@@ -89,12 +95,12 @@ def open_artefact(argument: str, *kinds: str) -> container.Artefact:
 
 
 def load_observations(argument: str, dims: tuple[int, ...] | None = None) -> Observations:
-    """Observations from any input; those of a dense tensor are its entries that are not NaN.
+    """Observations from any input; the observed entries of a dense tensor are those that are not NaN.
 
     Args:
-        argument: as for `open_input`. dims: of coordinate data whose last indices may be unobserved.
+        argument: as for `locate`. dims: dimensions of coordinate data, whose last indices may be unobserved.
     Raises:
-        DataError: if the input holds something else. ConfigError: if `dims` is given for data that says them itself.
+        DataError: if the input holds something else. ConfigError: if `dims` is given for data with dimensions.
     """
     opened = open_input(argument)
     _refuse_dims(opened, dims)
@@ -110,10 +116,10 @@ def load_observations(argument: str, dims: tuple[int, ...] | None = None) -> Obs
 def load_tensor(
     argument: str, dims: tuple[int, ...] | None = None, on_remark: Callable[[str], None] = lambda text: None
 ) -> Factorization | Tensor:
-    """A factorization, or a dense tensor whose entries are all known, from any input.
+    """A factorization, or a dense tensor without missing entries, from any input.
 
     Args:
-        argument: as for `open_input`. dims: of coordinate data. on_remark: told what the result leaves out.
+        argument: as for `locate`. dims: dimensions of coordinate data. on_remark: called with what is left out.
     Raises:
         DataError: if entries are missing, with their number. ConfigError: if `dims` is given for other data.
     """
@@ -125,8 +131,9 @@ def load_tensor(
     if not isinstance(opened, Dense):
         artefact = _artefact(opened, "factorization", "completion", "observations")
         if artefact.kind == "completion":
-            on_remark(f"{artefact.name}: the factorization alone, without the mean or effects that are added to it")
-            return factorization_in(artefact)
+            model, remark = strongest_in(artefact)
+            on_remark(remark)
+            return model
         return to_factorization(artefact) if artefact.kind == "factorization" else to_observations(artefact).to_dense()
     dense = opened.values
     missing = int(torch.isnan(dense).sum())
@@ -140,7 +147,7 @@ def load_tensor(
 
 
 def _artefact(opened: Opened, *kinds: str) -> container.Artefact:
-    """A container of one of these kinds, when the input is neither dense nor coordinates."""
+    """What was opened, if it is a container of one of these kinds."""
     if isinstance(opened, container.Artefact):
         return opened.expect(*kinds)
     got = "records" if isinstance(opened, Records) else "a tensor"
@@ -153,10 +160,10 @@ def _refuse_dims(opened: Opened, dims: tuple[int, ...] | None) -> None:
 
 
 def _spool_stdin() -> Path:
-    """Stdin in a temporary file with the suffix of its format, told by how it begins.
+    """Write stdin to a temporary file with the suffix of its format, which its first bytes tell.
 
-    Known: ours, .npy, .npz, .pt, .parquet, records; anything else is comma-separated text. Tab-separated and .tns text
-    cannot be told from it and must be files.
+    Recognized are containers of ours, .npy, .npz, .pt, .parquet and records; anything else is read as comma-separated
+    text. Tab-separated and .tns text cannot be distinguished from it and must be files.
     """
     if sys.stdin.isatty():
         raise ConfigError("- reads stdin, and stdin is a terminal", next_step="Pipe something in, or name a file.")

@@ -1,4 +1,4 @@
-"""Networks: built as a configuration says, saved in our container, built again from it; also by a user's function."""
+"""Networks: built from a configuration or by a user's function, saved in our container and rebuilt from it."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class SavedNetwork:
     """A trained network.
 
     Args:
-        name: for messages. model: in evaluation mode. config: what it was trained with.
-        shape: (c, h, w) of its images. data: where they came from, if not generated.
+        name: for messages. model: in evaluation mode. config: the configuration it was trained with.
+        shape: (c, h, w) of its images. data: path of the images, None if they were generated or piped.
     """
 
     name: str
@@ -52,10 +52,10 @@ class SavedNetwork:
 
 
 def build_network(config: TrainCnnConfig, shape: tuple[int, int, int], outputs: int) -> nn.Module:
-    """The network a configuration asks for; its seed determines the weights.
+    """The network of a configuration; its seed determines the weights.
 
     Raises:
-        ConfigError: if a user's network cannot be built or does not run on images of this shape.
+        ConfigError: if a user's network cannot be built or does not accept images of this shape.
     """
     with torch.random.fork_rng([]):
         torch.manual_seed(config.seed)
@@ -65,13 +65,13 @@ def build_network(config: TrainCnnConfig, shape: tuple[int, int, int], outputs: 
 
 
 def user_network(spec: str, shape: tuple[int, int, int], outputs: int) -> nn.Module:
-    """What the function `module:function` returns for (channels, outputs), tried on images of this shape.
+    """The network that the function `module:function` returns for (channels, outputs), tested on images of this shape.
 
     Raises:
         ConfigError: if it cannot be imported, fails, or does not return a network with that many outputs.
     """
     name, _, function = spec.partition(":")
-    if (folder := os.getcwd()) not in sys.path:  # as `python -m` does; the htf script does not
+    if (folder := os.getcwd()) not in sys.path:  # as `python -m` has it; the htf script does not
         sys.path.insert(0, folder)
     try:
         build = getattr(importlib.import_module(name), function)
@@ -98,7 +98,11 @@ def _reason(error: Exception) -> str:
 def save_network(
     destination: str | Path, model: nn.Module, data: ImageData, source: str | None, config: Mapping[str, Any]
 ) -> None:
-    """Write a network's weights and what is needed to build it again; `source` is where the images are."""
+    """Write the weights of a network and what is needed to rebuild it.
+
+    Args:
+        destination: a file, or `-`. data: what it was trained on. source: path of these images. config: its settings.
+    """
     content = {
         "task": data.task,
         "classes": list(data.classes),
@@ -110,7 +114,7 @@ def save_network(
 
 
 def outputs_of(data: ImageData) -> int:
-    """Logits of a network for this data: one for a binary task, one a class otherwise."""
+    """Number of logits of a network for this data: one for a binary task, one per class otherwise."""
     return 1 if data.binary else len(data.classes)
 
 
@@ -118,9 +122,9 @@ def to_network(artefact: Artefact, user: str | None = None) -> SavedNetwork:
     """The network in a container of that kind.
 
     Args:
-        user: module:function that built it, which no file may ask for by itself.
+        user: module:function that built it; a file alone must not make code run.
     Raises:
-        DataError: if the file is damaged. ConfigError: if it is a user's network and `user` does not name its builder.
+        DataError: if the file is damaged. ConfigError: if it is a user's network and `user` is not its function.
     """
     content = artefact.expect("cnn").content_as(_Content)
     try:
@@ -129,7 +133,7 @@ def to_network(artefact: Artefact, user: str | None = None) -> SavedNetwork:
         raise DataError(f"{artefact.name} is damaged: {error}") from None
     if config.model not in NETWORKS and user != config.model:
         raise ConfigError(
-            f"{artefact.name} is a network of yours, which only your code can build",
+            f"{artefact.name} is a network that only your own code can build",
             got=f"--model {user}" if user else "no --model",
             allowed=f"--model {config.model}",
         )
@@ -141,10 +145,10 @@ def to_network(artefact: Artefact, user: str | None = None) -> SavedNetwork:
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], name: str) -> None:
-    """Put weights into a network.
+    """Load weights into a network.
 
     Raises:
-        DataError: if names or shapes do not match, with the first one that does not.
+        DataError: if names or shapes do not match, with the first mismatch.
     """
     if any(tensor.dtype == torch.float64 for tensor in weights.values()):
         model.double()
@@ -156,10 +160,10 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], name: str) -> Non
 
 
 def read_weights(path: str) -> dict[str, Tensor]:
-    """A state dict from a .safetensors file, or a .pt or .pth file read as plain tensors.
+    """A state dict from a .safetensors file, or from a .pt or .pth file of plain tensors.
 
     Raises:
-        DataError: if it cannot be read as one.
+        DataError: if it cannot be read as such.
     """
     refuse_special(Path(path))
     try:
@@ -169,5 +173,5 @@ def read_weights(path: str) -> dict[str, Tensor]:
     except Exception as error:
         raise DataError(f"cannot read the weights {path}: {_reason(error)}") from None
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise DataError(f"{path} holds no state dict", got=type(loaded).__name__, allowed="names and tensors")
+        raise DataError(f"{path} does not contain a state dict", got=type(loaded).__name__, allowed="names and tensors")
     return dict(loaded)

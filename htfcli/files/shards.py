@@ -1,4 +1,4 @@
-"""Observations that several processes share: each reads its own rows of the file and no others.
+"""Observations shared by several processes, each of which reads only its own rows of the file.
 
 Axes: `n` observations.
 """
@@ -18,12 +18,14 @@ from htfcli.files.inputs import load_observations, locate
 from htfcli.files.own import container
 from htfcli.files.own.artefacts import rows_of, to_observations
 
-_BLOCK = 2**20  # numbers of a fingerprint at a time
+_BLOCK = 2**20  # numbers hashed at a time: 8 MiB
 
 
 def load_shard(argument: str, workers: Workers) -> Observations:
-    """This process's rows of an observations file of ours, as `Workers.shard` cuts them; checked, but repeated entries
-    are looked for within the shard only. Other formats, and one process, read everything.
+    """This process's rows of an observations file of ours, split as by `Workers.shard`.
+
+    The rows are checked, for repeated entries only within the shard. Files of other formats are read whole, as is any
+    file by a single process.
 
     Args:
         argument: as for `load_observations`.
@@ -42,15 +44,16 @@ def load_shard(argument: str, workers: Workers) -> Observations:
     except HtfError as error:
         problem = error
     said = workers.first_message("" if problem is None else str(problem))
-    if problem is not None or found is None or said:  # all processes stop for what one of them has found
+    if problem is not None or found is None or said:  # an error in one process stops all of them
         raise problem or DataError(said.rstrip("."))
     return found
 
 
 def fingerprint(observations: Observations, workers: Workers) -> str:
-    """A digest of the observed data, by which a resumed run knows that it is the same; all processes take part.
+    """A digest of the observed data, with which a resumed run checks that they are the same; a collective operation.
 
-    A sum over numbers of a hash of each and its place, so that it is the same however many processes share the rows.
+    It is a sum over all numbers of a hash of the number and its position, so that it does not depend on how many
+    processes share the rows.
     """
     whole = observations.counts
     total = torch.zeros((), dtype=torch.int64)
@@ -65,7 +68,7 @@ def fingerprint(observations: Observations, workers: Workers) -> str:
 
 
 def _hashed(tensor: Tensor, first: int, purpose: int) -> Tensor:
-    """Sum over the numbers of (n, ...), the rows from `first` on, modulo 2^64."""
+    """Sum of the hashes of the numbers in (n, ...), whose rows are numbered from `first`, modulo 2^64."""
     columns = tensor.flatten(1) if tensor.dim() > 1 else tensor.unsqueeze(1)
     width, total = columns.shape[1], torch.zeros((), dtype=torch.int64)
     step = max(1, _BLOCK // width)
@@ -79,7 +82,7 @@ def _hashed(tensor: Tensor, first: int, purpose: int) -> Tensor:
 
 
 def _mixed(x: Tensor) -> Tensor:
-    """A hash of each int64, as splitmix64 makes it."""
+    """A hash of each int64: the mixing function of splitmix64 (Steele, Lea and Flood, 2014)."""
     for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
         x = (x ^ (x >> shift)) * factor
     return x ^ (x >> 31)

@@ -1,4 +1,4 @@
-"""Observed entries in our own container, of a tensor too large to be written out: they stay mapped from the file."""
+"""Observed entries of a tensor too large to be written in full; they stay mapped from the container they are in."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from htfcli.files.own.axes import Axis, plain_axes
 
 @dataclass(frozen=True)
 class StoredEntries:
-    """Data to complete of which only entries that are asked for can be written.
+    """Data to complete of which only requested entries can be written.
 
     Args:
-        name: for messages. dims: of the tensor. observed: its entries, checked.
+        name: for messages. dims: dimensions of the tensor. observed: its observed entries, checked.
     """
 
     name: str

@@ -109,15 +109,12 @@ def measured(problem: Problem, seed: int) -> tuple[float, float, str]:
     started = time.process_time()
     completion = complete(problem.observed, problem.dims, CompleteConfig(seed=seed, threads=1))
     seconds = time.process_time() - started
-    predicted = completion.predictor.values(problem.index)
+    predicted = completion.values(problem.index)
     error = float((predicted - problem.value).norm() / problem.value.norm())
     report = completion.report
     found = f"held out {report['held_out_error']:.1e}, {report['tree']}, widths {list(report['widths'].values())}"
-    return (
-        error,
-        seconds,
-        f"{found}, ridge {report.get('ridge', 0):.0e}, centre {report['centre']}, {report['warnings']}",
-    )
+    members = ", ".join(f"{m['name']} {max(m['weights'].values()):.2f}" for m in report["members"])
+    return error, seconds, f"{found}; {members}; {report['warnings']}"
 
 
 def main() -> None:

@@ -3,7 +3,8 @@
     python -m tests.benchmarks.complete_scale [--entries 100000 1000000 10000000] [--dims 2000 1500 1000] [--rank 6]
 
 Each size is one run of the command in a process of its own, reading included; memory is that process's peak. The error
-is that of 20,000 entries which were not in the file, measured with noise, over the noise itself: 1 is all there is.
+is that of 20,000 entries which were not in the file, measured with noise, over the noise itself: 1 is all there is. To
+reach on one core: 5, 20 and 80 CPU seconds for 10^5, 10^6 and 10^7 entries, at most 1.02 and 1.6 GiB.
 Without --dims, 10^5 entries are of a tensor of 200 x 150 x 100, more of one of 2000 x 1500 x 1000.
 """
 
@@ -94,7 +95,7 @@ def main() -> None:
     parser.add_argument("--dims", type=int, nargs="+", help="of the tensor")
     parser.add_argument("--rank", type=int, default=6, help="CP rank of the target")
     parser.add_argument("--kind", choices=("safetensors", "tns"), default="safetensors", help="format of the file")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     rows = []

@@ -3,7 +3,7 @@
     pip install tensorly pyttb teneva
     OMP_NUM_THREADS=1 python -m tests.benchmarks.complete_accuracy A B --seeds 0-2 --peers
 
-Each gets what our search gets, the observed entries, and chooses its rank and start by a tenth of them held out, as a
+Each gets what `complete` gets, the observed entries, and chooses its rank and start by a tenth of them held out, as a
 person would; what it chose is not fitted again, which peers that overfit do not survive.
 """
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from htfcli.experiments.runs import complete as complete_run
-from tests.numbering import SPREAD, STEPS, complete, number
+from tests.numbering import STD, STEPS, Numbering, complete, number, stand_in
 
 TABLE = "cell,day,response\nTreg,2024-01-02,1.5\nNK,2024-01-02,\nTreg,2024-01-01,2.5\nB,2024-01-01,3\n"
 # NK on the second day is entry (1, 1) of B, NK, Treg x 2024-01-01, 2024-01-02
@@ -17,8 +17,8 @@ FILLED = TABLE.replace("NK,2024-01-02,", f"NK,2024-01-02,{number(1, 1)}")
 
 @pytest.fixture
 def numbering(monkeypatch):
-    """The stand-in for the solver."""
-    monkeypatch.setattr("htfcli.experiments.runs.complete.complete", complete)
+    """The stand-in for the engine."""
+    stand_in(monkeypatch)
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def test_a_table(htf, numbering, table, tmp_path):
     assert (tmp_path / "out.csv").read_text() == FILLED
     assert done.err.splitlines() == [
         "3 x 2 (cell, day); 3 observed, 1 to predict; on cpu (1 thread)",
-        "Warning: the solver has its doubts",
-        "Warning: cannot be predicted, as nothing there is observed: column cell, value 'NK'; a default is filled in",
+        "Warning: fibre of day: the engine has its doubts",
+        "Warning: no observations at column cell, value 'NK'; predictions there are defaults, from the other modes",
     ]
     (summary,) = done.records
     expected = {
@@ -57,31 +57,42 @@ def test_a_table(htf, numbering, table, tmp_path):
         "observed": 3,
         "predicted": 1,
         "held_out_error": 0.2,
-        "r2_spread": 0.02,
+        "r2": 0.9,
         "tree": "(cell, day)",
         "mode_tree": [0, 1],
         "widths": {"{0,1}": 1},
-        "centre": "modes",
+        "strongest": 1,
+        "still_falling": True,
         "run": "out.csv.run",
         "unobserved": [{"mode": "cell", "count": 1, "labels": ["NK"], "first": "column cell, value 'NK'"}],
     }
     assert {key: summary[key] for key in expected} == expected
     assert len(summary["warnings"]) == 2
-    assert "held_out" not in summary
+    assert not {"scatter", "calibration", "steps"} & summary.keys()
+
+
+def test_names_instead_of_numbers_in_the_report(htf, numbering, table):
+    (summary,) = htf("complete", table, "-o", "out.csv").records
+    assert list(summary["held_out"]) == ["random", "fibre of day"]
+    assert summary["members"][1]["tree"] == "(cell, day)"
+    assert summary["members"][1]["weights"] == {"random": 1.0, "fibre of day": 0.7}
+    assert summary["ordered"][0]["mode"] == "day"
+    assert summary["units"]["mode"] == "cell"
+    assert [(one["mode"], one["label"]) for one in summary["per_index"]] == [("cell", "B"), ("cell", "NK")]
 
 
 def test_the_run_folder(htf, numbering, table, tmp_path):
-    assert htf("complete", table, "-o", "out.csv", "--max-width", 7, "-q").err == ""
+    assert htf("complete", table, "-o", "out.csv", "--width", 7, "-q").err == ""
     folder = tmp_path / "out.csv.run"
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     assert names == {"config.yaml", "records.jsonl", "model.safetensors", "summary.json"}
     records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
-    assert records[:3] == [{"kind": "complete", **step} for step in STEPS]
-    chosen = {"stage": "chosen", "width": 1, "tree": "(cell, day)", "train_error": 0.1, "held_out_error": 0.2}
-    assert records[3] == {"kind": "complete", **chosen}
+    assert records == [{"kind": "complete", **step} for step in STEPS]
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["held_out"]["observed"] == [1, 2, 3]
-    assert yaml.safe_load((folder / "config.yaml").read_text())["max_width"] == 7
+    assert summary["scatter"]["observed"] == [1, 2, 3]
+    assert summary["scatter"]["kind"] == ["random", "random", "fibre of day"]
+    assert list(summary["calibration"]) == ["random", "fibre of day"]
+    assert yaml.safe_load((folder / "config.yaml").read_text())["width"] == 7
     assert htf("complete", table, "--config", folder / "config.yaml", "-o", "again.csv").code == 0
     assert (tmp_path / "again.csv").read_text() == FILLED
     assert htf("complete", table, "-o", "c.csv", "--run", "runs/mine", "-q").code == 0
@@ -152,7 +163,7 @@ def test_a_dense_tensor_and_its_uncertainty(htf, numbering, cube, tmp_path):
     assert (filled[0, 1, 2], filled[1, 0, 0]) == (number(0, 1, 2), number(1, 0, 0))
     kept = ~np.isnan(cube)
     assert (filled[kept] == cube[kept]).all()
-    assert (std == SPREAD).all()
+    assert (std == STD).all()
     assert done.records[0]["tree"] == "((0, 1), 2)"
 
 
@@ -160,7 +171,7 @@ def test_uncertainty_of_a_table(htf, numbering, table, tmp_path):
     assert htf("complete", table, "-o", "out.csv", "--uncertainty", "std.csv", "--all").code == 0
     out, std = ((tmp_path / name).read_text().splitlines() for name in ("out.csv", "std.csv"))
     assert [line.rpartition(",")[0] for line in std] == [line.rpartition(",")[0] for line in out]
-    assert [line.rpartition(",")[2] for line in std] == ["response"] + [str(SPREAD)] * 6
+    assert [line.rpartition(",")[2] for line in std] == ["response"] + [str(STD)] * 6
 
 
 def test_our_own_observations(htf, numbering, tmp_path):
@@ -171,17 +182,171 @@ def test_our_own_observations(htf, numbering, tmp_path):
     assert np.isfinite(np.load(tmp_path / "out.npy")).all()
 
 
-def test_a_human_table(htf, numbering, table):
+def test_a_human_table(htf, numbering, table, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     out = htf("complete", table, "-o", "out.csv", "--format", "table").out
     lines = [line.strip().partition("   ") for line in out.splitlines()]
     cells = {what: value.strip() for what, _, value in lines}
     assert cells["tensor"] == "3 x 2 (cell, day)"
     assert cells["observed"] == "3 of 6 entries"
-    assert cells["held-out relative error"] == "0.2 +- 0.01"
-    assert cells["held-out R^2"] == "0.9 +- 0.02"
+    assert cells["held-out error, random"] == "0.2 (baseline 0.9, 30 entries, 75 % of the holes)"
+    assert cells["held-out error, fibre of day"] == "0.4 (baseline 1, 12 entries, 25 % of the holes)"
+    assert cells["held-out R^2"] == "0.9"
+    assert cells["held out, inside 90 %"] == "0.91 (random), 0.85 (fibre of day)"
+    members = [value.strip() for what, _, value in lines if what == "member"]
+    heavy = "(cell, day), width 2, ridge 0.1 + interpolation: weight 1.00 (random), 0.70 (fibre of day)"
+    assert members == ["mean: weight 0.30 (fibre of day)", heavy]
     assert cells["mode tree"] == "(cell, day)"
-    assert cells["rank of {cell}"].startswith("0 (effective rank ")
+    assert cells["rank of {cell}"] == "2 (effective rank 1.5)"
+    assert cells["order of day"] == "smoothing 3, length 2, nugget 0.05"
+    assert cells["held-out error, cell B"] == "0.1 (its own mean 1)"
+    assert cells["effort"] == "normal (the held-out error was still falling; --effort thorough goes on)"
     assert out.count("warning") == 2
+
+
+def test_a_report_that_has_no_factorization(htf, numbering, table, monkeypatch):
+    def alone(entries, dims, *args, **kwargs):
+        found = Numbering(dims, {"held_out_error": 0.3, "r2": None, "effort": "quick", "warnings": []})
+        found.model = None
+        return found
+
+    monkeypatch.setattr(complete_run, "complete", alone)
+    out = htf("complete", table, "-o", "out.csv", "--format", "table").out
+    assert "held-out relative error" in out
+    assert not any(word in out for word in ("R^2", "mode tree", "rank of"))
+    (summary,) = htf("complete", table, "-o", "b.csv").records
+    assert (summary["tree"], summary["widths"], summary["parameters"]) == (None, {}, 0)
+
+
+# --- intervals and imputations ------------------------------------------------------------------------------------------
+
+
+def test_intervals_are_columns_of_a_table(htf, numbering, table, tmp_path):
+    assert htf("complete", table, "-o", "out.csv", "--interval", 0.9, "--all").code == 0
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    low, high = number(1, 1) - 0.9, number(1, 1) + 0.9
+    assert lines[:3] == [
+        "cell,day,response,lower,upper",
+        "Treg,2024-01-02,1.5,,",
+        f"NK,2024-01-02,{number(1, 1)},{low},{high}",
+    ]
+    assert lines[5] == f"B,2024-01-02,{number(0, 1)},{number(0, 1) - 0.9},{number(0, 1) + 0.9}"  # a row that was added
+    done = htf("complete", "out.csv", "-o", "b.csv", "--value", "response", "--index", "cell,day", "--interval", 0.5)
+    assert (done.code, done.error) == (2, "--interval adds a column that out.csv has already (got lower).")
+
+
+def test_intervals_of_a_parquet_table(htf, numbering, tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    data = pa.table({"x": ["p", "p", "q"], "y": [1, 2, 1], "v": [1.0, 2.0, None]})
+    pq.write_table(data, tmp_path / "a.parquet")
+    assert htf("complete", "a.parquet", "--interval", 0.5, "--all", "-o", "b.parquet").code == 0
+    found = pq.read_table(tmp_path / "b.parquet").to_pylist()
+    assert [row["v"] for row in found] == [1.0, 2.0, number(1, 0), number(1, 1)]
+    assert [row["lower"] for row in found] == [None, None, number(1, 0) - 0.5, number(1, 1) - 0.5]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "observed", "ends"),
+    [
+        ("a.tns", "1 1 5\n1 2 6\n2 1 7\n", "1 1 5", [f"2 2 {number(1, 1) + e}" for e in (-0.9, 0.9)]),
+    ],
+)
+def test_intervals_are_files_beside_other_formats(htf, numbering, cube, tmp_path, name, content, observed, ends):
+    (tmp_path / name).write_text(content)
+    assert htf("complete", name, "-o", "out.tns", "--interval", 0.9).code == 0
+    for end, line in zip(("lower", "upper"), ends, strict=True):
+        lines = (tmp_path / f"out.{end}.tns").read_text().splitlines()
+        assert (lines[0], lines[-1]) == (observed, line)
+    assert htf("complete", "cube.npy", "-o", "out.npy", "--interval", 0.5).code == 0
+    upper = np.load(tmp_path / "out.upper.npy")
+    assert upper[0, 1, 2] == number(0, 1, 2) + 0.5
+    assert upper[0, 0, 0] == cube[0, 0, 0]  # observed entries stand as they are
+    done = htf("complete", "cube.npy", "-o", "out.npy", "--run", "r", "--uncertainty", "u.npy")
+    assert done.error == "out.npy exists. Choose another name, or replace it with --force."
+
+
+def test_imputations_are_data_sets_of_their_own(htf, numbering, table, cube, tmp_path):
+    assert htf("complete", table, "-o", "out.csv", "--imputations", 3, "--all", "--interval", 0.9).code == 0
+    assert (tmp_path / "out.csv").read_text().startswith("cell,day,response,lower,upper\n")
+    drawn = []
+    for one in (1, 2, 3):
+        rows = [line.split(",") for line in (tmp_path / f"out.{one}.csv").read_text().splitlines()]
+        assert (rows[0], rows[1]) == (["cell", "day", "response"], ["Treg", "2024-01-02", "1.5"])
+        assert len(rows) == 7
+        drawn.append([float(rows[2][2]), float(rows[5][2]), float(rows[6][2])])
+    means = [number(1, 1), number(0, 1), number(1, 0)]
+    assert all(abs(value - mean) < 6 * STD for values in drawn for value, mean in zip(values, means, strict=True))
+    assert len({value for values in drawn for value in values}) == 9
+    assert htf("complete", table, "-o", "again.csv", "--imputations", 3, "--all").code == 0
+    assert (tmp_path / "again.2.csv").read_text() == (tmp_path / "out.2.csv").read_text()
+    assert htf("complete", "cube.npy", "-o", "out.npy", "--imputations", 2, "--smooth").code == 0
+    first, second = np.load(tmp_path / "out.1.npy"), np.load(tmp_path / "out.2.npy")
+    kept = ~np.isnan(cube)
+    assert (first[kept] == cube[kept]).all()
+    assert (first[~kept] != second[~kept]).all()
+
+
+def test_imputations_of_queries_from_a_run(htf, numbering, table, tmp_path):
+    assert htf("complete", table, "-o", "out.csv").code == 0
+    done = htf(
+        "complete", "out.csv.run", "--predict", table, "-o", "p.csv", "--imputations", 2, "--interval", 0.9, "--seed", 4
+    )
+    assert done.code == 0, done.err
+    names = ("p.csv", "p.1.csv", "p.2.csv")
+    assert all(len((tmp_path / name).read_text().splitlines()) == 5 for name in names)
+    assert (tmp_path / "p.csv").read_text().startswith("cell,day,response,lower,upper\nTreg,2024-01-02,23.0,")
+
+
+# --- what the engine is given -------------------------------------------------------------------------------------------
+
+
+def test_numbers_and_dates_are_ordered_and_text_is_not(htf, numbering, tmp_path):
+    (tmp_path / "a.csv").write_text(
+        "site,day,dose,v\nb,2024-03-01,10,1\na,2024-01-01,1,2\na,2024-01-31,1,3\nb,2024-01-01,0.5,4\n"
+    )
+    assert htf("complete", "a.csv", "-o", "b.csv").code == 0
+    (given,) = Numbering.calls
+    site, day, dose = given["coordinates"]
+    assert site is None and given["unordered"] == [0]
+    assert (day - day[0]).tolist() == [0, 30, 60]
+    assert dose.tolist() == [0.5, 1, 10]
+    assert given["wanted"] is None  # every combination that the table lacks
+    assert given["std"] is None
+
+
+def test_ordered_text_stands_as_in_the_file(htf, numbering, cube, tmp_path):
+    (tmp_path / "a.csv").write_text("level,x,v\nlow,p,1\nmid,p,2\nhigh,p,3\nlow,q,\n")
+    assert htf("complete", "a.csv", "-o", "b.csv", "--ordered", "level").code == 0
+    (given,) = Numbering.calls
+    assert given["coordinates"][0].tolist() == [0, 1, 2]
+    assert given["unordered"] == [1]
+    assert given["entries"].index.tolist() == [[0, 0], [1, 0], [2, 0]]
+    assert given["wanted"].tolist() == [[0, 1]]
+    assert htf("complete", "cube.npy", "-o", "c.npy", "--ordered", "0,2").code == 0
+    coordinates = Numbering.calls[-1]["coordinates"]
+    assert [None if c is None else c.tolist() for c in coordinates] == [[0, 1], None, [0, 1, 2, 3]]
+
+
+def test_known_measurement_errors(htf, numbering, cube, tmp_path):
+    (tmp_path / "a.csv").write_text("x,y,v,e\np,1,5,0.1\nq,1,7,0.3\nq,1,9,0.4\np,2,,\n")
+    done = htf("complete", "a.csv", "--std", "e", "--duplicates", "mean", "-o", "b.csv")
+    assert done.code == 0, done.err
+    assert (done.records[0]["modes"], done.records[0]["observed"]) == (["x", "y"], 2)
+    given = Numbering.calls[-1]
+    assert given["entries"].value.tolist() == [5, 8]
+    assert given["std"].tolist() == pytest.approx([0.1, 0.25])  # of the mean of two: sqrt(.09 + .16) / 2
+    assert (tmp_path / "b.csv").read_text().splitlines()[-1] == f"p,2,{number(0, 1)},"
+    std = np.full(cube.shape, np.nan)
+    std[~np.isnan(cube)] = np.arange(1.0, 23.0)
+    np.save(tmp_path / "std.npy", std)
+    assert htf("complete", "cube.npy", "--std", "std.npy", "-o", "c.npy").code == 0
+    assert Numbering.calls[-1]["std"].tolist() == list(range(1, 23))
+
+
+def test_queries_say_which_holes_matter(htf, numbering, table, tmp_path):
+    (tmp_path / "q.csv").write_text("cell,day\nNK,2024-01-01\nXX,2024-01-02\n")
+    assert htf("complete", table, "--predict", "q.csv", "-o", "p.csv").code == 0
+    assert Numbering.calls[-1]["wanted"].tolist() == [[1, 0], [-1, 1]]
 
 
 # --- reading options ----------------------------------------------------------------------------------------------------
@@ -209,6 +374,25 @@ def test_duplicates_and_missing_values(htf, numbering, tmp_path):
     assert (tmp_path / "out.csv").read_text() == f"x,y,v\np,1,5\np,1,6\nq,1,{number(1, 0)}\nq,2,4\n"
 
 
+def test_a_missing_value_that_never_occurs_or_is_not_named(htf, numbering, cube, tmp_path):
+    rows = "".join(f"{n % 4},{n // 4},{-999 if n % 5 == 0 else 1 + n / 7:g}\n" for n in range(20))
+    (tmp_path / "a.csv").write_text("x,y,v\n" + rows)
+    done = htf("complete", "a.csv", "--missing-value", -9999, "-o", "b.csv")
+    message = "--missing-value does not occur in a.csv (got -9999, allowed a value from -999 to 3.71429)."
+    assert (done.code, done.error) == (2, message)
+    done = htf("complete", "a.csv", "-o", "c.csv")
+    remark = (
+        "4 values are -999, farther from all others than these are from each other; "
+        "if that means missing, say so: --missing-value -999"
+    )
+    assert remark in done.records[0]["warnings"]
+    done = htf("complete", "a.csv", "--missing-value", -999, "-o", "d.csv")
+    assert done.records[0]["predicted"] == 4
+    assert len(done.records[0]["warnings"]) == 1  # the stand-in's
+    done = htf("complete", "cube.npy", "--missing-value", -1, "-o", "e.npy")
+    assert done.error == "--missing-value does not occur in cube.npy (got -1, allowed a value from 0 to 23)."
+
+
 def test_a_column_that_is_no_mode(htf, numbering, tmp_path):
     (tmp_path / "a.csv").write_text("id,x,y,v\n" + "".join(f"{n},{n % 3},{n % 4},1\n" for n in range(12)) + "12,0,0,\n")
     done = htf("complete", "a.csv", "-o", "out.csv")
@@ -229,9 +413,29 @@ def test_predictions_from_the_data_and_from_the_model(htf, numbering, table, tmp
     for number_, model in enumerate(("p.csv.run", "p.csv.run/model.safetensors")):
         again = htf("complete", model, "--predict", "q.csv", "-o", f"{number_}.csv", "--uncertainty", f"{number_}s.csv")
         assert again.code == 0, again.err
-        assert again.records == [{"kind": "prediction", "model": model, "output": f"{number_}.csv", "predicted": 2}]
+        expected_record = {"model": model, "output": f"{number_}.csv", "predicted": 2, "warnings": []}
+        assert again.records == [{"kind": "prediction", **expected_record}]
         assert (tmp_path / f"{number_}.csv").read_text() == expected
         assert (tmp_path / f"{number_}s.csv").read_text() == (tmp_path / "s.csv").read_text()
+
+
+def test_a_label_never_seen_has_a_default_that_is_said_to_be_one(htf, numbering, table, tmp_path):
+    """One unknown label among many queries does not refuse the others, from the data and from the run."""
+    (tmp_path / "q.csv").write_text("cell,day\nNK,2024-01-01\nCD8,2024-01-02\nCD8,2025-01-01\n")
+    said = [
+        "2 of 3 rows of q.csv have a value of column cell that was never observed, as 'CD8'; "
+        "their predictions are defaults, from the other columns alone",
+        "1 of 3 rows of q.csv have a value of column day that was never observed, as '2025-01-01'; "
+        "their predictions are defaults, from the other columns alone",
+    ]
+    first = htf("complete", table, "--predict", "q.csv", "-o", "p.csv")
+    assert (first.code, first.records[0]["warnings"][-2:]) == (0, said)
+    again = htf("complete", "p.csv.run", "--predict", "q.csv", "-o", "again.csv")
+    assert again.records[0]["warnings"] == said
+    assert again.err.count("Warning: ") == 2
+    expected = f"cell,day,response\nNK,2024-01-01,{number(1, 0)}\nCD8,2024-01-02,{number(-1, 1)}\n"
+    for name in ("p.csv", "again.csv"):
+        assert (tmp_path / name).read_text() == f"{expected}CD8,2025-01-01,{number(-1, -1)}\n"
 
 
 def test_predictions_of_a_dense_tensor(htf, numbering, cube, tmp_path):
@@ -244,10 +448,11 @@ def test_other_commands_read_the_model(htf, numbering, table, tmp_path):
     htf("complete", table, "-o", "out.csv")
     facts = htf("inspect", "out.csv.run").records[0]
     assert (facts["kind"], facts["modes"], facts["value"]) == ("completion", ["cell", "day"], "response")
-    assert (facts["effects"], facts["ensemble"], facts["run_records"]) == (True, 2, 4)
+    assert (facts["dims"], facts["members"], facts["run_records"]) == ([3, 2], 2, 3)
     ranks = htf("measure-rank", "out.csv.run")
     assert [r["node"] for r in ranks.records] == ["{0}", "{1}"]
-    assert ranks.err == "out.csv.run: the factorization alone, without the mean or effects that are added to it\n"
+    strongest = "the strongest factorization (weight 1.00) of the average, without what is added to it"
+    assert ranks.err == f"out.csv.run: {strongest}\n"
     assert htf("inspect", "out.csv.run/records.jsonl").records[0]["kind"] == "records of a completion"
 
 
@@ -257,12 +462,12 @@ def test_other_commands_read_the_model(htf, numbering, table, tmp_path):
 def test_a_pipeline_in_a_shell(shell):
     """The real solver, from stdin to stdout."""
     (shell.folder / "data.csv").write_text(TABLE)
-    done = shell("cat data.csv | htf complete - -o - --max-width 1 | tail -n +3 | cut -d, -f1,2 | head -1")
+    done = shell("cat data.csv | htf complete - -o - --width 1 | tail -n +3 | cut -d, -f1,2 | head -1")
     assert (done.code, done.out) == (0, "NK,2024-01-02\n")
     assert "held-out" in done.err or "entries predicted" in done.err
     assert {path.name for path in shell.folder.iterdir()} == {"data.csv"}
     done = shell(
-        "htf complete data.csv -o out.csv --max-width 1 -q | jq -c .predicted && cut -d, -f1,2 out.csv | diff - <(cut -d, -f1,2 data.csv)"
+        "htf complete data.csv -o out.csv --width 1 -q | jq -c .predicted && cut -d, -f1,2 out.csv | diff - <(cut -d, -f1,2 data.csv)"
     )
     assert (done.code, done.out) == (0, "1\n")
 
@@ -275,7 +480,7 @@ def test_bytes_on_stdout(htf, numbering, cube, tmp_path, monkeypatch):
     done = htf("complete", "cube.npy", "-o", "-", "--run", "kept")
     assert done.code == 0
     assert np.load(io.BytesIO(sink.getvalue()))[0, 1, 2] == number(0, 1, 2)
-    assert done.err.splitlines()[-1] == "2 entries predicted, held-out relative error 0.2 +- 0.01"
+    assert done.err.splitlines()[-1] == "2 entries predicted, held-out relative error 0.2"
     assert (tmp_path / "kept/model.safetensors").exists()
     assert not (tmp_path / "-.run").exists()
 
@@ -308,7 +513,7 @@ def test_interrupted_while_searching(htf, numbering, table, tmp_path, stop_after
     done = htf("complete", table, "-o", "out.csv", "-q")
     assert (done.code, done.error) == (
         130,
-        "interrupted, nothing is written; the search so far is in out.csv.run/records.jsonl.",
+        "interrupted, nothing is written; the models fitted so far are in out.csv.run/records.jsonl.",
     )
     assert not (tmp_path / "out.csv").exists()
     assert len((tmp_path / "out.csv.run/records.jsonl").read_text().splitlines()) == 3
@@ -318,7 +523,7 @@ def test_interrupted_while_searching(htf, numbering, table, tmp_path, stop_after
 
 def test_interrupted_while_writing(htf, numbering, table, tmp_path, stop_after):
     """The fit is kept, and what the message advises works."""
-    kept = "what was fitted is in out.csv.run, predict with: htf complete out.csv.run --predict."
+    kept = "the fit is in out.csv.run, predict with: htf complete out.csv.run --predict."
     stop_after(1)
     done = htf("complete", table, "-o", "out.csv", "-q")
     assert (done.code, done.error) == (130, f"interrupted, nothing is written; {kept}")
@@ -336,7 +541,7 @@ def test_interrupted_while_writing(htf, numbering, table, tmp_path, stop_after):
 def test_a_search_that_fails_leaves_no_folder(htf, table, tmp_path, monkeypatch):
     from htfcli.errors import DataError
 
-    def fails(*args):
+    def fails(*args, **kwargs):
         raise DataError("the solver gave up")
 
     monkeypatch.setattr(complete_run, "complete", fails)
@@ -373,7 +578,24 @@ def test_what_is_there_is_not_replaced_unasked(htf, numbering, table, tmp_path):
         ("data.csv -o x.csv --uncertainty -", 2, "--uncertainty needs a file of its own (got -)."),
         ("data.csv -o x.csv --value respons", 2, "data.csv has no such column (got respons, allowed cell, day, response). Did you mean response?"),
         ("data.csv -o x.csv --index cell", 2, "index: not columns (got 'cell', allowed two names or more, as ligand,dose,cell)."),
-        ("data.csv -o x.csv --index cell,day --value day", 2, "a column can be one mode, or the value (got day twice)."),
+        ("data.csv -o x.csv --index cell,day --value day", 2, "a column can be one mode, the value or its error (got day twice)."),
+        ("data.csv -o x.csv --value response --std response", 2, "a column can be one mode, the value or its error (got response twice)."),
+        ("data.csv -o x.csv --std respons", 2, "data.csv has no such column (got respons, allowed cell, day, response). Did you mean response?"),
+        ("data.csv -o x.csv --std response", 1, "data.csv has too few columns (got 3, allowed 2 indices or more and a value, beside its standard deviation)."),
+        ("errors.csv -o x.csv --std e", 1, "errors.csv line 2: the standard deviation of a value must be above zero (got 0.0)."),
+        ("blanks.csv -o x.csv --std e", 1, "blanks.csv line 3: the standard deviation of a value must be above zero (got nothing)."),
+        ("cube.npy -o x.npy --std errors.csv", 2, "--std of a dense tensor is a dense array of its shape (got errors.csv, allowed .npy)."),
+        ("cube.npy -o x.npy --std small.npy", 2, "small.npy does not have the tensor's shape (got (2, 3), allowed (2, 3, 4))."),
+        ("cube.npy -o x.npy --std zeros.npy", 1, "zeros.npy: the standard deviation of an observed entry must be above zero (got 0.0)."),
+        ("data.csv -o x.csv --ordered days", 2, "--ordered: no such mode (got days, allowed cell, day). Did you mean day?"),
+        ("data.csv -o x.csv --ordered ,", 2, "ordered: not names of modes (got ',', allowed one name or more, as year,hour)."),
+        ("data.csv -o x.csv --interval 90", 2, "interval: input should be less than 1 (got '90')."),
+        ("data.csv -o x.csv --imputations 0", 2, "imputations: input should be greater than or equal to 1 (got '0')."),
+        ("data.csv -o - --imputations 5", 2, "--imputations writes files beside the output. Name a file with -o."),
+        ("cube.npy -o - --interval 0.9", 2, "--interval writes files beside a .npy output. Name a file with -o."),
+        ("data.csv -o x.csv --min 3 --max 1", 2, "min: must be below max (got min 3.0, max 1.0)."),
+        ("data.csv -o x.csv --max-width 3", 2, "No such option"),
+        ("data.csv -o x.csv --set centre=none", 2, "unknown setting centre"),
         ("data.csv -o x.csv --mask m.npy", 2, "--mask is for dense tensors; leave the value of a row empty (got m.npy)."),
         ("data.csv -o x.csv --missing-value x", 2, "missing-value: input should be a valid number, unable to parse string as a number (got 'x')."),
         ("data.csv -o x.csv --dims 3,2,2", 2, "--dims does not match data.csv (got 3 dimensions, allowed 2)."),
@@ -384,7 +606,7 @@ def test_what_is_there_is_not_replaced_unasked(htf, numbering, table, tmp_path):
         ("cube.npy -o x.npy --value v --all", 2, "--value, --all: for tables; this input is a dense tensor (got cube.npy)."),
         ("cube.npy -o x.npy --mask cube.npy", 1, "cube.npy is not a mask (allowed a dense array of True and False)."),
         ("fitted.csv.run -o x.csv", 2, "fitted.csv.run is fitted; which entries to predict. Name a table of them: --predict queries.csv."),
-        ("fitted.csv.run -o x.csv --predict fitted.csv --run r --seed 3", 2, "fitted.csv.run is fitted, its settings cannot change (got --seed, --run)."),
+        ("fitted.csv.run -o x.csv --predict fitted.csv --run r --seed 3 --interval 0.9", 2, "fitted.csv.run is fitted, its settings cannot change (got --seed, --run)."),
         ("data.csv -o x.csv --predict data.csv --all", 2, "--predict names some entries, --all means all: give one (got data.csv)."),
         ("r.jsonl -o x", 1, "r.jsonl has a format that is not read (got .jsonl, allowed "),
     ],
@@ -392,6 +614,10 @@ def test_what_is_there_is_not_replaced_unasked(htf, numbering, table, tmp_path):
 def test_bad_usage(htf, numbering, table, cube, tmp_path, args, code, message):
     assert htf("complete", table, "-o", "fitted.csv", "-q").code == 0
     (tmp_path / "r.jsonl").write_text("{}\n")
+    (tmp_path / "errors.csv").write_text("x,y,v,e\np,1,5,0\nq,2,6,1\n")
+    (tmp_path / "blanks.csv").write_text("x,y,v,e\np,1,5,1\nq,2,6,\n")
+    np.save(tmp_path / "small.npy", np.ones((2, 3)))
+    np.save(tmp_path / "zeros.npy", np.zeros((2, 3, 4)))
     before = {path.name for path in tmp_path.iterdir()}
     done = htf("complete", *args.split(), "-q")
     assert (done.code, done.error[: len(message)]) == (code, message)

@@ -1,10 +1,10 @@
-"""`htf complete` by two processes: sums over entries, weights and predictions are those of one."""
+"""Two processes: sums over entries and steps of solvers are those of one, and so is what `htf complete` writes."""
 
 from __future__ import annotations
 
-import json
 import sys
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
@@ -34,7 +34,7 @@ with workers() as team:
     }.items():
         # Every process draws weights of its own: those of the first count
         model.init_gaussian(1.0, torch.Generator().manual_seed(5 + team.rank))
-        sweeps = Sweeps(model, Entries(index, value), weight, team)
+        sweeps = Sweeps(model, Entries(index, value), weight)
         direction = torch.randn(sweeps.p, generator=torch.Generator().manual_seed(3)).double()
         point = model.parameters
         normal, (gradient, loss) = sweeps.normal(point), sweeps.gradient(point)
@@ -48,7 +48,7 @@ with workers() as team:
             found[f"{name}/block{node}"] = block
         for kind in (LevenbergMarquardt, AlternatingLeastSquares):
             fitted = model.to()
-            kind(fitted, Entries(index, value), 0.1, "huber", workers=team).run(5)
+            kind(fitted, Entries(index, value), 0.1, "huber").run(5)
             found[f"{name}/{kind.__name__}"] = fitted.parameters
     if team.first:
         from safetensors.torch import save_file
@@ -56,27 +56,10 @@ with workers() as team:
 """
 
 
-def weights(path):
-    return {name: tensor for name, tensor in load_file(path).items() if "/weights/" in name}
-
-
 def assert_same(one, two, tolerance):
     assert one.keys() == two.keys()
     for name, tensor in one.items():
         assert float((tensor - two[name]).norm()) <= tolerance * float(tensor.norm()), name
-
-
-def completed_twice(shell, data, *settings):
-    """By one process and by two, which is returned; and the weights of both."""
-    options = " ".join(("--threads 1", *settings))
-    done = shell(
-        f"htf generate tensor {data} -o data.safetensors > /dev/null && "
-        f"htf complete data.safetensors {options} -q -o one.npy > /dev/null && "
-        f"{TEAM} -m htfcli complete data.safetensors {options} -o two.npy",
-        timeout=600,
-    )
-    assert done.code == 0, done.err
-    return done, *(weights(shell.folder / f"{name}.npy.run/model.safetensors") for name in ("one", "two"))
 
 
 @pytest.mark.slow
@@ -91,29 +74,18 @@ def test_sums_and_steps_of_two_processes(shell):
 
 @pytest.mark.slow
 def test_a_completion_by_two_processes(shell):
-    """The whole search on noisy data in float64: trials, fitted weights and output."""
-    data = "--order 3 --dim 10 --rank 2 --observed 400 --noise 0.05 --seed 1"
-    done, one, two = completed_twice(shell, data, "--max-width 3")
+    """Each has the whole result; the first one writes it."""
+    options = "data.safetensors --width 3 --effort quick --threads 1"
+    done = shell(
+        "htf generate tensor --order 3 --dim 8 --rank 2 --observed 300 --noise 0.05 -o data.safetensors > /dev/null && "
+        f"htf complete {options} -q -o one.npy > /dev/null && {TEAM} -m htfcli complete {options} -o two.npy",
+        timeout=600,
+    )
+    assert done.code == 0, done.err
     assert ", 2 processes" in done.err
-    assert len(done.records) == 1  # of process 0
-    assert_same(one, two, 1e-10)
-    trials = [
-        [json.loads(line) for line in (shell.folder / f"{name}.npy.run/records.jsonl").read_text().splitlines()]
-        for name in ("one", "two")
-    ]
-    assert len(trials[0]) == len(trials[1]) > 5
-    for mine, wanted in zip(*trials, strict=True):
-        assert mine["held_out_error"] == pytest.approx(wanted["held_out_error"], rel=1e-6)
-
-
-@pytest.mark.slow
-def test_a_large_completion_by_two_processes(shell):
-    """Its search is in float32, where sums in another order differ by more; the result is the same to that precision."""
-    data = "--order 3 --dim 110 --rank 2 --target cp --observed 30000 --noise 0.1 --seed 1"
-    _, one, two = completed_twice(shell, data)
-    assert_same(one, two, 1e-4)
-    summary = json.loads((shell.folder / "two.npy.run/summary.json").read_text())
-    assert any(step["start"] == "spectral" for step in summary["steps"])
+    assert len(done.records) == 1  # of the first process
+    one, two = (np.load(shell.folder / f"{name}.npy") for name in ("one", "two"))
+    assert np.allclose(one, two, rtol=1e-6)
 
 
 def test_several_processes_cannot_read_one_stdin(shell):

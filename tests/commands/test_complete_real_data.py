@@ -35,7 +35,7 @@ def rows(path):
 
 
 def test_a_table_of_experiments(htf, il2, tmp_path):
-    done = htf("complete", "experiments.csv", "-o", "completed.csv", "--seconds", 5)
+    done = htf("complete", "experiments.csv", "-o", "completed.csv", "--effort", "quick")
     assert done.code == 0, done.err
     (summary,) = done.records
     assert summary["modes"] == ["ligand", "dose", "cell", "time"]
@@ -67,7 +67,7 @@ def test_a_table_of_experiments(htf, il2, tmp_path):
 
 
 def test_a_cube_with_uncertainty(htf, il2, tmp_path):
-    done = htf("complete", "cube.npy", "-o", "filled.npy", "--uncertainty", "std.npy", "--seconds", 5, "-q")
+    done = htf("complete", "cube.npy", "-o", "filled.npy", "--uncertainty", "std.npy", "--effort", "quick", "-q")
     assert done.code == 0, done.err
     filled, std = np.load(tmp_path / "filled.npy"), np.load(tmp_path / "std.npy")
     known = ~np.isnan(il2)

@@ -81,7 +81,7 @@ def test_mask(htf, tmp_path):
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
-        ("--observed 4097", 2, "more entries asked for than the tensor has (got 4097, allowed 0 to 4096)."),
+        ("--observed 4097", 2, "more entries requested than the tensor has (got 4097, allowed 0 to 4096)."),
         ("--observed 1.5", 2, "a fraction of observations is out of range (got 1.5, allowed 0.0 to 1.0)."),
         ("--observed many", 2, "not a number of observations (got many, allowed a count such as 2048, or a fraction such as 0.5)."),
         ("--width 0", 2, "the width of node {0,1} is not positive (got 0, allowed 1 or more)."),
@@ -97,14 +97,14 @@ def test_mask(htf, tmp_path):
         ("--target other", 2, "Invalid value for '--target': 'other' is not one of 'htf', 'cp', 'matrix'. "
          "See 'htf generate tensor --help'."),
         ("--tree blanced", 2, "unknown mode tree (got blanced, allowed balanced, half, square, chain, star, layered). "
-         "Did you mean balanced? Nested lists will do too, e.g. '[[0, 1], [2, 3]]'."),
+         "Did you mean balanced? Nested lists are possible too, e.g. '[[0, 1], [2, 3]]'."),
         ("--tree [[0,1],[2,2]]", 2, "a mode appears twice in the mode tree (got mode 2)."),
         ("--tree [[0,1],[2", 2, "the value is not valid YAML at line 1, column 10: expected ',' or ']', but got '<stream end>'."),
         ("--set rnk=3", 2, "unknown setting rnk (Did you mean rank?)."),
         ("--set rank", 2, "--set takes key=value (got 'rank', allowed e.g. --set lr=0.01)."),
         ("--config no.yaml", 2, "cannot read the configuration no.yaml: No such file or directory."),
-        ("--order 32 --dim 4", 2, "too many entries asked for (got 9.22e+18, allowed 1,000,000,000). Give a count, e.g. 20000."),
-        ("--order 1000 --dim 4", 2, "too many entries asked for (got far more, allowed 1,000,000,000). Give a count, e.g. 20000."),
+        ("--order 32 --dim 4", 2, "too many entries requested (got 9.22e+18, allowed 1,000,000,000). Give a count, e.g. 20000."),
+        ("--order 1000 --dim 4", 2, "too many entries requested (got far more, allowed 1,000,000,000). Give a count, e.g. 20000."),
         ("--mask no.npy --observed 9", 2, "mask and observed exclude each other: give one (got observed 9)."),
         ("--dims 5", 2, "dims: not dimensions (got '5', allowed two or more positive numbers, as 13,4,12,8)."),
         ("--seed 99999999999999999999", 2, "seed: input should be less than or equal to 9223372036854775807 (got '99999999999999999999')."),

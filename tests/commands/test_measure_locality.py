@@ -101,7 +101,7 @@ def test_a_trained_network_of_ones_own_needs_its_code(htf, own):
     done = htf("measure-locality", "r", *FEW)
     assert (done.code, done.error) == (
         2,
-        f"r is a network of yours, which only your code can build (got no --model, allowed --model {own}:mine).",
+        f"r is a network that only your own code can build (got no --model, allowed --model {own}:mine).",
     )
     done = htf("measure-locality", "r", "--model", f"{own}:mine", *FEW)
     assert done.code == 0, done.err

@@ -105,7 +105,7 @@ def test_shapes_beyond_numbers(htf, tmp_path):
     ("args", "code", "message"),
     [
         ("{run} --tree [[0,1],2]", 2, "the mode tree does not fit the tensor (got 3 modes, allowed 4)."),
-        ("{run} --matricization 0,1,2,3", 2, "a matricization needs some of the modes, but not all, each once (got 0,1,2,3, allowed modes from 0 to 3)."),
+        ("{run} --matricization 0,1,2,3", 2, "a matricization needs at least one mode, but not all, and each once (got 0,1,2,3, allowed modes from 0 to 3)."),
         ("{run} --tolerance 1", 2, "tolerance: input should be less than 1 (got '1')."),
         ("{run} --top 0", 2, "top: input should be greater than or equal to 1 (got '0')."),
         ("{run} --dims 4,4,4,4", 2, "--dims is for coordinate data; this input has its own dimensions (got [4, 4, 4, 4])."),

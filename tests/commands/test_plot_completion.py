@@ -15,18 +15,21 @@ from htfcli.experiments.figures.completions import PANELS, plot_completions
 from htfcli.experiments.figures.registry import FIGURES
 from htfcli.experiments.figures.tree_layout import node_places
 from htfcli.files.own.records import KINDS, load_records
-from tests.numbering import complete, number
+from tests.numbering import FIBRE, REPORT, complete, number, stand_in
 
 TITLES = {
-    "validation": "error by width (solid: held out)",
-    "tree": "mode tree: rank of every node",
+    "members": "members and their weights",
+    "errors": "held-out error by kind of holes",
+    "calibration": "calibration of intervals",
     "held-out": "held-out entries, $R^2$ = 0.9",
+    "tree": "strongest factorization: rank of every node",
+    "ridge": "error along the ridge (solid: held out)",
 }
 
 
 @pytest.fixture
 def runs(htf, tmp_path, monkeypatch):
-    monkeypatch.setattr("htfcli.experiments.runs.complete.complete", complete)
+    stand_in(monkeypatch)
     (tmp_path / "a.csv").write_text("ligand,dose,v\nIL2,1,5\nIL15,2,6\n")
     cube = np.arange(60.0).reshape(5, 3, 4)
     cube[2, 1, 1] = cube[4, 0, 3] = np.nan
@@ -47,13 +50,39 @@ def test_panels(htf, runs):
     assert cube == [*TITLES.values(), *slices]
 
 
-def test_curves_are_the_steps(htf, runs):
-    (axes,) = plot_completions([load_records("table.run")], ["validation"]).axes
+def test_bars_are_the_weights_of_members(htf, runs):
+    (axes,) = plot_completions([load_records("table.run")], ["members"]).axes
+    random, fibre = ([bar.get_width() for bar in bars] for bars in axes.containers)
+    assert random == [1.0, 0.0]  # the heaviest member first
+    assert fibre == [0.7, 0.3]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names[0].replace("\n", " ") == "(ligand, dose), width 2, ridge 0.1 + interpolation" and names[1] == "mean"
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["random", "fibre of dose"]
+
+
+def test_errors_stand_beside_their_baselines(htf, runs):
+    (axes,) = plot_completions([load_records("table.run")], ["errors"]).axes
+    completion, baseline = ([bar.get_height() for bar in bars] for bars in axes.containers)
+    assert (completion, baseline) == ([0.2, 0.4], [0.9, 1.0])
+    assert "25 % of the holes" in axes.get_xticklabels()[1].get_text()
+
+
+def test_calibration_is_stated_against_observed(htf, runs):
+    (axes,) = plot_completions([load_records("table.run")], ["calibration"]).axes
     curves = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
-    assert curves["(ligand, dose)"] == ([1, 2], [0.6, 0.2])
-    assert curves["(dose, ligand)"] == ([1], [0.7])
-    assert curves["chosen"] == ([1], [0.2])
-    assert axes.get_yscale() == "log"
+    stated = REPORT["calibration"]
+    assert curves["as stated"] == ([0, 1], [0, 1])
+    assert curves["random"] == (stated["random"]["stated"], stated["random"]["observed"])
+    assert curves["fibre of dose"] == (stated[FIBRE]["stated"], stated[FIBRE]["observed"])
+
+
+def test_curves_are_the_steps(htf, runs):
+    (axes,) = plot_completions([load_records("table.run")], ["ridge"]).axes
+    curves = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines if len(line.get_xdata())]
+    assert curves == [([0.1, 0.5], [0.2, 0.6]), ([0.1, 0.5], [0.1, 0.5]), ([0.5], [0.7]), ([0.5], [0.4])]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["[ligand, dose], width 2", "[dose, ligand], width 2", "train"]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
 
 
 def test_slices_are_what_was_observed_and_what_is_predicted(htf, runs):
@@ -87,26 +116,36 @@ def test_pictures(htf, runs, tmp_path):
 
 
 def test_records_alone_have_the_curve(htf, runs, tmp_path):
-    assert titles(plot_completions([load_records("table.run/records.jsonl")], list(PANELS))) == [TITLES["validation"]]
+    assert titles(plot_completions([load_records("table.run/records.jsonl")], list(PANELS))) == [TITLES["ridge"]]
     (tmp_path / "table.run/summary.json").unlink()  # as after an interruption
-    assert titles(plot_completions([load_records("table.run")], list(PANELS))) == [TITLES["validation"]]
+    assert titles(plot_completions([load_records("table.run")], list(PANELS))) == [TITLES["ridge"]]
 
 
 def test_a_report_that_says_little(htf, runs, tmp_path):
     path = tmp_path / "table.run/summary.json"
     summary = json.loads(path.read_text())
-    for key in ("held_out", "r2", "effective_rank"):
+    for key in ("members", "scatter", "r2", "effective_rank", "calibration"):
         del summary[key]
     path.write_text(json.dumps(summary))
-    assert titles(plot_completions([load_records("table.run")], list(PANELS))) == list(TITLES.values())[:2]
+    found = titles(plot_completions([load_records("table.run")], list(PANELS)))
+    assert found == [TITLES[name] for name in ("errors", "tree", "ridge")]
 
 
 def test_a_tree_with_many_modes(htf, tmp_path, monkeypatch):
-    monkeypatch.setattr("htfcli.experiments.runs.complete.complete", complete)
+    stand_in(monkeypatch)
+
+    def many(*args, **kwargs):
+        found = complete(*args, **kwargs)
+        labels = found.model.tree.labels[: found.model.tree.root]
+        found.report |= {"hierarchical_rank": dict.fromkeys(labels, 2)}
+        return found
+
+    monkeypatch.setattr("htfcli.experiments.runs.complete.complete", many)
     rows = np.random.default_rng(0).integers(0, 2, (30, 14))
     (tmp_path / "a.csv").write_text(
         "".join(",".join(map(str, row)) + ",1\n" for row in np.unique(rows, axis=0)) + ",".join("01" * 7) + ",\n"
     )
+    monkeypatch.setenv("COLUMNS", "200")
     done = htf("complete", "a.csv", "-o", "b.csv", "-q", "--format", "table")
     assert "at 26 nodes (htf measure-rank lists them)" in done.out
     assert htf("plot", "b.csv.run", "-o", "b.png").code == 0
@@ -115,7 +154,7 @@ def test_a_tree_with_many_modes(htf, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
-        ("table.run --what trees", 2, "unknown quantity to plot (got trees, allowed validation, tree, held-out, slices). Did you mean tree?"),
+        ("table.run --what trees", 2, "unknown quantity to plot (got trees, allowed members, errors, calibration, held-out, tree, ridge, slices). Did you mean tree?"),
         ("table.run --node 0,1", 2, "--node, --top, --log-x and --log-y are for records of fits (allowed --what)."),
         ("table.run --what slices", 1, "table.run has nothing to draw of this (got slices, allowed a finished run)."),
         ("odd.jsonl", 1, "odd.jsonl has no records of a run (got iteration, allowed iteration, complete, epoch, locality)."),

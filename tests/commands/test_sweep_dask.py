@@ -37,7 +37,7 @@ def start(tmp_path):
         process.wait()
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=300):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := condition():
@@ -59,7 +59,7 @@ def test_no_scheduler(htf, tmp_path, monkeypatch):
     )
     assert htf("sweep", "plan.yaml", "--dask", "nonsense", "-o", "out").code == 2
     both = htf("sweep", "plan.yaml", "--dask", address, "--workers", 2, "-o", "out")
-    assert both.error.startswith("--workers is for this machine")
+    assert both.error.startswith("--workers is for local runs")
 
 
 BASE = {"width": 2, "iterations": 10**6, "until_loss": 1e-30, "record_every": 1000, "checkpoint_every": 0}
@@ -83,7 +83,7 @@ def cluster(htf, start, tmp_path):
     return begin
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_worker_is_killed(cluster, start, tmp_path):
     """A sweep on two workers ends complete though one is killed with a run under way."""
     _, workers, address = cluster(2, base={**BASE, "seconds": 5}, seeds=3)
@@ -103,7 +103,7 @@ def test_a_worker_is_killed(cluster, start, tmp_path):
 
     wait_for(both_have_begun)
     workers[0].send_signal(signal.SIGKILL)
-    assert sweep.wait(timeout=90) == 0, (tmp_path / "sweep.log").read_text()
+    assert sweep.wait(timeout=300) == 0, (tmp_path / "sweep.log").read_text()
     rows = load_summary(str(tmp_path / "out"))
     assert [row["status"] for row in rows] == ["finished"] * 3
     # the run of the killed worker was interrupted and went on: its records have no gap
@@ -113,7 +113,7 @@ def test_a_worker_is_killed(cluster, start, tmp_path):
     assert iterations[:-1] == list(range(0, 1000 * (len(iterations) - 1), 1000))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_scheduler_is_killed(cluster, start, tmp_path):
     """The sweep says so in a line; what was finished is kept, and what was begun goes on when it is started again."""
     lengths = {"iterations": [10, 10**6], "batch_size": [8, None]}
@@ -123,10 +123,10 @@ def test_the_scheduler_is_killed(cluster, start, tmp_path):
     wait_for(lambda: (first / "summary.json").exists() and (second / "checkpoint.safetensors").exists())
     stamp = (first / "summary.json").stat().st_mtime_ns
     scheduler.kill()
-    assert sweep.wait(timeout=60) == 1
+    assert sweep.wait(timeout=300) == 1
     said = (tmp_path / "sweep.log").read_text()
     assert said.splitlines()[-1] == (
-        f"Error: the Dask scheduler is gone (got {address}). Runs keep their state; start a scheduler and the same sweep again."
+        f"Error: lost the Dask scheduler (got {address}). The state of all runs is saved; start a scheduler and the same sweep again."
     )
     assert "Traceback" not in said
     assert [row["status"] for row in load_summary(str(tmp_path / "out"))] == ["finished", "interrupted"]
@@ -135,7 +135,7 @@ def test_the_scheduler_is_killed(cluster, start, tmp_path):
     wait_for(lambda: "1 of them finished before" in (tmp_path / "again.log").read_text())
     wait_for(lambda: len((second / "records.jsonl").read_text().splitlines()) > reached + 2)
     local.terminate()
-    assert local.wait(timeout=60) == 130
+    assert local.wait(timeout=300) == 130
     assert (first / "summary.json").stat().st_mtime_ns == stamp
     iterations = [json.loads(line)["iteration"] for line in (second / "records.jsonl").read_text().splitlines()]
     assert iterations == list(range(0, 1000 * len(iterations), 1000))

@@ -64,7 +64,7 @@ CASES = {
         "-o pairs.safetensors",
     ),
     "complete": Case(
-        "complete ../table.csv -o filled.csv --uncertainty spread.csv --all --max-width 3", lambda folder: "--force"
+        "complete ../table.csv -o filled.csv --uncertainty spread.csv --all --width 3", lambda folder: "--force"
     ),
 }
 

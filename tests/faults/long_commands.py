@@ -15,7 +15,7 @@ CNN = shlex.split(
 LONG = {
     "fit": ([*FIT, "--iterations", "1000000"], "records.jsonl", r"interrupted at iteration \d+; the state of iteration \d+ is saved"),
     "train-cnn": ([*CNN, "--epochs", "10000"], "records.jsonl", r"interrupted in epoch \d+ at step \d+; the state is saved"),
-    "complete": (["complete", "table.csv", "-o", "out.csv", "--run", "run", "--tree", "balanced", "--splits", "9"], "config.yaml", "interrupted, nothing is written; the search so far is in run/records.jsonl"),
+    "complete": (["complete", "table.csv", "-o", "out.csv", "--run", "run", "--tree", "balanced", "--effort", "thorough"], "config.yaml", "interrupted, nothing is written; the models fitted so far are in run/records.jsonl"),
 }  # fmt: skip
 
 

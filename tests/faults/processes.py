@@ -1,4 +1,4 @@
-"""Real processes of `htf`: forked from a warm server, or started from nothing; and what must hold after one is killed."""
+"""Real processes of `htf`, forked from a warm server; and what must hold after one is killed."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
     "HTF_DEBUG": "0",
 }
+PATIENCE = 300.0  # seconds a process may take, on a machine that others use too
 TEMPORARY = re.compile(r"\.(.+)\.\d+\.tmp")
 
 
@@ -40,7 +41,7 @@ class Ended:
 
     @property
     def error(self) -> str:
-        """The one line that begins with Error, with nothing like a traceback beside it."""
+        """The one line that begins with Error; there must be no traceback beside it."""
         assert "Traceback" not in self.err, self.err
         errors = [line for line in self.err.splitlines() if line.startswith("Error: ")]
         assert len(errors) == 1, self.err
@@ -65,9 +66,9 @@ class Server:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
-    def ask(self, told: dict) -> str:
+    def ask(self, request: dict) -> str:
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(told) + "\n")
+        self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         return self._answer()
 
@@ -77,8 +78,8 @@ class Server:
         out, err = (str(self.folder / f"{self.count}.{name}") for name in ("out", "err"))
         for path in (out, err):  # it may be killed before it has opened them
             Path(path).touch()
-        told = {"argv": [str(a) for a in argv], "cwd": str(cwd), "out": out, "err": err, **faults}
-        return Running(self, int(self.ask({"start": told})), Path(out), Path(err))
+        command = {"argv": [str(a) for a in argv], "cwd": str(cwd), "out": out, "err": err, **faults}
+        return Running(self, int(self.ask({"start": command})), Path(out), Path(err))
 
     def run(self, *argv: object, cwd: Path, **faults: object) -> Ended:
         return self.start(*argv, cwd=cwd, **faults).wait()
@@ -92,6 +93,8 @@ class Server:
 
 @dataclass
 class Running:
+    """A process that the server has started."""
+
     server: Server
     pid: int
     out: Path
@@ -108,7 +111,7 @@ class Running:
                 self.ended = Ended(code, *(p.read_text(errors="replace") for p in (self.out, self.err)))
         return self.ended
 
-    def wait(self, seconds: float = 60.0) -> Ended:
+    def wait(self, seconds: float = PATIENCE) -> Ended:
         ended = self.poll(seconds)
         if ended is None:
             self.send(signal.SIGKILL)
@@ -126,10 +129,10 @@ class Running:
 
 
 def whole(path: Path) -> None:
-    """Assert that every file under a folder can be read from end to end, or is a temporary that nobody takes for real."""
+    """Assert that every file under a folder can be read from end to end, or is a temporary file."""
     for file in sorted(path.rglob("*")):
         if any(TEMPORARY.fullmatch(part.name) for part in (file, *file.parents)):
-            continue  # of a process that was killed, or of one that is still at it
+            continue  # of a process that was killed or still writes
         if file.is_dir() or file.name == ".lock" or file.suffix in (".lock", ".log"):
             continue
         assert not file.name.startswith("."), file
@@ -153,7 +156,7 @@ TIMES = {"seconds", "iterations_per_second", "images_per_second", "seconds_left"
 
 
 def content(path: Path) -> dict[str, object]:
-    """What is in a folder, by name, with numbers that tell the time left out: equal for equal runs, bit for bit."""
+    """The files of a folder by name, without measured times: equal for equal runs, bit for bit."""
 
     def timeless(value: object) -> object:
         if isinstance(value, dict):

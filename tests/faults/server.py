@@ -1,6 +1,6 @@
-"""A process that has imported everything and forks a real process a command line, which can then be killed.
+"""A process that has imported everything and forks a real process per command line, which can then be killed.
 
-Importing torch takes longer than most commands of these tests run. Reads one JSON object a line from stdin, writes one
+Importing torch takes longer than most commands of these tests run. Reads one JSON object per line from stdin and writes one
 back: {"start": ...} gives the process id, {"wait": pid} its status once it has ended (null if it has not in time).
 """
 
@@ -45,33 +45,33 @@ def data_bytes() -> int:
         return next(int(line.split()[1]) for line in file if line.startswith("VmData")) * 1024
 
 
-def child(told: dict) -> None:
+def child(command: dict) -> None:
     os.setsid()
-    os.chdir(told["cwd"])
+    os.chdir(command["cwd"])
     for fd, path, flags in (
-        (0, told.get("stdin") or os.devnull, os.O_RDONLY),
-        (1, told["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
-        (2, told["err"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+        (0, command.get("stdin") or os.devnull, os.O_RDONLY),
+        (1, command["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+        (2, command["err"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
     ):
         opened = os.open(path, flags, 0o666)
         os.dup2(opened, fd)
         os.close(opened)
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)
-    os.environ.update(told.get("env", {}))
+    os.environ.update(command.get("env", {}))
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if told.get("file_bytes") is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (told["file_bytes"], resource.RLIM_INFINITY))
+    if command.get("file_bytes") is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (command["file_bytes"], resource.RLIM_INFINITY))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as Python itself does at its start
-    if told.get("more_memory") is not None:
-        limit = data_bytes() + told["more_memory"]
+    if command.get("more_memory") is not None:
+        limit = data_bytes() + command["more_memory"]
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    if told.get("die_at"):
-        die_at(told["die_at"], told["cwd"])
+    if command.get("die_at"):
+        die_at(command["die_at"], command["cwd"])
     from htfcli.app import main
 
     code = 70
     try:
-        code = main(told["argv"])
+        code = main(command["argv"])
         sys.stdout.flush()
     finally:
         os._exit(code)
@@ -100,14 +100,14 @@ def serve() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     print("ready", file=answers)
     for line in sys.stdin:
-        told = json.loads(line)
-        if "wait" in told:
-            print(json.dumps(wait(told["wait"], told["seconds"])), file=answers)
+        request = json.loads(line)
+        if "wait" in request:
+            print(json.dumps(wait(request["wait"], request["seconds"])), file=answers)
             continue
         pid = os.fork()
         if pid == 0:
             answers.close()
-            child(told["start"])
+            child(request["start"])
         print(pid, file=answers)
 
 

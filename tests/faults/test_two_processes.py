@@ -35,7 +35,7 @@ def test_the_second_sweep_is_refused(server, place, record_property):
     )
     first = server.start("sweep", "plan.yaml", "-o", "sweep", cwd=place)
     until(lambda: list(place.glob("sweep/runs/*/.lock")))
-    assert server.run("sweep", "sweep", cwd=place).error.startswith("another sweep is at work in")
+    assert server.run("sweep", "sweep", cwd=place).error.startswith("another sweep is using")
     run = next(place.glob("sweep/runs/*"))
     assert server.run("fit", "data.safetensors", "-o", run, "--force", cwd=place).error.startswith(
         "another process is using"

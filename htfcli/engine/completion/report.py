@@ -1,60 +1,213 @@
-"""What a completion says of itself: errors on what was held out, tree, widths and ranks found."""
+"""What a completion says of itself: errors on what was held out, members and their weights, calibration, warnings."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from htfcli.config.tensors import DEFAULT_TOLERANCE
-from htfcli.engine.completion.model_selection import Choice
-from htfcli.engine.completion.search.trial import Split, size_of
+from htfcli.engine.completion.averaging import Average
+from htfcli.engine.completion.columns import BLEND
+from htfcli.engine.completion.members import Judge, Recipe
+from htfcli.engine.completion.preparation import Problem
+from htfcli.engine.completion.result import Completion
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.ranks.hierarchical_rank import FactoredSpectra
+from htfcli.engine.samples import unobserved
+from htfcli.errors import DataError
 
 _SHOWN = 2000  # held-out entries kept for a scatter plot
+_LEVELS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99]
 
 
-def facts(model: Factorization, choice: Choice, splits: Sequence[Split], unit: float) -> dict[str, Any]:
-    """Plain data for the report.
-
-    Args:
-        model: the result. choice: what was chosen. splits: that it was chosen on. unit: of the splits' values.
-    """
-    spectra = FactoredSpectra(model).spectra()
-    r2 = [_r2(error, split) for error, split in zip(choice.errors, splits, strict=False)]
+def describe(completion: Completion, average: Average, problem: Problem, judge: Judge) -> dict[str, Any]:
+    """Plain data for the report: everything but the way there."""
+    names = problem.holes.names
+    found = average.averaged
+    shift, scale = problem.units.of(judge.index)
+    value, predicted = shift + scale * judge.value, completion._within(shift + scale * found.mean)
+    mean = problem.raw.value.mean()
+    held = {}
+    for kind in judge.kinds:
+        rows = judge.kind == kind
+        held[names[kind]] = {
+            "error": _relative(predicted[rows] - value[rows], value[rows]),
+            "baseline": _relative(mean - value[rows], value[rows]),
+            "count": int(rows.sum()),
+            "share": problem.holes.share[kind],
+        }
+    shares = {k: problem.holes.share[k] for k in judge.kinds}
+    main = 0 if shares.get(0, 0.0) > 0.05 or len(shares) == 1 else max(shares, key=lambda k: shares[k])
+    members = [_column(average, k, judge, names) for k in average.used]
+    strongest = completion.model
     return {
-        "held_out_error": choice.error,
-        "held_out_error_spread": choice.spread,
-        "r2": statistics.fmean(r2),
-        "r2_spread": statistics.stdev(r2) if len(r2) > 1 else None,
-        "tree": model.tree.to_nested(),
-        "widths": {model.tree.labels[v]: model.widths[v] for v in model.tree.interior},
-        "hierarchical_rank": {s.label: s.rank() for s in spectra},
-        "effective_rank": {s.label: s.effective_rank for s in spectra},
-        "rank_tolerance": DEFAULT_TOLERANCE,
-        "ridge": choice.ridge,
-        "splits": len(choice.errors),
-        "held_out": _scatter(choice, splits[0], unit),
+        "held_out_error": held[names[main]]["error"],
+        "held_out": held,
+        "r2": _r2(value[judge.kind == main], predicted[judge.kind == main]),
+        "train_error": _relative(
+            completion.values(problem.raw.index[:100_000]) - problem.raw.value[:100_000], problem.raw.value[:100_000]
+        ),
+        "members": members,
+        "strongest": next((i for i, m in enumerate(members) if m["kind"] != "effects"), None)
+        if strongest is not None
+        else None,
+        "ordered": [
+            {"mode": k.modes[i], "length": k.lengths[i], "nugget": k.nugget, "smooth": k.smooth}
+            for k in average.kernels[-1:]
+            for i in range(len(k.modes))
+        ],
+        "units": None
+        if problem.units.mode is None
+        else {"mode": problem.units.mode, "scale": problem.units.scale[:-1].tolist()},
+        "per_index": per_index(problem, judge.index, value, predicted),
+        "calibration": _calibration(completion, average, judge, names),
+        "scatter": _scatter(completion, average, judge, names, value, predicted),
+        "unobserved": unobserved(problem.raw, problem.dims),
+        **ranks(strongest),
     }
 
 
-def baseline(split: Split) -> float:
-    """Held-out error of the mean of the training data."""
-    before = split.train.value.mean()
-    return size_of(split.held_out.value - before, split.loss) / split.norm
+def ranks(model: Factorization | None) -> dict[str, Any]:
+    """Tree, widths and ranks of the strongest factorization."""
+    if model is None:
+        nothing: dict[str, Any] = {"tree": None, "widths": {}, "hierarchical_rank": {}, "effective_rank": {}}
+        return nothing | {"rank_tolerance": DEFAULT_TOLERANCE}
+    found: dict[str, Any] = {
+        "tree": model.tree.to_nested(),
+        "widths": {model.tree.labels[v]: model.widths[v] for v in model.tree.interior},
+        "rank_tolerance": DEFAULT_TOLERANCE,
+    }
+    try:
+        spectra = FactoredSpectra(model).spectra()
+    except DataError:  # a star of many modes
+        spectra = []
+    found["hierarchical_rank"] = {s.label: s.rank() for s in spectra}
+    found["effective_rank"] = {s.label: s.effective_rank for s in spectra}
+    return found
 
 
-def _scatter(choice: Choice, split: Split, unit: float) -> dict[str, list[float]]:
-    """Held-out values and their predictions by the model that did not see them, at most `_SHOWN`."""
-    index = split.held_out.index[:_SHOWN]
-    observed, subtracted = split.observed[:_SHOWN], (split.observed - split.held_out.value)[:_SHOWN]
-    predicted = choice.models[0].values(index) + subtracted
-    return {"observed": (observed * unit).tolist(), "predicted": (predicted * unit).tolist()}
+def _column(average: Average, number: int, judge: Judge, names: Sequence[str]) -> dict[str, Any]:
+    column = average.columns[number]
+    recipe: Recipe | None = None
+    ridge = None
+    if column.source == BLEND:
+        kind = "average"
+    else:
+        source = average.sources[column.source]
+        recipe = source.recipe
+        kind = "effects" if recipe is None else "factorization"
+        ridge = None if source.snapshot is None else source.snapshot.ridge
+    errors = {
+        names[k]: _relative(
+            average.held[judge.kind == k, number] - judge.value[judge.kind == k], judge.value[judge.kind == k]
+        )
+        for k in judge.kinds
+    }
+    width = None if recipe is None else recipe.width
+    step = len(average.weights) // len(names)  # the last row of a kind is for all variables together
+    return {
+        "name": column.name,
+        "kind": kind,
+        "tree": None if recipe is None else recipe.tree.to_nested(),
+        "width": dict(width) if isinstance(width, Mapping) else width,
+        "ridge": ridge,
+        "interpolated": column.interpolation >= 0,
+        "weights": {name: float(average.weights[k * step + step - 1, number]) for k, name in enumerate(names)},
+        "held_out_error": errors,
+    }
 
 
-def _r2(error: float, split: Split) -> float:
-    """Share of the held-out values' variance that is explained; for a robust loss of their absolute deviation."""
-    deviation = size_of(split.observed - split.observed.mean(), split.loss) or 1.0
-    ratio = error * split.norm / deviation
-    return 1 - ratio**2 if split.loss == "l2" else 1 - ratio
+def _calibration(completion: Completion, average: Average, judge: Judge, names: Sequence[str]) -> dict[str, Any]:
+    """Stated quantiles against the share of held-out entries inside, with the deviation before the conformal factor
+    that
+    stands for normal residuals."""
+    found = average.averaged
+    deviation = completion.calibration.variance(judge.index, found.spread, found.kriging).clamp_min(1e-300).sqrt()
+    ratio = (judge.value - found.mean).abs() / deviation
+    result = {}
+    for kind in judge.kinds:
+        own = ratio[judge.kind == kind]
+        unit = completion.calibration.quantile(torch.tensor([kind]), 0.9) / 1.6448536269514722
+        stated = [math.sqrt(2) * float(torch.erfinv(torch.tensor(level, dtype=torch.float64))) for level in _LEVELS]
+        result[names[kind]] = {
+            "stated": _LEVELS,
+            "observed": [float((own <= s * unit).double().mean()) for s in stated],
+        }
+    return result
+
+
+def _scatter(
+    completion: Completion, average: Average, judge: Judge, names: Sequence[str], value: Tensor, predicted: Tensor
+) -> dict[str, Any]:
+    """Held-out values, their predictions by models that did not see them, deviations, kinds; at most `_SHOWN`."""
+    step = max(1, -(-len(value) // _SHOWN))
+    rows = torch.arange(0, len(value), step)
+    found = average.averaged
+    _, scale = completion.units.of(judge.index)
+    variance = completion.calibration.variance(judge.index, found.spread, found.kriging)
+    factor = completion.calibration.quantile(judge.kind, 0.9) / 1.6448536269514722
+    std = scale * variance.clamp_min(0.0).sqrt() * factor
+    return {
+        "observed": value[rows].tolist(),
+        "predicted": predicted[rows].tolist(),
+        "std": std[rows].tolist(),
+        "kind": [names[k] for k in judge.kind[rows].tolist()],
+    }
+
+
+def per_index(problem: Problem, index: Tensor, value: Tensor, predicted: Tensor) -> list[dict[str, Any]] | None:
+    """Held-out error of every index of a mode of variables, beside that of its own mean, both over its deviation."""
+    mode = problem.units.mode
+    if mode is None:
+        return None
+    found = []
+    for at in range(problem.dims[mode]):
+        rows = index[:, mode] == at
+        if int(rows.sum()) < 3:
+            continue
+        mean, deviation = float(problem.units.shift[at]), float(problem.units.scale[at])
+        error = float((predicted[rows] - value[rows]).square().mean().sqrt()) / deviation
+        baseline = float((mean - value[rows]).square().mean().sqrt()) / deviation
+        found.append({"mode": mode, "index": at, "error": error, "baseline": baseline})
+    return found
+
+
+def warnings_of(report: Mapping[str, Any], still_falling: bool) -> list[str]:
+    """What should be doubted."""
+    said = []
+    for name, one in report["held_out"].items():
+        if one["error"] > 0.9 * one["baseline"] and one["share"] > 0:
+            said.append(
+                f"for holes of the kind '{name}' the prediction (held-out error {one['error']:.3g}) hardly beats "
+                f"the mean ({one['baseline']:.3g})"
+            )
+    for one in report["per_index"] or []:
+        if one["error"] > 0.98 * one["baseline"]:
+            said.append(f"index {one['index']} of mode {one['mode']} is predicted no better than by its own mean")
+    columns = [m for m in report["members"] if max(m["weights"].values()) > 0.05]
+    if columns and all(m["kind"] == "effects" and not m["interpolated"] for m in columns):
+        said.append(
+            "no factorization is better than the mean and the effects of the modes: these are what is predicted"
+        )
+    if still_falling:
+        said.append("the held-out error was still falling; --effort thorough tries more")
+    return said
+
+
+def _relative(residual: Tensor, value: Tensor) -> float:
+    size = float(torch.linalg.vector_norm(value))
+    return float(torch.linalg.vector_norm(residual)) / size if size > 0 else float(torch.linalg.vector_norm(residual))
+
+
+def _r2(value: Tensor, predicted: Tensor) -> float | None:
+    """Share of the variance explained; None where it means nothing: too few values, or equal ones."""
+    if len(value) < 10:
+        return None
+    deviation = float((value - value.mean()).square().sum())
+    if deviation <= 1e-12 * float(value.square().sum()):
+        return None
+    return 1 - float((value - predicted).square().sum()) / deviation

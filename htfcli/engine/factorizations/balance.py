@@ -1,4 +1,4 @@
-"""Balancing: the weight vectors of every local component made equally long, the tensor unchanged."""
+"""Balancing: make the weight vectors of every local component equally long without changing the tensor."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from htfcli.engine.factorizations.factorization import Factorization
 def balance(model: Factorization, sweeps: int = 1) -> None:
     """Make the weight vectors of every local component equally long, in place; the tensor stays the same.
 
-    Components of which a vector is zero are left as they are.
+    Every vector of a component is scaled to the geometric mean of their lengths. A component with a zero vector is left
+    as it is. A matrix holds vectors of its own node's components (rows) and of its parent's (columns), so one pass
+    balances the root exactly and the other nodes approximately; passes converge.
 
-    A matrix holds vectors of its own node's components (rows) and of its parent's (columns), so one pass over the tree
-    balances the last node exactly and the others nearly.
+    Args:
+        model: changed in place. sweeps: passes over the tree.
     """
     tree, weights = model.tree, model.node_weights
     for _ in range(sweeps):

@@ -18,7 +18,7 @@ class CPFactorization(Factorization):
     Args:
         dims: mode dimensions (d_0, ..., d_{N-1}).
         width: number of components R.
-        dtype, device: of the weights, which start at zero.
+        dtype, device: of the weights, which are zero at first.
 
     Weights are named `factor0` (d_0, R), `factor1` (d_1, R), ...; component r is column r of each.
     """

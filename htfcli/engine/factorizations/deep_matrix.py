@@ -16,17 +16,17 @@ from htfcli.errors import ConfigError
 class MatrixFactorization(Factorization):
     """A product of matrices, W = layer0 @ layer1 @ ... @ layer{L-1}: a linear network of depth L.
 
-    On a mode tree: mode 0 under a chain of single-child nodes, mode 1 beside it, root weights ones. Its components are
-    the singular values of the product.
+    As a mode tree: mode 0 under a chain of single-child nodes, next to mode 1, with root weights fixed to ones. Its
+    components are the singular values of the product.
 
     Args:
         dims: (d_0, d_1).
         depth: number of matrices L, at least 2.
         widths: inner dimensions, one for all or L - 1 of them from left to right; min(d_0, d_1) if None.
-        dtype, device: of the weights, which start at zero.
+        dtype, device: of the weights, which are zero at first.
 
     Raises:
-        ConfigError: if there are not two modes, the depth is under 2 or the widths do not match it.
+        ConfigError: if there are not two modes, the depth is below 2 or the widths do not match it.
 
     Weights are named `layer0` (d_0, h_1), `layer1` (h_1, h_2), ..., `layer{L-1}` (h_{L-1}, d_1).
     """
@@ -72,6 +72,6 @@ class MatrixFactorization(Factorization):
         return len(self.tree.children) - 1
 
     def named(self, vector: Tensor) -> dict[str, Tensor]:
-        first, last, *middle = self.views(vector)[:-1]  # modes 0 and 1, then the chain above mode 0; the root has none
+        first, last, *middle = self.views(vector)[:-1]  # modes 0 and 1, then the chain above mode 0; the root is last
         layers = [first, *middle, last.t() if last is not None else None]
         return {f"layer{k}": layer for k, layer in enumerate(layers) if layer is not None}

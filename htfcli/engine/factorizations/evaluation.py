@@ -1,6 +1,6 @@
 """Values of a factorization and their gradient, by one sweep up the mode tree and one down, over subtree tables.
 
-The value at an entry needs, at node v, only the indices of the modes under v. So every node is evaluated once per
+At node v, the value at an entry depends only on the indices of the modes under v. So every node is evaluated once per
 *distinct* sub-index (a row of its table) instead of once per observation:
 
     leaf n:       E_n = W^(n)                                        (d_n, R_parent)
@@ -8,14 +8,14 @@ The value at an entry needs, at node v, only the indices of the modes under v. S
                   E_v = P_v @ W^(v)                                  (rows, R_parent)
     root:         value[i] = P_root[i, :] @ W^(root)
 
-A product of several children is built by merging two tables at a time, smallest first. Merging two tables gives
-either a *grid* (every pair of rows; a broadcast) or the *pairs* that occur. At the root the grid is one matrix
-product, and the pairs are inner products of the rows that meet. The gradient runs the same steps backwards in closed
-form (the result is multilinear in the weight matrices). All buffers are allocated once, so that an iteration is a
-fixed sequence of in-place operations, which also lets CUDA capture it as a graph.
+A product of several children is built by merging two tables at a time, smallest first. Merging gives either a *grid*
+(all pairs of rows, by a broadcast) or the *pairs* that occur. At the root, the grid is one matrix product, and the
+pairs are inner products of two rows each. The gradient runs the same steps backwards in closed form, as values are
+multilinear in the weight matrices. All buffers are allocated once, so that an iteration is a fixed sequence of in-place
+operations, which CUDA can capture as a graph.
 
-Axes: `n` observations, `rows` of a table, `R` width of a node, `d` mode dimension; `runs` before all of them where the
-weights of several factorizations (runs, d or R, R_parent) and entries of each (runs, n) are evaluated as one batch.
+Axes: `n` observations, `rows` of a table, `R` width of a node, `d` mode dimension; preceded by `runs` where weights
+(runs, d or R, R_parent) and entries (runs, n) of several factorizations are evaluated as one batch.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ from htfcli.engine.factorizations.subtree_tables import (
 )
 from htfcli.engine.samples import Entries, RankOneMeasurements, Sample
 
-# Measured on CPU: a cell of the root's grid, one matrix product, costs about an eighth of a pair.
+# Measured on CPU: a cell of the root's grid, which is one matrix product, costs about an eighth of a pair.
 _ROOT_GRID_EXCESS = 8
 
 
 class Evaluation:
-    """Evaluates a factorization at a fixed sample, again and again as its weights change in place.
+    """Evaluates a factorization at a fixed sample, repeatedly as its weights change in place.
 
     Args:
         tree: the mode tree.
         weights: per node its matrix: leaf (d, R_parent), interior (R, R_parent), root (R_root, 1) or None for ones.
         dims: the N mode dimensions.
         sample: what to evaluate; None for the whole tensor.
-        gradients: per node where to write the gradient, shaped like `weights`; None if only values are wanted.
+        gradients: per node where to write the gradient, shaped like `weights`; None if only values are needed.
 
     Attributes:
-        order: (n,) position in the sample of each value that `forward` returns; None if they are in the sample's order.
+        order: (n,) position in the sample of each value that `forward` returns; None if it is the order of the sample.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Evaluation:
         """Write the gradient of sum(upstream * values) into `gradients`.
 
         Args:
-            upstream: (n,), in the order `self.order`. `forward` must have run at the same weights.
+            upstream: (n,), in the order `self.order`. `forward` must have been called at the same weights.
         """
         self._observe.backward(upstream)
         for step in reversed(self._steps):
@@ -129,7 +129,7 @@ class Evaluation:
 
     @staticmethod
     def _in_pairs(left: Table, right: Table, count: int) -> bool:
-        """Whether the pairs that occur cost less than the root's grid; a batch has grids only."""
+        """Whether the pairs that occur cost less than the root's grid; a batch always uses grids."""
         return not left.runs and left.rows * right.rows > _ROOT_GRID_EXCESS * count
 
     def _root(

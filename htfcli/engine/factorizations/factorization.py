@@ -1,8 +1,8 @@
-"""What matrix, CP and hierarchical tensor factorizations share: a mode tree, weight matrices, and one contract.
+"""Base class of matrix, CP and hierarchical tensor factorizations: a mode tree with weight matrices.
 
-All three are hierarchical tensor factorizations: CP is the star tree and a deep matrix factorization a chain of
-single-child nodes, both with the root's weights fixed to ones. So one evaluation, one gradient and one rank computation
-serve them all; a kind adds its named weights and what its components are.
+All three are hierarchical tensor factorizations: CP has the star tree and a deep matrix factorization a chain of
+single-child nodes, both with the root's weights fixed to ones. So they share evaluation, gradients and ranks; a kind
+adds the names of its weights and the definition of its components.
 
 Axes: `d` mode dimension, `R` width of a node, `n` entries, `N` order.
 """
@@ -24,7 +24,7 @@ from htfcli.engine.samples import Entries, Sample, check_range
 from htfcli.errors import ConfigError, DataError
 
 _CHUNK = 2**20  # entries evaluated at a time, so that temporaries stay small
-DENSE_LIMIT = 2**28  # numbers in a table; 2 GiB in float64
+DENSE_LIMIT = 2**28  # numbers in a dense tensor or in a table on the way to it; 2 GiB in float64
 
 
 class Factorization:
@@ -43,6 +43,10 @@ class Factorization:
     Attributes:
         parameters: (p,) all weights in one vector; the matrices are views of it.
         node_weights: per node its matrix; None for a root without weights.
+
+    Raises:
+        ConfigError: if there are fewer than two modes, the tree has another order, or a dimension or width is not
+            positive. DataError: if the weights do not fit in memory.
     """
 
     kind: ClassVar[str]
@@ -58,7 +62,7 @@ class Factorization:
         device: torch.device | str = "cpu",
     ) -> None:
         if len(dims) < 2:
-            raise ConfigError("a factorization needs two modes at least", got=f"dims {list(dims)}")
+            raise ConfigError("a factorization needs at least two modes", got=f"dims {list(dims)}")
         if len(dims) != tree.order:
             raise ConfigError("the mode tree does not fit the tensor", got=f"{tree.order} modes", allowed=len(dims))
         if any(d < 1 for d in dims):
@@ -84,16 +88,17 @@ class Factorization:
     def from_config(
         cls, config: FitConfig, dims: Sequence[int], dtype: torch.dtype, device: torch.device | str
     ) -> Factorization:
-        """The factorization of a tensor (d_0, ..., d_{N-1}) that a configuration asks for, its weights zero."""
+        """The factorization of a tensor (d_0, ..., d_{N-1}) that a configuration describes, with zero weights."""
         raise NotImplementedError
 
     # --- weights ----------------------------------------------------------------------------------------------------
 
     def views(self, vector: Tensor) -> list[Tensor | None]:
-        """Per node the part of `vector` (p,) that holds its matrix, shaped like it; None for a root without weights.
+        """Per node the part of `vector` that belongs to its matrix, shaped like it; None for a root without weights.
 
-        Use it for the parameters, their gradient, or anything else with one number a parameter; of (runs, p), the
-        parameters of several factorizations, parts (runs, rows, columns).
+        Args:
+            vector: (p,), the parameters, their gradient, or anything else with one number per parameter; or (runs, p)
+                for several factorizations, of which the parts are (runs, rows, columns).
         """
         views: list[Tensor | None] = []
         start = 0
@@ -118,7 +123,7 @@ class Factorization:
         """Copy named weights in.
 
         Raises:
-            DataError: if a weight is missing, foreign, misshapen or not finite.
+            DataError: if a weight is missing or unknown, has the wrong shape, or is not finite.
         """
         own = self.weights
         for name in sorted(set(own) ^ set(weights)):
@@ -138,7 +143,7 @@ class Factorization:
         return self._with(self.parameters.to(dtype=dtype, device=device, copy=True))
 
     def stacked(self, runs: int) -> Self:
-        """Room for so many factorizations of this shape: parameters (runs, p), to be evaluated as one batch."""
+        """Several factorizations of this shape as one batch: zero parameters (runs, p)."""
         return self._with(self.parameters.new_zeros(runs, len(self.parameters)))
 
     def _with(self, parameters: Tensor) -> Self:
@@ -150,16 +155,16 @@ class Factorization:
     # --- initialization ---------------------------------------------------------------------------------------------
 
     def init_gaussian(self, std: float, generator: torch.Generator) -> Self:
-        """Draw every weight from a centred Gaussian of standard deviation `std`.
+        """Draw every weight from a centred Gaussian with standard deviation `std`, in place.
 
-        Drawn in float64 on the CPU whatever the dtype and device, so that a seed means the same start everywhere.
+        Drawn in float64 on the CPU whatever the dtype and device, so that a seed gives the same weights everywhere.
         """
         draw = torch.randn(len(self.parameters), generator=generator, dtype=torch.float64)
         self.parameters.copy_(draw.mul_(std))
         return self
 
     def gaussian_std(self, rms: float) -> float:
-        """Standard deviation at which Gaussian weights give entries of root mean square `rms`.
+        """Standard deviation of Gaussian weights at which entries have root mean square `rms`.
 
         The mean square of an entry is std^(2K) times the product of all widths, K the number of weight matrices.
         """
@@ -167,11 +172,11 @@ class Factorization:
         return math.exp((2 * math.log(rms) - sum(math.log(r) for r in self.widths.values())) / (2 * matrices))
 
     def scale(self, factor: float) -> Self:
-        """Multiply the tensor by a positive factor, in place, all weight matrices alike."""
+        """Multiply the tensor by a positive factor, in place, spread evenly over the weight matrices."""
         return self.scale_log(math.log(factor))
 
     def scale_log(self, log_factor: float) -> Self:
-        """The same by e^log_factor, which may lie outside the range of a double."""
+        """Multiply the tensor by e^log_factor, which may be outside the range of a double."""
         matrices = sum(1 for weight in self.node_weights if weight is not None)
         self.parameters.mul_(math.exp(log_factor / matrices))
         return self
@@ -180,6 +185,7 @@ class Factorization:
 
     @property
     def order(self) -> int:
+        """Number of modes N."""
         return len(self.dims)
 
     @property
@@ -205,7 +211,7 @@ class Factorization:
 
     @torch.no_grad()
     def measure(self, sample: Sample) -> Tensor:
-        """What the sample would observe of this tensor, (n,); the sample's own values do not matter."""
+        """What the sample would observe of this tensor, (n,); the values in the sample are not used."""
         evaluation = Evaluation(self.tree, self.node_weights, self.dims, sample)
         values = evaluation.forward()
         if evaluation.order is None:
@@ -217,7 +223,7 @@ class Factorization:
         """The whole tensor, (d_0, ..., d_{N-1}).
 
         Raises:
-            DataError: if it, or a table on the way, has more than `DENSE_LIMIT` numbers.
+            DataError: if it, or a table on the way to it, has more than `DENSE_LIMIT` numbers.
         """
         largest = max(self.entries, self.entries // max(self.dims) * max(self.widths.values()))
         if largest > DENSE_LIMIT:
@@ -225,14 +231,14 @@ class Factorization:
                 "the tensor is too large to write out",
                 got=f"{_power(largest)} numbers",
                 allowed=f"{DENSE_LIMIT:.2g}",
-                next_step="Ask for the entries you need, or work on the factorization itself.",
+                next_step="Evaluate the entries you need, or work with the factorization itself.",
             )
         return Evaluation(self.tree, self.node_weights, self.dims).forward().contiguous()
 
-    # --- description (with the named weights, all a file needs) -------------------------------------------------------
+    # --- description (a file holds it and the named weights) ----------------------------------------------------------
 
     def describe(self) -> dict[str, Any]:
-        """Everything but the weights, as plain data; `from_description` reads it back."""
+        """Everything except the weights, as plain data."""
         return {
             "kind": self.kind,
             "dims": list(self.dims),
@@ -244,17 +250,17 @@ class Factorization:
     def blank(
         cls, dims: Sequence[int], tree: ModeTree, widths: Mapping[int, int], dtype: torch.dtype = torch.float64
     ) -> Factorization:
-        """Zero weights on a given tree, whatever arguments the kind's own constructor takes."""
+        """A factorization of this kind with zero weights on a given tree, whatever its constructor takes."""
         blank = cls.__new__(cls)
         Factorization.__init__(blank, dims, tree, widths, dtype=dtype)
         return blank
 
 
 def check_state(state: Mapping[str, Tensor], model: Factorization, needed: set[str]) -> None:
-    """Refuse a saved state whose `parameters` are not (p,) of this model, or that lacks something.
+    """Check that a saved state has the `parameters` (p,) of this model and all the `needed` tensors.
 
     Raises:
-        DataError: if so.
+        DataError: if it does not.
     """
     shape = state["parameters"].shape if "parameters" in state else None
     if shape != model.parameters.shape or not needed <= set(state):
@@ -278,7 +284,7 @@ def widths_by_node(tree: ModeTree, widths: int | Sequence[int] | Mapping[str, in
 
     Args:
         tree: the mode tree.
-        widths: one number for all nodes; or one a level, from the nodes just above the leaves up to the root; or by
+        widths: one number for all nodes; or one per level, from the nodes just above the leaves up to the root; or by
             node label (`{0,1}`), with `default` for the others.
     Returns: interior node -> width.
     Raises:
@@ -302,5 +308,5 @@ def widths_by_node(tree: ModeTree, widths: int | Sequence[int] | Mapping[str, in
 
 
 def _power(number: int) -> str:
-    """A large integer in short, also one beyond the range of doubles."""
+    """A large integer in short form, even beyond the range of a double."""
     return f"{number:.3g}" if number < 10**15 else f"10^{len(str(number)) - 1}"

@@ -23,9 +23,9 @@ class HierarchicalTensorFactorization(Factorization):
 
     Args:
         dims: mode dimensions (d_0, ..., d_{N-1}).
-        widths: number of local components: one number, one a level from the leaves up, or by node label.
+        widths: numbers of local components: one number, one per level from the leaves up, or by node label.
         tree: the mode tree; balanced binary if None.
-        dtype, device: of the weights, which start at zero.
+        dtype, device: of the weights, which are zero at first.
 
     Raises:
         ConfigError: if tree, dims and widths do not fit each other.

@@ -1,7 +1,7 @@
 """Mode trees: which modes of a tensor are grouped together, level by level.
 
 A mode tree is a rooted tree over the modes {0, ..., N-1}. Leaves are single modes, an interior node is the union of its
-children, the root holds all modes. An interior node has one child or more (layered networks produce single children).
+children, and the root holds all modes. Interior nodes have one or more children (layered networks have single ones).
 Source: Razin, Maman and Cohen (ICML 2022, arXiv 2201.11729), definition of a mode tree.
 """
 
@@ -20,13 +20,13 @@ Nested = int | list["Nested"]
 
 @dataclass(frozen=True)
 class ModeTree:
-    """A rooted tree over modes, its nodes numbered from the leaves up.
+    """A rooted tree over modes, with nodes numbered from the leaves up.
 
-    Node n < N is the leaf of mode n; interior nodes follow by height (longest way down to a leaf), so that children
-    come before their parent and the root is last.
+    Node n < N is the leaf of mode n. Interior nodes follow by height (longest path down to a leaf), so that children
+    precede their parent and the root is last.
 
     Args:
-        children: for each node its children's numbers; empty for leaves.
+        children: the numbers of each node's children; empty for leaves.
     """
 
     children: tuple[tuple[int, ...], ...]
@@ -45,7 +45,7 @@ class ModeTree:
         parts: list[list[object]] = [nested]  # interior nodes, parents before children
         slots: list[list[int]] = []  # per interior node its children: a mode >= 0, or ~(number of the interior node)
         seen: set[int] = set()
-        for part in parts:  # grows while it is walked
+        for part in parts:  # grows during the loop
             if not part:
                 raise ConfigError("an interior node of the mode tree has no children", got="[]")
             slot: list[int] = []
@@ -79,11 +79,10 @@ class ModeTree:
         Args:
             name: key of `TREES`; `square` may carry its grid, as in `square:4x8`.
             order: number of modes, at least 2.
-            arity: children per node (2 if None; for `square` the modes of a patch, 4 if None). `chain` and `star` have
-                their own and refuse it.
+            arity: children per node (2 if None; for `square` modes per patch, 4 if None); not for `chain` and `star`.
 
         Raises:
-            ConfigError: on an unknown name or numbers the tree cannot have.
+            ConfigError: if the name is unknown or does not allow this order or arity.
         """
         if order < 2:
             raise ConfigError("a mode tree needs at least two modes", got=order, allowed="2 or more")
@@ -93,12 +92,12 @@ class ModeTree:
                 "unknown mode tree",
                 got=name,
                 allowed=", ".join(TREES),
-                next_step=f"{did_you_mean(kind, TREES)}Nested lists will do too, e.g. '[[0, 1], [2, 3]]'.",
+                next_step=f"{did_you_mean(kind, TREES)}Nested lists are possible too, e.g. '[[0, 1], [2, 3]]'.",
             )
         if arity is not None and arity < 2:
             raise ConfigError("the arity of a mode tree is too small", got=arity, allowed="2 or more")
         if arity is not None and kind in ("chain", "star"):
-            raise ConfigError(f"the {kind} tree has no arity to choose", got=arity, allowed="none")
+            raise ConfigError(f"the {kind} tree does not take an arity", got=arity, allowed="none")
         return cls.from_nested(TREES[kind](order, arity, argument))
 
     @cached_property
@@ -108,6 +107,7 @@ class ModeTree:
 
     @property
     def root(self) -> int:
+        """The number of the root."""
         return len(self.children) - 1
 
     @property
@@ -134,7 +134,7 @@ class ModeTree:
 
     @cached_property
     def height(self) -> tuple[int, ...]:
-        """Longest way from every node down to a leaf; 0 for leaves."""
+        """Length of the longest path from every node down to a leaf; 0 for leaves."""
         height: list[int] = []
         for children in self.children:
             height.append(1 + max(height[c] for c in children) if children else 0)
@@ -142,14 +142,14 @@ class ModeTree:
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """A short unique name for every node: its modes, and one `'` for each single-child node below it."""
+        """A short unique name for every node: its modes; for a single-child node, the name of the child and `'`."""
         labels: list[str] = []
         for node, children in enumerate(self.children):
             labels.append(labels[children[0]] + "'" if len(children) == 1 else label_of(self.modes[node]))
         return tuple(labels)
 
     def find(self, modes: Sequence[int]) -> int | None:
-        """The lowest node that holds exactly `modes`, or None."""
+        """The lowest node with exactly these `modes`, or None."""
         return self._node_of_modes.get(tuple(sorted(modes)))
 
     @cached_property
@@ -167,16 +167,20 @@ class ModeTree:
 
 
 def tree_of(tree: str | list[Any], order: int, arity: int | None = None) -> ModeTree:
-    """A mode tree from its name (`TREES`) or its nested lists, which leave no arity to choose."""
+    """A mode tree from its name (a key of `TREES`) or from nested lists.
+
+    Raises:
+        ConfigError: see `ModeTree.named` and `ModeTree.from_nested`; or if an arity is given for nested lists.
+    """
     if isinstance(tree, str):
         return ModeTree.named(tree, order, arity)
     if arity is not None:
-        raise ConfigError("a mode tree given as nested lists has no arity to choose", got=arity, allowed="none")
+        raise ConfigError("a mode tree given as nested lists does not take an arity", got=arity, allowed="none")
     return ModeTree.from_nested(tree)
 
 
 def label_of(modes: Sequence[int], first: int = 0) -> str:
-    """Modes as a set: `{0,1}`, runs of five or more shortened (`{0-31}`); `first` is the number shown for mode 0."""
+    """Modes as a set, `{0,1}`, with runs of five or more as ranges, `{0-31}`; `first` is shown for mode 0."""
     runs: list[list[int]] = []
     for mode in sorted(modes):
         if runs and mode == runs[-1][1] + 1:
@@ -191,7 +195,7 @@ def label_of(modes: Sequence[int], first: int = 0) -> str:
 
 
 def _number_by_height(order: int, slots: list[list[int]]) -> tuple[tuple[int, ...], ...]:
-    """Number interior nodes by height, ties in the order met; `slots` lists parents before children."""
+    """Children of all nodes, interior ones numbered by height (ties in the given order); `slots`: parents first."""
     height = [0] * len(slots)
     for part in reversed(range(len(slots))):
         height[part] = 1 + max((height[~s] for s in slots[part] if s < 0), default=0)
@@ -210,7 +214,7 @@ def _short(value: object) -> str:
 
 
 def _levels(order: int, groups: Callable[[int], list[list[int]]], keep_single: bool = False) -> list[Nested]:
-    """Group the nodes of a level into the next one until one is left; `groups(count)`: positions that go together."""
+    """Group the nodes of a level into the next until one node is left; `groups(count)`: positions of each group."""
     nodes: list[Nested] = list(range(order))
     while len(nodes) > 1:
         nodes = [
@@ -255,7 +259,7 @@ def _star(order: int, arity: int | None, argument: str) -> list[Nested]:
 
 
 def _square(order: int, arity: int | None, argument: str) -> list[Nested]:
-    """Modes are the pixels of a grid, row by row; each level groups square patches (2 x 2 by default)."""
+    """Modes are the cells of a grid, row by row; each level groups square patches (2 x 2 by default)."""
     rows, columns = _grid(order, argument)
     side = math.isqrt(arity or 4)
     if side * side != (arity or 4):

@@ -1,4 +1,4 @@
-"""The factorizations there are: what `--model` names, and what files may hold."""
+"""All kinds of factorizations, by the name that `--model` and files use."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-# A grid has rows nobody asked for, but costs no gather and scatter; measured on CPU, a row of a grid costs about half
-# of one that is gathered.
+# A grid computes rows that are not needed, but without gather and scatter: measured on CPU, a row of a grid costs about
+# half as much as one that is gathered.
 _GRID_EXCESS = 2
 _CHUNK = 2**20  # pairs gathered at a time on CUDA, so that their rows stay small
 
@@ -29,10 +29,10 @@ class Table:
     """Rows of a node (or of a partial product) and the gradient with respect to them.
 
     Args:
-        value: (rows, R). grad: the same shape; without entries when no gradient is wanted.
-        row: (n,) row that each observation uses; None in a dense evaluation, where every combination is wanted.
-        modes: modes whose row-major grid the rows enumerate; None once rows are pairs that occur, or observations.
-        is_observations: rows are the observations themselves, in order.
+        value: (rows, R). grad: the same shape; empty if no gradient is needed.
+        row: (n,) row that each observation uses; None in a dense evaluation, which needs all combinations.
+        modes: modes whose row-major grid the rows enumerate; None if rows are occurring pairs, or observations.
+        is_observations: whether the rows are the observations themselves, in order.
     """
 
     value: Tensor
@@ -43,20 +43,21 @@ class Table:
 
     @property
     def rows(self) -> int:
+        """Number of rows."""
         return self.value.shape[-2]
 
     @property
     def runs(self) -> torch.Size:
-        """(runs,) of a batch, else ()."""
+        """(runs,) for a batch, else ()."""
         return self.value.shape[:-2]
 
     @property
     def product(self) -> Callable[..., Tensor]:
-        """What multiplies matrices."""
+        """The matrix product: of a batch, or of single matrices."""
         return torch.bmm if self.runs else torch.mm
 
     def buffer(self, *shape: int) -> tuple[Tensor, Tensor]:
-        """Room for a result computed from this table, and for its gradient if this table has one."""
+        """Buffers for a result computed from this table, and for its gradient if this table has one."""
         value = self.value.new_empty(*self.runs, *shape)
         return value, torch.empty_like(value) if self.grad.numel() else value.new_empty(0)
 
@@ -69,7 +70,7 @@ def grid_of(a: Table, b: Table) -> tuple[Tensor | None, tuple[int, ...] | None]:
 
 
 class Step(Protocol):
-    """Reads its inputs' values and writes its output's; backwards the same with gradients."""
+    """Reads the values of its inputs and writes those of its output; backwards, the same with gradients."""
 
     def forward(self) -> None: ...
 
@@ -77,7 +78,7 @@ class Step(Protocol):
 
 
 class Observe(Protocol):
-    """Last step: from the root to the sample's values (n,), and back from the gradient with respect to them."""
+    """The last step: from the root to the values at the sample (n,), and back from their gradient."""
 
     def forward(self) -> Tensor: ...
 
@@ -85,7 +86,7 @@ class Observe(Protocol):
 
 
 class Mix:
-    """E = P @ W, with W (R, R_parent) and `grad` alike. Without `grad`, or for a given P, nothing is passed back."""
+    """E = P @ W, with W and its gradient `grad` (R, R_parent); `grad` is None if no gradient is needed."""
 
     def __init__(self, product: Table, weight: Tensor, grad: Tensor | None) -> None:
         self.product, self.weight, self.grad = product, weight, grad
@@ -140,11 +141,11 @@ class Grid:
 
 
 class _Side:
-    """How the pairs of a merge use one table's rows.
+    """The rows of one table that the pairs of a merge use.
 
     Args:
         table: the table.
-        row: (pairs,) row used by each pair; None if pair p uses row p.
+        row: (pairs,) row that each pair uses; None if pair p uses row p.
     """
 
     def __init__(self, table: Table, row: Tensor | None) -> None:
@@ -155,7 +156,7 @@ class _Side:
             self.offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])  # (rows + 1,) where each group begins
 
     def gather(self) -> Tensor:
-        """Rows by pair, (pairs, R)."""
+        """The row of each pair, (pairs, R)."""
         return self.table.value if self.row is None else self.table.value.index_select(0, self.row)
 
     def scatter(self, pair_grad: Tensor) -> None:
@@ -165,7 +166,7 @@ class _Side:
 
 
 def _bag_sum(source: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
-    """out[k, :] = sum of weights[p] source[rows[p], :] over the p from offsets[k] up to offsets[k + 1]; one pass."""
+    """out[k, :] = sum of weights[p] source[rows[p], :] for p from offsets[k] to offsets[k + 1] - 1, in one pass."""
     return embedding_bag(rows, source, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True)
 
 
@@ -173,7 +174,7 @@ class Pairs:
     """P[p, :] = E_a[i_p, :] * E_b[j_p, :] for the pairs (i, j) that occur among the observations."""
 
     def __init__(self, a: Table, b: Table, row: Tensor, first: Tensor, is_observations: bool) -> None:
-        """`first`: (pairs,) an observation that shows each pair; `row`: (n,) the pair of each observation."""
+        """`first`: (pairs,) an observation of each pair; `row`: (n,) the pair of each observation."""
         assert a.row is not None and b.row is not None
         self.a = _Side(a, None if a.is_observations and is_observations else a.row[first])
         self.b = _Side(b, None if b.is_observations and is_observations else b.row[first])
@@ -201,7 +202,7 @@ def merge(a: Table, b: Table) -> Aligned | Grid | Pairs:
         if cells <= _GRID_EXCESS * int(occurs.sum()):
             return Grid(a, b)
     keys, row = torch.unique(cell, return_inverse=True)
-    if 2 * len(keys) > n:  # hardly any two observations share a pair: skip the indirection from here on
+    if 2 * len(keys) > n:  # few observations share a pair: continue with one row per observation
         each = torch.arange(n, device=row.device)
         return Pairs(a, b, each, each, is_observations=True)
     first = torch.empty_like(keys).scatter_reduce_(
@@ -229,7 +230,7 @@ class RootRows:
 
 
 class _Weighted:
-    """E_a * w with the root's weights w, which scale the columns of the left table; free when the weights are ones."""
+    """E_a * w: the columns of the left table scaled by the root's weights w; no work if these are ones."""
 
     def __init__(self, a: Table, weight: Tensor | None, grad: Tensor | None) -> None:
         self.a, self.weight, self.grad = a, weight, grad
@@ -268,7 +269,7 @@ class RootGrid:
 class RootPairs:
     """value[p] = <w * E_a[i_p, :], E_b[j_p, :]> for the observed pairs only, with w (R, 1).
 
-    Pairs are sorted by i, so that memory is read in order; `order` says where each stands in the sample.
+    Pairs are sorted by i, so that memory is read in order; `order` is the position of each in the sample.
     """
 
     def __init__(self, a: Table, b: Table, weight: Tensor | None, grad: Tensor | None) -> None:
@@ -281,7 +282,7 @@ class RootPairs:
         self.value = a.value.new_empty(len(i))
         self._on_cpu = a.value.device.type == "cpu"
         if self._on_cpu:
-            with warnings.catch_warnings():  # torch calls its CSR layout beta, once a process
+            with warnings.catch_warnings():  # torch warns that its CSR layout is in beta, once per process
                 warnings.simplefilter("ignore")
                 self._pattern = torch.sparse_csr_tensor(
                     self.left.offsets.int(), j.int(), a.value.new_zeros(len(i)), size=(a.rows, b.rows)
@@ -289,7 +290,7 @@ class RootPairs:
 
     def forward(self) -> Tensor:
         self.a.forward()
-        if self._on_cpu:  # four times faster than gathering, and no (n, R) temporaries
+        if self._on_cpu:  # four times faster than gathering, without (n, R) temporaries
             inner: Tensor = torch.sparse.sampled_addmm(self._pattern, self.a.value, self.b.value.t(), beta=0.0)
             return inner.values()
         for i, j, out in zip(*(torch.split(t, _CHUNK) for t in (self.i, self.j, self.value)), strict=True):
@@ -298,7 +299,7 @@ class RootPairs:
         return self.value
 
     def backward(self, upstream: Tensor) -> None:
-        """d E_a[i] = sum of upstream[p] E_b[j_p] over the pairs of row i, and the same with the sides changed."""
+        """d E_a[i] = sum of upstream[p] E_b[j_p] over the pairs p of row i, and the same with the sides swapped."""
         self.a.value_grad.copy_(_bag_sum(self.b.value, self.j, self.left.offsets, upstream))
         upstream_by_j = upstream.index_select(0, self.right.pairs)
         self.b.grad.copy_(_bag_sum(self.a.value, self._i_by_j, self.right.offsets, upstream_by_j))
@@ -306,10 +307,10 @@ class RootPairs:
 
 
 class Gather:
-    """Observed cells (n,) of the root's values; observed entries must differ for `backward`."""
+    """Observed cells (n,) of the root's values; `backward` requires distinct entries."""
 
     def __init__(self, root: RootGrid | RootRows, cell: Tensor) -> None:
-        if cell.dim() > 1:  # a batch: the cells of one run behind those of another
+        if cell.dim() > 1:  # a batch: the cells of one run follow those of another
             cells = root.value[0].numel()
             cell = cell + torch.arange(0, root.value.numel(), cells, device=cell.device).unsqueeze(1)
         self.cell = cell.flatten()
@@ -325,7 +326,7 @@ class Gather:
 
 
 class Whole:
-    """Every value, (d_0, ..., d_{N-1}): its axes put in the order of the modes."""
+    """All values, (d_0, ..., d_{N-1}), with axes in the order of the modes."""
 
     def __init__(self, root: RootGrid | RootRows, shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
         self.root, self.shape, self.axes = root, shape, axes
@@ -338,7 +339,7 @@ class Whole:
 
 
 class Measure:
-    """Inner products of the whole matrix with given ones, (n, d_0, d_1), their axes in the order of the root's grid."""
+    """Inner products of the whole matrix with given matrices (n, d_0, d_1), axes in the order of the root's grid."""
 
     def __init__(self, root: RootGrid | RootRows, matrices: Tensor) -> None:
         self.root = root

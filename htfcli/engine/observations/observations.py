@@ -1,4 +1,4 @@
-"""What is known of a tensor: some of its entries, or linear measurements of it.
+"""Observations of a tensor: some of its entries, or linear measurements of it.
 
 Axes: `n` observations, `N` modes, `d_k` dimension of mode k.
 """
@@ -19,20 +19,20 @@ from htfcli.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from htfcli.engine.factorizations.factorization import Factorization
 
-_LARGEST_DIMENSION = 2**62
-MAX_OBSERVATIONS = 10**9  # more would not fit in memory
-_SORTED = 2**22  # rows among which a repeat is looked for at a time
+_LARGEST_DIMENSION = 2**62  # indices are int64, and arithmetic on them must not overflow
+MAX_OBSERVATIONS = 10**9  # more would not fit in memory (40 GB in order 4)
+_SORTED = 2**22  # rows that are sorted at a time to find a repeat, to bound memory
 
 
 @dataclass(frozen=True)
 class Observations:
-    """A learning problem: a train sample, a test sample of the same kind, and the true tensor when it is known.
+    """A learning problem: a train sample, a test sample of the same kind, and the true tensor if it is known.
 
     Args:
         dims: mode dimensions (d_0, ..., d_{N-1}).
-        train, test: what is fitted and what is held out; `test` may be None.
-        target: the factorization the data came from, or None.
-        whole: how many train and test observations there are, where these are the shard of one of several processes.
+        train, test: the samples to fit and to hold out; `test` may be None.
+        target: the factorization that generated the data, or None.
+        whole: numbers of train and test observations over all processes, if these are the shard of one process.
     """
 
     dims: tuple[int, ...]
@@ -43,18 +43,19 @@ class Observations:
 
     @property
     def order(self) -> int:
+        """Number of modes N."""
         return len(self.dims)
 
     @property
     def counts(self) -> tuple[int, int]:
-        """How many train and test observations there are, over all processes."""
+        """Numbers of train and test observations, over all processes."""
         return self.whole or (len(self.train), 0 if self.test is None else len(self.test))
 
     def checked(self) -> Observations:
-        """Itself, if its entries can be used: in range, none twice, also not in train and test both, values finite.
+        """Itself, if all entries are in range and have finite values, and none occurs twice (in train and test).
 
         Raises:
-            DataError: for the first observation that is wrong.
+            DataError: for the first observation that violates this.
         """
         parts = [s for s in (self.train, self.test) if s is not None]
         entries = [s for s in parts if isinstance(s, Entries)]
@@ -64,7 +65,7 @@ class Observations:
         return self
 
     def to_dense(self) -> Tensor:
-        """The tensor itself, (d_0, ..., d_{N-1}), when every entry was observed.
+        """The tensor itself, (d_0, ..., d_{N-1}), if all entries are observed.
 
         Raises:
             DataError: if entries are missing, or the observations are measurements.
@@ -88,17 +89,17 @@ class Observations:
 def checked_entries(
     index: Tensor, value: Tensor, dims: Sequence[int], name: str, place: Callable[[int], str] = str, first: int = 0
 ) -> Entries:
-    """Entries that can be used: indices in range, none twice, values finite.
+    """Entries, after checking that indices are in range and distinct, and values finite.
 
     Args:
         index: (n, N) int64. value: (n,) float64. dims: the N dimensions.
-        name: what an observation is called in messages. place: row number -> how to find it there (its line, say).
-        first: the number that messages give the first index of a mode.
+        name: what messages call an observation. place: row number -> its place in the input, such as a line number.
+        first: the number that messages show for the first index of a mode.
     Raises:
-        DataError: for the first observation that is wrong.
+        DataError: for the first observation that is out of range, not finite or repeated.
     """
     if max(dims) > _LARGEST_DIMENSION:
-        raise DataError(f"{name} has an index or a dimension too large to count", allowed=f"{_LARGEST_DIMENSION}")
+        raise DataError(f"{name} has an index or a dimension that is too large", allowed=f"{_LARGEST_DIMENSION}")
     row = first_out_of_range(index, dims)
     if row is not None:
         raise out_of_range(f"{name} {place(row)}", index[row], dims, first)
@@ -115,9 +116,9 @@ def checked_entries(
 
 
 def first_duplicate(index: Tensor, dims: Sequence[int]) -> tuple[int, int] | None:
-    """Positions (earlier, later) of two equal rows of `index` (n, N), the first repeat there is; None if all differ.
+    """Positions (earlier, later) of the first row of `index` (n, N) that repeats an earlier one; None if all differ.
 
-    Very many rows are parted by their indices in one mode, so that what is sorted at a time is bounded.
+    Many rows are divided by their indices in one mode, which bounds the number that is sorted at a time.
     """
     if len(index) > _SORTED:
         column, found = index[:, max(range(len(dims)), key=lambda m: dims[m])], []
@@ -145,23 +146,24 @@ def sample_entries(
 ) -> Tensor:
     """Draw `count` distinct entries uniformly, none of them among `exclude`.
 
-    Small tensors are permuted; large ones are drawn entry by entry and repeats dropped, so the tensor is never
-    enumerated: a tensor of 4^32 entries is as good as a small one.
+    Entries of small tensors are permuted. Those of large ones are drawn one by one without repeats, so the tensor is
+    never enumerated and may have 4^32 entries.
 
     Args:
-        dims: the N dimensions. count: how many. generator: a CPU generator. exclude: (m, N) int64 entries not to draw.
+        dims: the N dimensions. count: number of entries. generator: a CPU generator. exclude: (m, N) int64 entries not
+        to draw.
     Returns: (count, N) int64.
     Raises:
-        ConfigError: if the tensor has fewer entries than asked for.
+        ConfigError: if the tensor has fewer entries than requested, or more than `MAX_OBSERVATIONS` are requested.
     """
     taken = 0 if exclude is None else len(exclude)
     total = math.prod(dims)
     if not 0 <= count <= total - taken:
-        raise ConfigError("more entries asked for than the tensor has", got=count, allowed=f"0 to {total - taken}")
+        raise ConfigError("more entries requested than the tensor has", got=count, allowed=f"0 to {total - taken}")
     if count > MAX_OBSERVATIONS:
         got = f"{count:.3g}" if count < 10**300 else "far more"
         raise ConfigError(
-            "too many entries asked for",
+            "too many entries requested",
             got=got,
             allowed=f"{MAX_OBSERVATIONS:,}",
             next_step="Give a count, e.g. 20000.",
@@ -182,7 +184,7 @@ def sample_entries(
 
 
 def _drop_repeats(index: Tensor, dims: Sequence[int]) -> Tensor:
-    """Rows of `index` without later copies of earlier rows, in their order."""
+    """The distinct rows of `index`, in the order of their first occurrence."""
     key, position = torch.sort(row_keys(index, dims), stable=True)
     first = torch.ones(len(key), dtype=torch.bool)
     first[1:] = key[1:] != key[:-1]
@@ -190,7 +192,7 @@ def _drop_repeats(index: Tensor, dims: Sequence[int]) -> Tensor:
 
 
 def split(sample: Sample, test_fraction: float, generator: torch.Generator) -> tuple[Sample, Sample]:
-    """Hold out a random `test_fraction` of the sample; at least one observation stays on each side.
+    """Hold out a random `test_fraction` of the sample, as (train, test); at least one observation on each side.
 
     Raises:
         DataError: if there are fewer than two observations.
@@ -204,7 +206,7 @@ def split(sample: Sample, test_fraction: float, generator: torch.Generator) -> t
 
 
 def rescale(observations: Observations, factor: float) -> Observations:
-    """The same problem with all values multiplied by `factor` (the target is left out: its scale would be wrong)."""
+    """The same problem with all values multiplied by `factor`, without the target, whose scale would be wrong."""
 
     def scaled(sample: Sample) -> Sample:
         return replace(sample, value=sample.value * factor)

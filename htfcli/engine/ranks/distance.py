@@ -1,4 +1,4 @@
-"""How far two factorizations are apart, without building their tensors."""
+"""Distance between two factorizations, without building their tensors."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from htfcli.engine.ranks.hierarchical_rank import FactoredSpectra
 def log_distance(factorization: Factorization, other: Factorization) -> float | None:
     """Log of the Frobenius norm of the difference of two tensors, without building them.
 
-    The difference of two factorizations on one tree is a factorization on it, with block matrices; its norm comes
-    from its orthogonalized factors, accurate to machine precision relative to the larger of the two norms.
-    Single-child nodes do not matter, they are multiplied out.
+    The difference of two factorizations on one tree is a factorization on the same tree, with block matrices. Its norm
+    is computed from orthogonalized factors, accurate to machine precision relative to the larger of the two norms.
+    Single-child nodes are multiplied out first.
 
-    Returns: the log, -inf if the tensors are equal; None if the mode trees differ by more.
+    Returns: the log, -inf if the tensors are equal; None if the mode trees differ otherwise.
     """
     a, b = collapsed(factorization), collapsed(other.to(device=factorization.parameters.device))
     if a.tree != b.tree or a.dims != b.dims:
@@ -33,7 +33,7 @@ def log_distance(factorization: Factorization, other: Factorization) -> float | 
         assert block is not None
         ours, theirs = a.node_weights[node], b.node_weights[node]
         root = node == tree.root
-        rows = 0 if node < tree.order else a.widths[node]  # leaves share their rows, others do not
+        rows = 0 if node < tree.order else a.widths[node]  # only leaves share their rows
         columns = 0 if root else a.widths[tree.parent[node]]  # the root has one column for both
         block[: rows or None, : columns or None] = 1.0 if ours is None else ours
         block[rows:, columns:] = (1.0 if theirs is None else theirs) * (-1.0 if root else 1.0)
@@ -44,7 +44,7 @@ def log_distance(factorization: Factorization, other: Factorization) -> float | 
 def collapsed(factorization: Factorization) -> Factorization:
     """The same tensor without single-child nodes: each is multiplied into its child, E_v = E_c @ W^(v).
 
-    A factorization that has none is returned as it is.
+    A factorization without such nodes is returned as it is.
     """
     tree = factorization.tree
     if all(len(children) != 1 for children in tree.children):
@@ -62,7 +62,7 @@ def collapsed(factorization: Factorization) -> Factorization:
             nested.append([nested[c] for c in children] if children else node)
             weights.append(own)
     short = ModeTree.from_nested(nested[-1])
-    top = {modes: node for node, modes in enumerate(tree.modes)}  # of nodes with the same modes, the highest
+    top = {modes: node for node, modes in enumerate(tree.modes)}  # the highest of the nodes with the same modes
     widths = {short.labels[v]: factorization.widths[_lowest(tree, top[short.modes[v]])] for v in short.interior}
     result = HierarchicalTensorFactorization(
         factorization.dims, widths, short, dtype=factorization.parameters.dtype, device=factorization.parameters.device
@@ -75,7 +75,7 @@ def collapsed(factorization: Factorization) -> Factorization:
 
 
 def _lowest(tree: ModeTree, node: int) -> int:
-    """The lowest node with the same modes: the end of a run of single children."""
+    """The lowest node with the same modes: the end of a chain of single children."""
     while len(tree.children[node]) == 1:
         node = tree.children[node][0]
     return node

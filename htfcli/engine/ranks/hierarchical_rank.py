@@ -1,23 +1,19 @@
 """Hierarchical tensor ranks: singular values of matricizations, from the tensor or from its factors.
 
 The hierarchical tensor rank of W with respect to a mode tree is the tuple rank [[W]]_v over all nodes v but the root.
-On a factorization the tensor is never built. Sweeping up, the columns T^(v, .) of every node are written in an
-orthonormal basis (QR of the leaf matrices, then of the children's combined small factors times the node's matrix):
+On a factorization the tensor is never built: a sweep up the tree writes the columns of every node in an orthonormal
+basis (see `OrthonormalBases`), and a sweep down does the same with the rest of the tensor. This leaves a small matrix
+C_v (k_v, m_v) with the singular values of [[W]]_v, which are accurate to machine precision relative to the largest.
+Costs depend on widths and order, not on d^N.
 
-    matrix with columns T^(v, r) = (basis of v, orthonormal) @ S_v,     S_v (k_v, R_parent), k_v <= R_parent
-
-Sweeping down, the rest of the tensor is written in an orthonormal basis too, which leaves a small matrix C_v (k_v, m_v)
-with the singular values of [[W]]_v. QR is backward stable, so they are right to machine precision relative to the
-largest (Gram matrices would lose half the digits). Cost follows widths and order, not d^N.
-
-Axes: `k` small dimension of a basis, `m` small dimension of the rest, `R` width, `d` mode dimension.
+Axes: `k` dimension of a basis, `m` that of the rest, `R` width, `d` mode dimension.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -32,30 +28,14 @@ from htfcli.engine.ranks.matricization import (
     dense_spectrum,
     matricization_shape,
 )
+from htfcli.engine.ranks.orthonormal_bases import OrthonormalBases
 from htfcli.errors import ConfigError, DataError
 
-_SAFE_ORDER = 8  # products of so few factors stay in the range of doubles; rescaling them would only take time
-_JOINT_LIMIT = 2**26  # entries of an intermediate for a matricization that is not in the tree; it is copied a few times
-
-
-@dataclass
-class _Part:
-    """A node, or a partial product of a node's children, in an orthonormal basis.
-
-    Args:
-        small: S (k, R), the columns T^(v, .) in the basis.
-        basis: (k_a, k_b, k) or (k_a, k), the basis in terms of the parts' bases; None if it is their whole product.
-        parts: what it was made of. node: its number in the tree, None for a partial product.
-    """
-
-    small: Tensor
-    basis: Tensor | None = None
-    parts: tuple[_Part, ...] = ()
-    node: int | None = None
+_JOINT_LIMIT = 2**26  # entries of an intermediate for a matricization outside the tree: 512 MiB, copied a few times
 
 
 class FactoredSpectra:
-    """Norm of a factorization and spectra of every node of its own mode tree, without building the tensor.
+    """Norm of a factorization and spectra of all nodes of its own mode tree, without building the tensor.
 
     Args:
         factorization: any kind, order and widths; computed in its dtype on its device. Its weights must not change
@@ -68,77 +48,30 @@ class FactoredSpectra:
     @torch.no_grad()
     def __init__(self, factorization: Factorization) -> None:
         self._factorization = factorization
-        self._log_scale = 0.0
-        self._root = self._sweep_up()
-        norm = float(torch.linalg.vector_norm(self._root.small.double()))
-        self.log_norm = math.log(norm) + self._log_scale if norm > 0 else -math.inf
+        self._bases = OrthonormalBases(factorization)
+        norm = float(torch.linalg.vector_norm(self._bases.root.small.double()))
+        self.log_norm = math.log(norm) + self._bases.log_scale if norm > 0 else -math.inf
 
     @torch.no_grad()
     def spectra(self) -> list[Spectrum]:
-        """Spectra of all nodes of the mode tree, in node order, but for those that hold all modes."""
+        """Spectra of all nodes of the mode tree, in node order, except those that hold all modes."""
         tree, dims, cores = self._factorization.tree, self._factorization.dims, self._cores
 
         def compute(node: int) -> Tensor:
             values: Tensor = torch.linalg.svdvals(cores[node])
             return values.double()
 
+        scale = self._bases.log_scale
         return [
-            Spectrum(tree.labels[v], tree.modes[v], matricization_shape(tree.modes[v], dims), values, self._log_scale)
+            Spectrum(tree.labels[v], tree.modes[v], matricization_shape(tree.modes[v], dims), values, scale)
             for v, values in _values_by_node(tree, compute)
         ]
 
-    def _sweep_up(self) -> _Part:
-        """Bases of all nodes; returns the root, whose small factor (k_a * k_b, 1) is the tensor in its parts' bases."""
-        tree, weights = self._factorization.tree, self._factorization.node_weights
-        built: dict[int, _Part] = {}
-        for node, children in enumerate(tree.children):
-            weight = weights[node]
-            if not children:
-                assert weight is not None
-                built[node] = self._orthonormal(weight, (), (), node)
-                continue
-            parts = [built.pop(c) for c in children]
-            while len(parts) > 2:
-                parts.sort(key=lambda part: len(part.small))
-                a, b, *rest = parts
-                product = _row_products(a.small, b.small)
-                parts = [self._orthonormal(product, (a, b), (len(a.small), len(b.small)), None), *rest]
-            ranks = tuple(len(part.small) for part in parts)
-            if node == tree.root:
-                left = parts[0].small if weight is None else parts[0].small * weight.t()
-                core = left @ parts[1].small.t() if len(parts) == 2 else left.sum(1)
-                return _Part(self._rescaled(core.reshape(-1, 1)), None, tuple(parts), node)
-            assert weight is not None
-            product = parts[0].small if len(parts) == 1 else _row_products(parts[0].small, parts[1].small)
-            built[node] = self._orthonormal(product @ weight, tuple(parts), ranks, node)
-        raise AssertionError("a tree has a root")
-
-    def _rescaled(self, small: Tensor) -> Tensor:
-        """Keep numbers near one in high orders, where products leave the range of doubles; see `_log_scale`."""
-        if self._factorization.order <= _SAFE_ORDER:
-            return small
-        largest = float(small.abs().max()) if small.numel() else 0.0
-        if largest == 0.0 or not math.isfinite(largest):
-            return small
-        self._log_scale += math.log(largest)
-        return small / largest
-
-    def _orthonormal(
-        self, columns: Tensor, parts: tuple[_Part, ...], ranks: tuple[int, ...], node: int | None
-    ) -> _Part:
-        """columns (k_a * k_b, R) = basis @ small; no basis is needed while there are no more rows than columns."""
-        if columns.shape[0] <= columns.shape[1]:
-            return _Part(self._rescaled(columns), None, parts, node)
-        if not parts:  # a leaf: only the small factor is ever used
-            return _Part(self._rescaled(torch.linalg.qr(columns, mode="r").R), None, parts, node)
-        basis, small = torch.linalg.qr(columns)
-        return _Part(self._rescaled(small), basis.view(*ranks, -1), parts, node)
-
     @cached_property
     def _cores(self) -> dict[int, Tensor]:
-        """C of every node from its parent's: contract the parent's basis with C and compress the side of the rest."""
+        """C of every node: the parent's C times its basis, with the side of the rest compressed."""
         cores: dict[int, Tensor] = {}
-        todo = [(self._root, self._root.small)]  # m = 1
+        todo = [(self._bases.root, self._bases.root.small)]  # m = 1
         while todo:
             part, core = todo.pop()  # core (k, m)
             if part.node is not None:
@@ -159,7 +92,7 @@ class FactoredSpectra:
 def _values_by_node(tree: ModeTree, compute: Callable[[int], Tensor]) -> Iterator[tuple[int, Tensor]]:
     """(node, singular values) of every node that does not hold all modes, in node order.
 
-    Nodes with the same modes, or with complementary ones, share their singular values: computed once.
+    Nodes with the same or complementary modes share their singular values, which are computed once.
     """
     known: dict[frozenset[int], Tensor] = {}
     everything = frozenset(range(tree.order))
@@ -170,11 +103,6 @@ def _values_by_node(tree: ModeTree, compute: Callable[[int], Tensor]) -> Iterato
         if side not in known:
             known[side] = known[everything - side] = compute(node)
         yield node, known[side]
-
-
-def _row_products(a: Tensor, b: Tensor) -> Tensor:
-    """Row (i, j) is a[i, :] * b[j, :]: (k_a, R), (k_b, R) -> (k_a * k_b, R)."""
-    return (a.unsqueeze(1) * b.unsqueeze(0)).flatten(0, 1)
 
 
 def _compress(core: Tensor) -> Tensor:
@@ -189,9 +117,8 @@ def _compress(core: Tensor) -> Tensor:
 def factored_spectrum(factorization: Factorization, modes: Sequence[int]) -> Spectrum:
     """Spectrum of a matricization [[W]]_I that need not be in the mode tree, without building the tensor.
 
-    Every node's columns are kept as matrices X[:, :, r] (a, b) between the part of I under the node and the part of the
-    rest, both sides compressed by QR. For a set I that the tree cuts in many places a and b grow towards their full
-    size.
+    The columns of every node are kept as matrices X[:, :, r] (a, b) between the modes of I under the node and the
+    others, both sides compressed by QR. If the tree cuts I in many places, a and b grow towards their full size.
 
     Args:
         factorization: any kind. modes: the set I.
@@ -243,11 +170,11 @@ def _compress_side(joint: Tensor) -> Tensor:
 
 
 def spectra_of(thing: Factorization | Tensor, tree: ModeTree | None = None) -> list[Spectrum]:
-    """Spectra of the nodes of a mode tree, in node order, but for those that hold all modes (the root, for one).
+    """Spectra of the nodes of a mode tree, in node order, except those that hold all modes (such as the root).
 
     Args:
         thing: a factorization, or a dense tensor (d_0, ..., d_{N-1}).
-        tree: the mode tree; a factorization's own or the balanced binary one if None.
+        tree: the mode tree; if None, that of the factorization, or balanced binary for a dense tensor.
     Raises:
         ConfigError: if the tree has another order. DataError: if a matricization needs too much memory.
     """
@@ -264,12 +191,12 @@ def spectra_of(thing: Factorization | Tensor, tree: ModeTree | None = None) -> l
 def spectra_at(thing: Factorization | Tensor, mode_sets: Sequence[Sequence[int]]) -> list[Spectrum]:
     """Spectra of given matricizations [[W]]_I, in the mode tree or not.
 
-    Those of a factorization that are in its own tree, or complementary to one that is, cost little.
+    For a factorization, sets in its own tree and their complements are cheap.
 
     Args:
         thing: a factorization, or a dense tensor (d_0, ..., d_{N-1}). mode_sets: the sets I.
     Raises:
-        ConfigError: if a set is not some but not all of the modes. DataError: if one needs too much memory.
+        ConfigError: if a set is empty or holds all modes. DataError: if one needs too much memory.
     """
     if isinstance(thing, Tensor):
         return [dense_spectrum(thing, modes) for modes in mode_sets]
@@ -310,11 +237,11 @@ def _check_order(tree: ModeTree, order: int) -> None:
 def hierarchical_rank(
     thing: Factorization | Tensor, tree: ModeTree | None = None, tolerance: float = DEFAULT_TOLERANCE
 ) -> tuple[int, ...]:
-    """The hierarchical tensor rank: rank [[W]]_v of every node v but the root, in node order.
+    """The hierarchical tensor rank: rank [[W]]_v of every node v except the root, in node order.
 
     Args:
         thing: a factorization, or a dense tensor (d_0, ..., d_{N-1}).
-        tree: the mode tree; a factorization's own or the balanced binary one if None.
-        tolerance: singular values above this times the largest count.
+        tree: the mode tree; if None, that of the factorization, or balanced binary for a dense tensor.
+        tolerance: singular values larger than this times the largest are counted.
     """
     return tuple(spectrum.rank(tolerance) for spectrum in spectra_of(thing, tree))

@@ -1,4 +1,4 @@
-"""Local components: their norms, the balance between their weight vectors, and how fast theory says they grow.
+"""Local components: their norms, the balance between their weight vectors, and their growth as predicted by theory.
 
 The local component (v, r) of an interior node v is row r of W^(v) with column r of each child's matrix: L_v = 1 +
 number of children vectors. Its norm sigma^(v, r) is the product of theirs. Under gradient flow on phi(W) from
@@ -36,7 +36,7 @@ def local_components(factorization: Factorization) -> LocalComponents | MatrixCo
 
 
 class LocalComponents:
-    """Local components of a CP or hierarchical tensor factorization, measured at its weights of this moment.
+    """Local components of a CP or hierarchical tensor factorization at its current weights.
 
     Args:
         factorization: its weights must not change while this object is in use.
@@ -51,7 +51,7 @@ class LocalComponents:
         self.nodes: list[int] = list(self._tree.interior)
 
     def length(self, node: int) -> int:
-        """L_v, the number of weight vectors of each component of `node`."""
+        """L_v, the number of weight vectors per component of `node`."""
         return len(self._tree.children[node]) + (self._factorization.node_weights[node] is not None)
 
     def norms(self, node: int, components: Tensor | None = None) -> Tensor:
@@ -77,7 +77,7 @@ class LocalComponents:
         return _rate(self.norms(node), slope, self.length(node))
 
     def spectra(self) -> list[Spectrum]:
-        """Spectra of all nodes but the root, in node order."""
+        """Spectra of all nodes except the root, in node order."""
         return FactoredSpectra(self._factorization).spectra()
 
     @property
@@ -87,13 +87,13 @@ class LocalComponents:
         return float(torch.stack([(g.amax(0) - g.amin(0)).max() for g in gaps]).max())
 
     def _vectors(self, node: int) -> list[Tensor | None]:
-        """The matrix whose rows, then those whose columns, are the weight vectors; None for a root without weights."""
+        """The matrix whose rows are weight vectors (None for a root without weights), then those whose columns are."""
         weights = self._factorization.node_weights
         return [weights[node], *(weights[child] for child in self._tree.children[node])]
 
     @cached_property
     def _squares(self) -> dict[int, list[Tensor]]:
-        """Per node the squared norms of its components' vectors: L_v tensors of shape (R_v,), its own rows first."""
+        """Per node the squared norms of the weight vectors: L_v tensors of shape (R_v,), the node's own rows first."""
         squares = {}
         for node in self.nodes:
             own, *columns = self._vectors(node)
@@ -141,7 +141,7 @@ class MatrixComponents:
         return _rate(norms, ((u.t() @ grad) * (u.t() @ first)).sum(1), self.length(node))
 
     def spectra(self) -> list[Spectrum]:
-        """Spectra of all nodes but the root, which all hold one mode: the same singular values."""
+        """Spectra of all nodes except the root; each holds one mode, so all have the same singular values."""
         tree, dims, values = self._factorization.tree, self._factorization.dims, self._svd[1].double()
         return [
             Spectrum(tree.labels[v], tree.modes[v], matricization_shape(tree.modes[v], dims), values)
@@ -173,5 +173,5 @@ def layers_of(factorization: MatrixFactorization) -> list[Tensor]:
 
 
 def product_of(layers: list[Tensor]) -> Tensor:
-    """The product (d_0, d_1) of matrices of fitting shapes, (d_0, r), (r, r), ..., (r, d_1)."""
+    """The product (d_0, d_1) of matrices (d_0, h_1), (h_1, h_2), ..., (h_{L-1}, d_1)."""
     return reduce(torch.matmul, layers)

@@ -25,7 +25,7 @@ class Spectrum:
     Args:
         label: the modes as a set. modes: the modes I, ascending. shape: (product of d over I, product over the rest).
         singular_values: descending, float64, relative to `scale` = e^log_scale: sigma_k = singular_values[k] * scale.
-            All that can differ from zero are listed.
+            Values not listed are zero.
     """
 
     label: str
@@ -45,12 +45,12 @@ class Spectrum:
         return effective_rank(self.singular_values)
 
     def energy(self, rank: int) -> float:
-        """Share of the squared Frobenius norm in the first `rank` singular values; NaN for the zero tensor."""
+        """Fraction of the squared Frobenius norm in the first `rank` singular values; NaN for the zero tensor."""
         squares = (self.singular_values / self.singular_values.max()).square()
         return float(squares[:rank].sum() / squares.sum())
 
     def scaled(self, top: int | None = None) -> list[float]:
-        """The leading singular values in the tensor's own units (0 or inf if those leave the range of a double)."""
+        """The leading singular values in the units of the tensor (0 or inf outside the range of a double)."""
         leading: list[float] = self.singular_values[:top].tolist()
         return [times_exp(s, self.log_scale) for s in leading] if self.log_scale else leading
 
@@ -60,7 +60,7 @@ def effective_rank(singular_values: Tensor) -> float:
 
     Args:
         singular_values: (k,), non-negative, in any order and unit.
-    Returns: from 1 to k, without a unit; NaN where all are zero.
+    Returns: a number from 1 to k; NaN if all are zero.
     Source: Roy and Vetterli (EUSIPCO 2007), used by Razin, Maman and Cohen (ICML 2022).
     """
     share = singular_values / singular_values.sum()
@@ -71,7 +71,7 @@ def matricize(tensor: Tensor, modes: Sequence[int]) -> Tensor:
     """[[W]]_I: rows indexed by the modes I, columns by the rest, both in ascending order.
 
     Args:
-        tensor: (d_0, ..., d_{N-1}). modes: the set I, neither empty nor everything.
+        tensor: (d_0, ..., d_{N-1}). modes: the set I, not empty and not all modes.
     Returns: (product of d over I, product over the rest).
     Raises:
         ConfigError: if a mode repeats or is out of range, or I or the rest is empty.
@@ -83,11 +83,15 @@ def matricize(tensor: Tensor, modes: Sequence[int]) -> Tensor:
 
 
 def checked_modes(modes: Sequence[int], order: int) -> tuple[int, ...]:
-    """The modes of a matricization in ascending order."""
+    """The modes of a matricization in ascending order.
+
+    Raises:
+        ConfigError: if a mode repeats or is out of range, or the set is empty or holds all modes.
+    """
     unique = tuple(sorted(set(modes)))
     if len(unique) != len(modes) or any(not 0 <= m < order for m in unique) or not 0 < len(unique) < order:
         raise ConfigError(
-            "a matricization needs some of the modes, but not all, each once",
+            "a matricization needs at least one mode, but not all, and each once",
             got=",".join(map(str, modes)) or "none",
             allowed=f"modes from 0 to {order - 1}",
         )
@@ -105,7 +109,7 @@ def dense_spectrum(tensor: Tensor, modes: Sequence[int]) -> Spectrum:
     rows = checked_modes(modes, tensor.dim())
     advice = "Ask for smaller matricizations, or fit a factorization and measure that."
     shape = " x ".join(map(str, matricization_shape(rows, tensor.shape)))
-    needed = 2 * tensor.numel() * tensor.element_size()  # itself, and the copy that the decomposition destroys
+    needed = 2 * tensor.numel() * tensor.element_size()  # the matricization, and the copy that the SVD overwrites
     refuse_unless_fits(f"matricization {label_of(rows)}", needed, shape, advice)
     matrix = matricize(tensor, modes)
     try:
@@ -120,13 +124,13 @@ def dense_spectrum(tensor: Tensor, modes: Sequence[int]) -> Spectrum:
 
 
 def matricization_shape(modes: Sequence[int], dims: Sequence[int]) -> tuple[int, int]:
-    """Rows and columns of [[W]]_I, exact however large."""
+    """Rows and columns of [[W]]_I, as exact integers of any size."""
     rows = math.prod(dims[m] for m in modes)
     return rows, math.prod(dims) // rows
 
 
 def times_exp(value: float, log_scale: float) -> float:
-    """value * e^log_scale for value >= 0, inf where that leaves the range of a double."""
+    """value * e^log_scale for value >= 0, inf above the range of a double."""
     if value == 0.0:
         return 0.0
     exponent = math.log(value) + log_scale

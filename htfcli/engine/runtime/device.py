@@ -1,4 +1,4 @@
-"""Choosing a device, and running a fixed sequence of operations on it as fast as it goes."""
+"""Devices: choosing and describing them, and CUDA graphs of a fixed sequence of operations."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from htfcli.errors import ConfigError
 
 
 def choose_device(name: str, threads: int | None = None) -> torch.device:
-    """The device of a run, and how many CPU threads this process uses from now on.
+    """The device with a given name; also sets the number of CPU threads of this process.
 
     Args:
-        name: `auto` (CUDA when there is one), `cpu`, `cuda` or `cuda:N`. threads: CPU threads; torch's choice if None.
+        name: `auto` (CUDA if available), `cpu`, `cuda` or `cuda:N`. threads: CPU threads; torch's default if None.
     Raises:
-        ConfigError: if the device is not there.
+        ConfigError: if the device does not exist.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -37,7 +37,7 @@ def choose_device(name: str, threads: int | None = None) -> torch.device:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One CPU thread while the block runs: for matrices so small that several only wait for each other."""
+    """Use one CPU thread while the block runs: for matrices so small that several threads only wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -47,7 +47,7 @@ def one_thread() -> Iterator[None]:
 
 
 def describe_device(device: torch.device) -> str:
-    """For the record of a run: the name of the GPU, or the number of CPU threads."""
+    """The device with the name of the GPU, or with the number of CPU threads."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     threads = torch.get_num_threads()
@@ -55,13 +55,12 @@ def describe_device(device: torch.device) -> str:
 
 
 def captured(function: Callable[[], None], device: torch.device, state: Sequence[Tensor] = ()) -> Callable[[], None]:
-    """A function of fixed buffers, on CUDA captured as a graph: one launch instead of dozens.
+    """A function on fixed buffers, captured on CUDA as a graph: one kernel launch instead of dozens.
 
     Args:
-        function: reads and writes tensors that stay where they are, and never waits for the device.
-        device: where they are; on a CPU the function is returned as it is.
-        state: tensors of any shape that calling the function changes for good; put back after the warm-up that
-            capturing needs.
+        function: reads and writes tensors at fixed addresses, and never waits for the device.
+        device: of the tensors; on a CPU the function is returned unchanged.
+        state: tensors of any shape that the function changes; restored after the warm-up calls that capturing needs.
     """
     if device.type != "cuda":
         return function

@@ -1,4 +1,4 @@
-"""How much memory there is, and refusing in a line what does not fit, before the operating system ends the process."""
+"""Memory: how much is available, and a one-line error for what does not fit, before the system kills the process."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ T = TypeVar("T")
 
 
 def available_memory() -> int | None:
-    """Bytes that this process can still get: of the machine, its container and its own limits; None if none says."""
+    """Bytes that this process can still allocate, by machine, container and process limits; None if all are unknown."""
     found = [read() for read in (_machine, _container, _limits)]
     known = [size for size in found if size is not None]
     return max(0, min(known)) if known else None
 
 
 def refuse_unless_fits(what: str, needed: int, shape: str, next_step: str = "") -> None:
-    """Raise DataError if there is no memory for something.
+    """Raise DataError if something does not fit in memory.
 
     Args:
-        what: it is. needed: bytes. shape: the sizes that the user knows it by. next_step: what to do.
+        what: its name. needed: bytes. shape: its sizes, as the user knows them. next_step: advice for the user.
     """
     available = available_memory()
     if available is not None and needed > available:
@@ -35,12 +35,12 @@ def refuse_unless_fits(what: str, needed: int, shape: str, next_step: str = "") 
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of Python, numpy or torch says that memory was not to be had."""
+    """Whether an error of Python, numpy or torch means that memory could not be allocated."""
     return isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error)
 
 
 def requested_bytes(error: BaseException) -> str:
-    """What an error of torch or numpy says was asked for, in a readable unit; empty if it does not."""
+    """The size that torch or numpy could not allocate, from its error message; empty if it is not given."""
     torch_said = re.search(r"tried to allocate (\d+) bytes", str(error))
     if torch_said:
         return format_bytes(int(torch_said[1]))
@@ -77,5 +77,5 @@ def _limits() -> int | None:
 def _read(path: str, parse: Callable[[str], T]) -> T | None:
     try:
         return parse(Path(path).read_text())
-    except (OSError, ValueError):  # "max" is no limit
+    except (OSError, ValueError):  # "max" means no limit
         return None

@@ -1,10 +1,11 @@
-"""Figures of completions: why this tree and width, what ranks came out, how far predictions are to be trusted."""
+"""Figures of completions: which members count, what ranks came out, how far predictions are to be trusted."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,24 +15,27 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullFormatter
 
-from htfcli.config.records import Record
 from htfcli.engine.factorizations.mode_tree import ModeTree
-from htfcli.errors import DataError
-from htfcli.experiments.figures.style import new_figure, refuse_unknown
-from htfcli.experiments.figures.tree_layout import node_places
+from htfcli.errors import ConfigError, DataError, did_you_mean
+from htfcli.experiments.figures.style import STYLE
+from htfcli.experiments.figures.tree_layout import draw_tree
+from htfcli.experiments.runs.completion_summary import COUNTS, member_name
 from htfcli.files.own import container
 from htfcli.files.own.completion import Slices, to_completion
 from htfcli.files.own.records import Records
 
+Record = dict[str, Any]
 Drawer = Callable[[Any], None]  # draws on its axes; the slices, which are several, on their part of the figure
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
-_TREES = 6  # drawn of those tried, best first
+_CURVES = 4  # models drawn of those fitted, best first
+_BARS = 10  # members drawn, heaviest first
+_COLUMNS = 3  # panels side by side
 _HOLE = "0.88"
 
 
@@ -40,14 +44,13 @@ class _Run:
     """A completion as it was kept.
 
     Args:
-        name: of the run. steps: models tried. chosen: the one that was taken, if the search ended.
-        summary: final numbers; empty if the search did not end, or only its records are there.
+        name: of the run. steps: models fitted. summary: final numbers; empty if the run did not end, or only its
+            records are there.
         slices: what was observed of slices, and what is predicted there, both (slices, rows, columns).
     """
 
     name: str
     steps: list[Record]
-    chosen: Record | None
     summary: Record
     slices: tuple[Slices, Array] | None
 
@@ -60,14 +63,19 @@ def plot_completions(runs: Sequence[Records], panels: Sequence[str]) -> Figure:
     Raises:
         ConfigError: on an unknown panel. DataError: if a run has nothing of what is asked for.
     """
-    refuse_unknown(panels, PANELS)
+    unknown = [name for name in panels if name not in PANELS]
+    if unknown:
+        guess = did_you_mean(unknown[0], PANELS)
+        raise ConfigError("unknown quantity to plot", got=unknown[0], allowed=", ".join(PANELS), next_step=guess)
     loaded = [_load(run) for run in runs]
     drawers = [{name: draw for name in panels if (draw := PANELS[name](run)) is not None} for run in loaded]
     for run, wanted in zip(loaded, drawers, strict=True):
         if not wanted:
             raise DataError(f"{run.name} has nothing to draw of this", got=", ".join(panels), allowed="a finished run")
     heights = [_heights(run, wanted) for run, wanted in zip(loaded, drawers, strict=True)]
-    with new_figure(11, sum(map(sum, heights)) + 0.3 * len(runs)) as figure:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, sum(map(sum, heights)) + 0.3 * len(runs)), layout="constrained", dpi=160)
+        FigureCanvasAgg(figure)
         parts = figure.subfigures(len(runs), 1, height_ratios=list(map(sum, heights)), squeeze=False)[:, 0]
         for part, run, wanted, height in zip(parts, loaded, drawers, heights, strict=True):
             if len(runs) > 1:
@@ -79,7 +87,7 @@ def plot_completions(runs: Sequence[Records], panels: Sequence[str]) -> Figure:
 def _heights(run: _Run, drawers: dict[str, Drawer]) -> list[float]:
     """Inches for the panels side by side, and for the slices below them."""
     slices = 2.2 * len(run.slices[0].at) if "slices" in drawers and run.slices is not None else 0.0
-    return [3.4 if drawers.keys() - {"slices"} else 0.0, slices]
+    return [3.2 * -(-len(drawers.keys() - {"slices"}) // _COLUMNS), slices]
 
 
 def _draw(part: SubFigure, drawers: dict[str, Drawer], heights: list[float]) -> None:
@@ -88,15 +96,17 @@ def _draw(part: SubFigure, drawers: dict[str, Drawer], heights: list[float]) -> 
         above, below = part.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
     panels = [name for name in drawers if name != "slices"]
     if panels:
-        for name, axes in zip(panels, above.subplots(1, len(panels), squeeze=False)[0], strict=True):
+        columns = min(len(panels), _COLUMNS)
+        grid = above.subplots(-(-len(panels) // columns), columns, squeeze=False).flatten()
+        for name, axes in zip(panels, grid, strict=False):
             drawers[name](axes)
+        for axes in grid[len(panels) :]:
+            axes.set_axis_off()
     if "slices" in drawers:
         drawers["slices"](below)
 
 
 def _load(records: Records) -> _Run:
-    chosen = [r for r in records.records if r.get("stage") == "chosen"]
-    steps = [r for r in records.records if r.get("stage") != "chosen"]
     summary: Record = {}
     slices = None
     if records.folder is not None and (records.folder / "summary.json").exists():
@@ -105,7 +115,7 @@ def _load(records: Records) -> _Run:
         except ValueError:
             raise DataError(f"{records.folder / 'summary.json'} is damaged: it is not JSON") from None
         slices = _predicted_slices(records.folder)
-    return _Run(records.name, steps, chosen[-1] if chosen else None, summary, slices)
+    return _Run(records.name, list(records.records), summary, slices)
 
 
 def _predicted_slices(folder: Path) -> tuple[Slices, Array] | None:
@@ -113,115 +123,171 @@ def _predicted_slices(folder: Path) -> tuple[Slices, Array] | None:
     slices = saved.slices
     if slices is None:
         return None
-    sides = [d for mode, d in enumerate(saved.completion.predictor.dims) if mode != slices.mode]
+    sides = [d for mode, d in enumerate(saved.completion.dims) if mode != slices.mode]
     rows, columns = (torch.arange(0, d, step) for d, step in zip(sides, slices.step, strict=True))
     parts = list(torch.meshgrid(torch.tensor(slices.at), rows, columns, indexing="ij"))
     across = parts.pop(0)
     parts.insert(slices.mode, across)
     index = torch.stack([part.flatten() for part in parts], dim=1)
-    predicted = saved.completion.predictor.values(index).view(across.shape)
+    predicted = saved.completion.values(index).view(across.shape)
     return slices, predicted.numpy()
 
 
 # --- panels: a run -> what draws it, or None if the run has nothing for it --------------------------------------------
 
 
-def _validation(run: _Run) -> Drawer | None:
-    """Held-out and train error by width, a line a tree."""
-    steps = [s for s in run.steps if _finite(s.get("held_out_error")) and isinstance(s.get("width"), int)]
+def _members(run: _Run) -> Drawer | None:
+    """The weights of the members, one bar per kind of holes."""
+    members = [m for m in run.summary.get("members") or [] if any(map(_counts, (m.get("weights") or {}).values()))]
+    if not members:
+        return None
+
+    def draw(axes: Axes) -> None:
+        shown = sorted(members, key=lambda m: -sum(filter(_counts, m["weights"].values())))[:_BARS]
+        kinds = list(dict.fromkeys(kind for member in shown for kind in member["weights"]))
+        height = 0.8 / len(kinds)
+        for number, kind in enumerate(kinds):
+            at = [row + (number - (len(kinds) - 1) / 2) * height for row in range(len(shown))]
+            weights = [member["weights"].get(kind) or 0.0 for member in shown]
+            axes.barh(at, weights, height, color=_color(number), label=_short(kind, 40))
+        axes.set_yticks(range(len(shown)), [_wrapped(member_name(member), 34) for member in shown], fontsize=6)
+        axes.invert_yaxis()
+        axes.set(title="members and their weights", xlabel="weight", xlim=(0, 1))
+        if len(kinds) > 1:
+            axes.legend(title="kind of holes", loc="lower right", fontsize=7, title_fontsize=7)
+
+    return draw
+
+
+def _errors(run: _Run) -> Drawer | None:
+    """Held-out errors for random and hole-like patterns, beside the baseline."""
+    kinds = {kind: one for kind, one in (run.summary.get("held_out") or {}).items() if _finite(one.get("error"))}
+    if not kinds:
+        return None
+
+    def draw(axes: Axes) -> None:
+        at = np.arange(len(kinds))
+        errors = [one["error"] for one in kinds.values()]
+        baselines = [_or_nan(one.get("baseline")) for one in kinds.values()]
+        axes.bar(at - 0.2, errors, 0.4, color=[_color(number) for number in range(len(kinds))], label="completion")
+        axes.bar(at + 0.2, baselines, 0.4, color="0.75", label="baseline")
+        for x, height in zip([*(at - 0.2), *(at + 0.2)], [*errors, *baselines], strict=True):
+            if math.isfinite(height):
+                axes.annotate(f"{height:.2g}", (x, height), (0, 2), textcoords="offset points", ha="center", fontsize=7)
+        labels = []
+        for kind, one in kinds.items():
+            share = one.get("share")
+            labels.append(_wrapped(kind, 16) + (f"\n{100 * share:.0f} % of the holes" if _finite(share) else ""))
+        axes.set_xticks(at, labels, fontsize=7)
+        axes.set(title="held-out error by kind of holes", ylabel="relative error")
+        axes.grid(visible=False, axis="x")
+        axes.margins(y=0.25)
+        handles = [Patch(color="0.3", label="completion"), Patch(color="0.75", label="baseline")]
+        axes.legend(handles=handles, fontsize=7, loc="upper center", ncols=2)
+
+    return draw
+
+
+def _calibration(run: _Run) -> Drawer | None:
+    """The share of held-out entries inside intervals, against what the intervals state."""
+    curves = {
+        kind: (one["stated"], one["observed"])
+        for kind, one in (run.summary.get("calibration") or {}).items()
+        if one.get("stated") and len(one["stated"]) == len(one.get("observed", []))
+    }
+    if not curves:
+        return None
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="as stated")
+        for number, (kind, (stated, observed)) in enumerate(curves.items()):
+            axes.plot(stated, observed, "o-", color=_color(number), markersize=3, label=_short(kind, 40))
+        axes.set(
+            title="calibration of intervals",
+            xlabel="stated share inside",
+            ylabel="held-out share inside",
+            xlim=(0, 1),
+            ylim=(0, 1.02),
+        )
+        axes.legend(loc="upper left", fontsize=7)
+
+    return draw
+
+
+def _ridge(run: _Run) -> Drawer | None:
+    """Held-out and train error of the factorizations along the falling ridge, one line per tree and width."""
+    steps = [s for s in run.steps if all(_finite(s.get(key)) for key in ("held_out_error", "ridge", "width"))]
+    steps = [s for s in steps if s["ridge"] > 0]
     if not steps:
         return None
 
     def draw(axes: Axes) -> None:
-        best: dict[str, dict[int, Record]] = {}  # of every tree and width the model with the least held-out error
-        for step in sorted(steps, key=lambda s: -s["held_out_error"]):
-            best.setdefault(str(step.get("tree", "")), {})[step["width"]] = step
-        trees = sorted(best, key=lambda tree: min(s["held_out_error"] for s in best[tree].values()))[:_TREES]
-        for color, tree in zip(matplotlib.colormaps["tab10"].colors, trees, strict=False):  # type: ignore[attr-defined]
-            curve = [best[tree][width] for width in sorted(best[tree])]
-            at = [s["width"] for s in curve]
-            label = _with_names(tree, run.summary.get("modes"))
-            axes.plot(at, [s["held_out_error"] for s in curve], "o-", color=color, markersize=4, label=label)
-            train = [s["train_error"] if _finite(s.get("train_error")) else math.nan for s in curve]
-            axes.plot(at, train, "--", color=color, linewidth=1, alpha=0.7)
-        if run.chosen is not None and _finite(run.chosen.get("held_out_error")):
-            point = ([run.chosen["width"]], [run.chosen["held_out_error"]])
-            axes.plot(*point, "*", color="black", markersize=10, linestyle="none", label="chosen", zorder=9)
+        models: dict[tuple[str, str, int], dict[float, Record]] = {}
+        for step in steps:
+            key = (str(step.get("stage", "")), str(step.get("tree", "")), step["width"])
+            curve = models.setdefault(key, {})
+            if step["held_out_error"] <= curve.get(step["ridge"], step)["held_out_error"]:
+                curve[step["ridge"]] = step
+        best = sorted(models, key=lambda key: min(s["held_out_error"] for s in models[key].values()))[:_CURVES]
+        for number, key in enumerate(best):
+            at = sorted(models[key])
+            label = f"{_with_names(key[1], run.summary.get('modes'))}, width {key[2]}"
+            label += f", {key[0]}" if key[0] not in ("", "factorization") else ""
+            axes.plot(at, [models[key][r]["held_out_error"] for r in at], "o-", color=_color(number), markersize=3)
+            train = [_or_nan(models[key][r].get("train_error")) for r in at]
+            axes.plot(at, train, "--", color=_color(number), linewidth=1, alpha=0.7)
+            axes.plot([], [], "o-", color=_color(number), markersize=3, label=_short(label, 52))
         axes.plot([], [], "--", color="0.4", linewidth=1, label="train")
-        axes.set(title="error by width (solid: held out)", xlabel="width", ylabel="relative error", yscale="log")
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.set(title="error along the ridge (solid: held out)", xlabel="ridge", xscale="log", yscale="log")
+        axes.set_ylabel("relative error")
+        axes.invert_xaxis()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         axes.yaxis.set_major_formatter("{x:.3g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=2)  # inside it would hide the minimum
+        axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), fontsize=6)  # inside it would hide the minimum
 
     return draw
 
 
 def _tree(run: _Run) -> Drawer | None:
-    """The mode tree, its nodes coloured by effective rank and labelled by rank."""
-    if "mode_tree" not in run.summary:
+    """The mode tree of the strongest factorization, its nodes coloured by effective rank and labelled by rank."""
+    if not run.summary.get("mode_tree"):
         return None
+    tree = ModeTree.from_nested(run.summary["mode_tree"])
+    ranks = run.summary.get("hierarchical_rank") or {}
+    effective = run.summary.get("effective_rank") or ranks
 
     def draw(axes: Axes) -> None:
-        tree = ModeTree.from_nested(run.summary["mode_tree"])
-        names = [f"mode {name}" if name.isdigit() else name for name in run.summary["modes"]]
-        ranks = run.summary["hierarchical_rank"]
-        effective: Record = run.summary.get("effective_rank") or ranks
-        x, y = node_places(tree)
-        for node, parent in enumerate(tree.parent[:-1]):
-            axes.plot([x[node], x[parent]], [y[node], y[parent]], color="0.7", linewidth=1.2, zorder=1)
-        inner = range(tree.root)
-        colors = [effective.get(tree.labels[v]) or math.nan for v in inner]
-        norm = Normalize(1, max([c for c in colors if _finite(c)], default=2))
-        size = 420 if tree.order <= 12 else 120
-        axes.scatter([x[v] for v in inner], [y[v] for v in inner], size, colors, cmap="viridis", norm=norm, zorder=2)
-        axes.scatter([x[tree.root]], [y[tree.root]], size / 3, "0.7", zorder=2)
-        if tree.order <= 12:
-            for v in inner:
-                light = _finite(colors[v]) and norm(colors[v]) > 0.6
-                text = ranks.get(tree.labels[v], "")
-                axes.text(x[v], y[v], str(text), ha="center", va="center", color="black" if light else "white")
-        slanted = sum(map(len, names)) > 36
-        for mode, name in enumerate(names if tree.order <= 32 else []):
-            axes.annotate(
-                name if len(name) <= 18 else f"{name[:17]}...",
-                (x[mode], y[mode]),
-                (0, -15),
-                textcoords="offset points",
-                ha="right" if slanted else "center",
-                va="top",
-                rotation=35 if slanted else 0,
-                rotation_mode="anchor",
-            )
-        axes.set_axis_off()
-        axes.margins(0.12, 0.22)
-        axes.set_title("mode tree: rank of every node")
-        shades = ScalarMappable(norm, "viridis")
-        axes.figure.colorbar(shades, ax=axes, label="effective rank", shrink=0.7, aspect=18, pad=0.02)
+        draw_tree(axes, tree, run.summary["modes"], ranks, effective)
+        axes.set_title("strongest factorization: rank of every node")
 
     return draw
 
 
 def _held_out(run: _Run) -> Drawer | None:
-    """Predicted against observed values of held-out entries."""
-    points = run.summary.get("held_out") or {}
-    pairs = [
-        (o, p)
-        for o, p in zip(points.get("observed", []), points.get("predicted", []), strict=False)
-        if _finite(o) and _finite(p)
-    ]
-    if not pairs:
+    """Predicted against observed values of held-out entries, coloured by kind of holes."""
+    points = run.summary.get("scatter") or {}
+    columns = [points.get(key, []) for key in ("observed", "predicted")]
+    kinds = points.get("kind") or [""] * len(columns[0])
+    triples = [t for t in zip(*columns, kinds, strict=False) if _finite(t[0]) and _finite(t[1])]
+    if not triples:
         return None
 
     def draw(axes: Axes) -> None:
-        observed, predicted = np.array(pairs).T
-        low, high = min(observed.min(), predicted.min()), max(observed.max(), predicted.max())
+        values = np.array([t[:2] for t in triples])
+        low, high = values.min(), values.max()
         axes.axline((low, low), (high, high), color="0.5", linewidth=1) if high > low else None
-        axes.scatter(observed, predicted, 9, alpha=min(1.0, 0.2 + 60 / len(pairs)), linewidths=0, color="tab:blue")
+        names = list(dict.fromkeys(str(t[2]) for t in triples))
+        alpha = min(1.0, 0.2 + 60 / len(triples))
+        for number, name in enumerate(names):
+            own = np.array([t[:2] for t in triples if str(t[2]) == name])
+            label = _short(name, 40) if len(names) > 1 else None
+            axes.scatter(own[:, 0], own[:, 1], 9, alpha=alpha, linewidths=0, color=_color(number), label=label)
         r2 = run.summary.get("r2")
         text = f"held-out entries, $R^2$ = {r2:.3g}" if _finite(r2) else "held-out entries"
         axes.set(title=text, xlabel="observed", ylabel="predicted", aspect="equal", adjustable="datalim")
+        if len(names) > 1:
+            axes.legend(loc="upper left", fontsize=7)
 
     return draw
 
@@ -263,11 +329,36 @@ def _slices(run: _Run) -> Drawer | None:
 
 
 PANELS: dict[str, Callable[[_Run], Drawer | None]] = {
-    "validation": _validation,
-    "tree": _tree,
+    "members": _members,
+    "errors": _errors,
+    "calibration": _calibration,
     "held-out": _held_out,
+    "tree": _tree,
+    "ridge": _ridge,
     "slices": _slices,
 }
+
+
+def _or_nan(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _color(number: int) -> Any:
+    colors = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
+    return colors[number % len(colors)]
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def _wrapped(text: str, width: int) -> str:
+    """A name over several lines, beside or below a bar."""
+    return "\n".join(textwrap.wrap(text, width)[:3])
+
+
+def _counts(value: object) -> bool:
+    return isinstance(value, int | float) and value >= COUNTS
 
 
 def _finite(value: object) -> bool:
@@ -279,4 +370,4 @@ def _with_names(tree: str, names: Sequence[str] | None) -> str:
     text = tree
     if names is not None and all(int(mode) < len(names) for mode in re.findall(r"\d+", tree)):
         text = re.sub(r"\d+", lambda mode: names[int(mode[0])], tree)
-    return text if len(text) <= 48 else f"{text[:47]}..."
+    return text

@@ -1,4 +1,4 @@
-"""The published figures, drawn from our runs, and their numbers beside the published ones."""
+"""Comparison with the paper: its figures drawn from our runs, its numbers beside ours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from htfcli.experiments.paper.published import PUBLISHED_ACCURACY, PUBLISHED_DYN
 from htfcli.experiments.sweeps.summary import Row
 from htfcli.files.own.records import Records, load_records
 
-LEFT_ZERO = 0.01  # a value has left zero once it is this share of the largest one at the end
+LEFT_ZERO = 0.01  # a value has left zero once it exceeds this fraction of the largest final value
 _TOP = 10
 _PLAIN = "no regularizer"
 _NORM, _SINGULAR = "component_norms", "singular_values"
@@ -26,7 +26,7 @@ _NORM, _SINGULAR = "component_norms", "singular_values"
 
 @dataclass(frozen=True)
 class Comparison:
-    """One number: published, as far as it was, and ours."""
+    """One row of the table: a published number, empty if there is none, and ours."""
 
     case: str
     quantity: str
@@ -37,7 +37,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Curves:
-    """A panel of curves that leave zero: of runs of which model, which list at which node."""
+    """A panel of curves that leave zero.
+
+    Args:
+        title: of the panel. model: whose runs are drawn. key: the list in their records. node: where it is recorded.
+    """
 
     title: str
     model: str
@@ -45,6 +49,7 @@ class Curves:
     node: str
 
     def of(self, run: Records) -> list[tuple[str, list[float | None]]]:
+        """Label and values of the largest curves of a run."""
         return ranked_curves(self.node, self.key)(run)[:_TOP]
 
 
@@ -63,20 +68,20 @@ _YLABEL = {_NORM: "component norm", _SINGULAR: "singular value"}
 
 
 def runs_of(rows: Sequence[Row], sweep: Path, model: str) -> list[Records]:
-    """Records of the finished fits of a model, in the order of the plan."""
+    """Records of the finished fits of a model, in the order of the plan; `sweep` is the folder."""
     chosen = [row for row in rows if row["settings"]["model"] == model and row["status"] == "finished"]
     return [load_records(str(sweep / "runs" / row["run"])) for row in chosen]
 
 
 def rises(curves: Sequence[Sequence[float | None]], iterations: Sequence[int]) -> list[int]:
-    """First recorded iterations at which the largest, the second largest, ... value has left zero, of those that do."""
+    """The first recorded iteration at which each curve has left zero, for the curves that do."""
     values = np.array([[math.nan if v is None else v for v in curve] for curve in curves])
     above = values > LEFT_ZERO * np.nanmax(values[:, -1])
     return [iterations[int(np.argmax(row))] for row in above if row[-1]]
 
 
 def draw_curves(rows: Sequence[Row], sweep: Path, panels: Sequence[Curves]) -> Figure:
-    """One panel beside the other, each of the first run of its model."""
+    """Draw panels side by side, each of the first run of its model."""
     with new_figure(3.1 * len(panels), 2.5, dpi=200) as figure:
         for number, panel in enumerate(panels):
             axes = figure.add_subplot(1, len(panels), number + 1)
@@ -91,7 +96,7 @@ def draw_curves(rows: Sequence[Row], sweep: Path, panels: Sequence[Curves]) -> F
 
 
 def compare_dynamics(rows: Sequence[Row], sweep: Path) -> list[Comparison]:
-    """How many values leave zero, when, and how long a fit takes."""
+    """Compare how many values leave zero, when, and how many iterations a fit takes."""
     found = []
     for panel in DYNAMICS:
         runs = runs_of(rows, sweep, panel.model)
@@ -109,7 +114,7 @@ def compare_dynamics(rows: Sequence[Row], sweep: Path) -> list[Comparison]:
 
 
 def compare_matricizations(rows: Sequence[Row], sweep: Path) -> list[Comparison]:
-    """Low rank where the mode tree has a node, and not elsewhere."""
+    """Compare matricizations of nodes of the mode tree, which have low rank, with one that is not a node."""
     found = []
     for panel in MATRICIZATIONS:
         runs = runs_of(rows, sweep, panel.model)
@@ -124,6 +129,7 @@ def compare_matricizations(rows: Sequence[Row], sweep: Path) -> list[Comparison]
 
 
 def _place(run: Records, node: str) -> Row:
+    """What the last record says of a node or matricization."""
     last = run.records[-1]
     places: list[Row] = [*last["nodes"], *last.get("matricizations", [])]
     return next(place for place in places if place["node"] == node)
@@ -137,7 +143,7 @@ def _listed(values: Sequence[object]) -> str:
 
 
 def method_of(row: Row) -> str:
-    """What a training did against locality, as the published legends say it."""
+    """The regularization of a training, named as in the published legends."""
     s = row["settings"]
     if s["reg"] != "none":
         return f"coefficient {s['reg_coeff']:g}"
@@ -147,14 +153,14 @@ def method_of(row: Row) -> str:
 
 
 def accuracies(rows: Sequence[Row], x: str) -> dict[str, list[Point]]:
-    """Test accuracies in percent by method, against a setting."""
-    plain_first = sorted(rows, key=lambda row: method_of(row) != _PLAIN)  # whatever comes first in the plan
+    """Test accuracies in percent against the setting x, for each method."""
+    plain_first = sorted(rows, key=lambda row: method_of(row) != _PLAIN)  # in any order of the plan
     found = points(plain_first, x, "test_accuracy", method_of)
     return {m: [Point(p.x, 100 * p.mean, 100 * p.error, p.count) for p in of] for m, of in found.items()}
 
 
 def draw_accuracies(rows: Sequence[Row], name: str, scale: str, x: str) -> Figure:
-    """Test accuracy against distance or path length, one curve a method; at full scale the published ones dashed."""
+    """Draw test accuracy against x, one curve per method; at scale paper the published curves too."""
     curves = accuracies(rows, x)
     with new_figure(4.2, 3.1, dpi=200) as figure:
         axes = figure.add_subplot()
@@ -174,7 +180,7 @@ def draw_accuracies(rows: Sequence[Row], name: str, scale: str, x: str) -> Figur
 
 
 def _draw_bars(axes: Axes, curves: dict[str, list[Point]]) -> None:
-    """One place: a bar a method, from chance upwards, or from below it where one is."""
+    """Draw one bar per method, for a single distance; the axis starts at chance, or lower if a bar ends below."""
     names = list(curves)
     means = [curves[name][0].mean for name in names]
     errors = [0 if math.isnan(curves[name][0].error) else curves[name][0].error for name in names]
@@ -190,7 +196,7 @@ def _draw_bars(axes: Axes, curves: dict[str, list[Point]]) -> None:
 def compare_accuracies(rows: Sequence[Row], name: str, scale: str, x: str) -> list[Comparison]:
     """Means and standard errors beside the published means.
 
-    At scale mini other images are classified by another network: published numbers follow as rows of their own.
+    At scale mini both images and network differ from the published ones, whose numbers follow in separate rows.
     """
     axis = x.replace("_", " ")
     found = []

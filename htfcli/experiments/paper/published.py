@@ -1,7 +1,7 @@
-"""The published experiments: their settings as plans of `htf sweep`, and their numbers.
+"""The published experiments: their settings as plans of `htf sweep`, and their results.
 
 Source: Razin, Maman and Cohen (ICML 2022), figures of the dynamics and of the two classification tasks. Accuracies are
-means read off its plots, to a point.
+means read off its plots, to within one percentage point.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 from htfcli.config.plan import PlanConfig
 from htfcli.errors import ConfigError, did_you_mean
 
-# Of most random targets the fifth singular value is below 2 % of the first, and cannot be seen in a figure. Of seeds 0
-# to 11, this one has the largest: 7 %.
+# Most random targets have a fifth singular value below 2 % of the first, which cannot be seen in a figure. Among seeds
+# 0 to 11, this one has the largest: 7 %.
 FIGURE_SEED = 9
 
 _FIT = {"until_loss": 5e-5, "patience": 100, "record_every": 25}
@@ -21,7 +21,7 @@ _DYNAMICS = {
     "command": "fit",
     "generate": _OBSERVED,
     "base": _FIT,
-    "zip": {  # the slowest first, so that two workers end together
+    "zip": {  # the slowest first, so that two workers finish at about the same time
         "model": ["htf", "matrix", "cp"],
         "width": [512, None, 256],
         "depth": [None, 3, None],
@@ -33,18 +33,18 @@ _DYNAMICS = {
 _MATRICIZATIONS = {
     "command": "fit",
     "generate": {**_OBSERVED, "order": 4, "dim": 8},
-    # one thread: a second one gains little here, and where another process wants its core it costs ten times the time
+    # One thread: a second one gains little here, and is ten times slower if another process needs its core
     "base": {**_FIT, "width": 512, "init_std": 1e-2, "matricization": [[0, 2]], "threads": 1},
 }
 
-# Two digits on a canvas 8 high, a network whose receptive field of 47 sees both up to 24 columns apart
+# Two digits on a canvas 8 pixels high, and a network whose receptive field of 47 covers both up to 24 columns apart
 _DIGITS = {
     **{"task": "is-same-class", "source": "digits", "test_images": 500, "height": 8, "width": 48},
     **{"train": 1500, "test": 1000, "model": "resnet-mini", "optimizer": "adam", "lr": 0.004},
     **{"epochs": 40, "patience": 5},
 }
 _PAIRS = {"task": "is-same-class", "source": "cifar10", "download": True, "model": "resnet18"}
-# With 2,000 images length 5 is at chance whatever the network is asked for
+# With 2,000 images, accuracy at length 5 stays at chance with and without the regularizer
 _SMALL_PATHS = {
     **{"task": "pathfinder", "size": 32, "train": 8000, "test": 2000, "model": "resnet-mini"},
     **{"optimizer": "adam", "lr": 0.004, "epochs": 12, "patience": 5},
@@ -53,16 +53,16 @@ _PATHS = {"task": "pathfinder", "model": "resnet18"}
 
 
 def _regularized(*coefficients: float) -> dict[str, list[Any]]:
-    """With each coefficient, then without the regularizer: the long runs first, so that workers end together."""
+    """Runs with each coefficient, then without the regularizer: long runs first, so that workers finish together."""
     return {"reg": [*("non-local" for _ in coefficients), "none"], "reg_coeff": [*coefficients, None]}
 
 
-def _rivals(coefficient: float, decays: list[float], dropouts: list[float]) -> dict[str, list[Any]]:
-    """Nothing, the regularizer, then weight decays and dropouts."""
-    rivals = len(decays) + len(dropouts)
+def _alternatives(coefficient: float, decays: list[float], dropouts: list[float]) -> dict[str, list[Any]]:
+    """Runs without any regularization, with the regularizer, then with weight decays and with dropouts."""
+    others = len(decays) + len(dropouts)
     return {
-        "reg": ["none", "non-local", *["none"] * rivals],
-        "reg_coeff": [None, coefficient, *[None] * rivals],
+        "reg": ["none", "non-local", *["none"] * others],
+        "reg_coeff": [None, coefficient, *[None] * others],
         "weight_decay": [None, None, *decays, *[None] * len(dropouts)],
         "dropout": [None, None, *[None] * len(decays), *dropouts],
     }
@@ -98,26 +98,26 @@ _PLANS: dict[str, dict[str, dict[str, Any]]] = {
     "baselines": {
         "mini": {
             "base": {**_DIGITS, "distance": 24},
-            "zip": _rivals(0.3, [1e-4, 1e-3], [0.2, 0.4]),
+            "zip": _alternatives(0.3, [1e-4, 1e-3], [0.2, 0.4]),
             "seeds": 3,
         },
         "paper": {
             "base": _PAIRS,
             "grid": {"distance": [0, 40, 80, 120, 160]},
-            "zip": _rivals(1.0, [1e-4, 1e-3, 1e-2], [0.25, 0.5, 0.75]),
+            "zip": _alternatives(1.0, [1e-4, 1e-3, 1e-2], [0.25, 0.5, 0.75]),
             "seeds": 5,
         },
     },
 }
 NAMES = tuple(_PLANS)
 
-PUBLISHED_DYNAMICS: dict[str, dict[str, str]] = {  # by model; where the paper says nothing, nothing
+PUBLISHED_DYNAMICS: dict[str, dict[str, str]] = {  # by model, as far as the paper says
     "values that leave zero": dict.fromkeys(("matrix", "cp", "htf"), "about 5"),
     "one after another": dict.fromkeys(("matrix", "cp", "htf"), "yes"),
     "they leave zero at iterations": {"htf": "the first near 10,000"},
     "iterations": {"htf": "30,000 to 40,000"},
 }
-# By experiment, then curve, then distance or path length: test accuracy in percent
+# Test accuracy in percent by experiment, curve, and distance or path length
 PUBLISHED_ACCURACY: dict[str, dict[str, dict[int, float]]] = {
     "is-same-class": {
         "no regularizer": {0: 61.2, 40: 59.9, 80: 55.8, 120: 50.0, 160: 50.4},
@@ -136,14 +136,14 @@ PUBLISHED_ACCURACY["baselines"] = {
 
 
 def published_plan(name: str, scale: str) -> PlanConfig:
-    """The plan of an experiment.
+    """The plan of a published experiment.
 
     Args:
-        name: one of `NAMES`. scale: `mini`, for minutes on a laptop, or `paper`, the published setting.
+        name: one of `NAMES`. scale: `mini`, which takes minutes on a laptop, or `paper`, the published setting.
     Raises:
-        ConfigError: if it is not one of them.
+        ConfigError: on an unknown name.
     """
     if name not in _PLANS:
         guess = did_you_mean(name, NAMES)
-        raise ConfigError("no such published experiment", got=name, allowed=", ".join(NAMES), next_step=guess)
+        raise ConfigError("unknown experiment", got=name, allowed=", ".join(NAMES), next_step=guess)
     return PlanConfig.checked({"command": "train-cnn", **_PLANS[name][scale]})

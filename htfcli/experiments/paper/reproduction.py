@@ -1,4 +1,4 @@
-"""A published experiment from plan to figure and table: the runs are a sweep, stopped and started again as one."""
+"""Reproduction of a published experiment: its runs, which are a sweep, then figure and table."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from htfcli.experiments.sweeps.sweep import Sweep
 from htfcli.files.own.container import write_bytes, write_text
 
 _SMALLER = (
-    "At scale mini images and network are smaller than the published ones (CIFAR-10 or 150 x 150 paths, ResNet18): "
+    "At scale mini, images and network are smaller than the published ones (CIFAR-10 or 150 x 150 paths, ResNet18): "
     "compare the pattern, not the numbers."
 )
 
 
 @dataclass(frozen=True)
 class _Presentation:
-    """How an experiment is shown: (rows, folder of the sweep, scale) -> figure, (rows, folder, scale) -> numbers."""
+    """How an experiment is shown: functions of (rows, folder of the sweep, scale) that give figure and table."""
 
     draw: Callable[[Sequence[Row], Path, str], Figure]
     compare: Callable[[Sequence[Row], Path, str], list[Comparison]]
@@ -64,12 +64,11 @@ _PRESENTATIONS = {
 
 
 class Reproduction:
-    """A published experiment, ready to go; its runs are the sweep in `OUTPUT/NAME`.
+    """A published experiment, checked and ready to start; its runs are the sweep in `OUTPUT/NAME`.
 
     Args:
         name: one of `paper.NAMES`. scale: mini or paper. output: folder of the results.
-        changes: settings of all runs that differ from the published ones (iterations, say).
-        force: do runs anew that were done with other settings.
+        changes: `key=value` settings of all runs that differ from the published ones. force: see `Sweep`.
     Raises:
         ConfigError: as for `Sweep`.
     """
@@ -101,5 +100,5 @@ class Reproduction:
         lines += ["| " + " | ".join(str(value or "") for value in asdict(row).values()) + " |" for row in table]
         if self.scale == "mini" and self.name not in ("dynamics", "matricizations"):
             lines += ["", _SMALLER]
-        lines += ["", f"The runs are in `{self.name}/`, and their plan, for `htf sweep`, in `{self.name}.yaml`."]
+        lines += ["", f"The runs are in `{self.name}/`, their plan for `htf sweep` in `{self.name}.yaml`."]
         return "\n".join(lines) + "\n"

@@ -1,6 +1,6 @@
-"""A report of runs and sweeps: one HTML file that needs no network, to look at and to print.
+"""Reports of runs and sweeps: one HTML file for the screen and for print, which needs no network.
 
-The figures are plotly's, whose code is in the file, because it is the well-kept library that draws interactive figures
+The figures are drawn by plotly, whose code is included in the file: a well-maintained library for interactive figures
 without a server.
 """
 
@@ -22,8 +22,8 @@ from htfcli.files.own.records import Records, load_records
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_PROSE = 40  # letters, from which on a cell is text to be read: wrapped, from the left
-_MOST_RUNS = 8  # of a sweep that get curves of their own
+_PROSE = 40  # characters, above which a cell counts as prose: wrapped and left-aligned
+_MOST_RUNS = 8  # runs of a sweep that are shown one by one
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1100px; margin: 2em auto; padding: 0 1em; }
 h1 { font-size: 1.7em; } h2 { border-bottom: 1px solid #ddd; margin-top: 2em; } h3 { color: #555; }
@@ -43,11 +43,11 @@ pre { background: #f6f6f6; padding: 1em; font-size: 13px; white-space: pre-wrap;
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report.
+    """One section of a report: a run or a sweep.
 
     Args:
-        title: its heading. facts: one line below. figures: (figure, whether it takes the whole width).
-        tables: rows of cells, the first one a header, under a heading. text: preformatted, under a heading.
+        title: its heading. facts: the line below. figures: (figure, whether it takes the whole width).
+        tables: (heading, rows of cells), the first row being the header. text: (heading, preformatted text).
     """
 
     title: str
@@ -58,12 +58,12 @@ class Section:
 
 
 def build_report(arguments: Sequence[str]) -> str:
-    """The HTML of a report.
+    """The HTML text of a report.
 
     Args:
         arguments: run folders, files of records, folders of sweeps.
     Raises:
-        DataError: if one is none of these. ConfigError: if plotly is not installed.
+        DataError: if an argument is none of these. ConfigError: if plotly is not installed.
     """
     try:
         from plotly.offline import get_plotlyjs
@@ -136,8 +136,8 @@ def _run_section(run: Records) -> Section:
     tables += [("Configuration", [["setting", "value"], *_pairs(yaml.safe_load(config))])] if config else []
     last = run.records[-1]
     counter = next((key for key in ("iteration", "epoch", "width") if key in last), "kind")
-    facts = f"{len(run.records):,} records, the last one of {counter} {last[counter]}"
-    return Section(run.name, facts + ("" if summary else "; the run has not ended"), figures, tables)
+    facts = f"{len(run.records):,} records, the last one at {counter} {last[counter]}"
+    return Section(run.name, facts + ("" if summary else "; the run has not finished"), figures, tables)
 
 
 def _read(folder: Path | None, name: str) -> str:
@@ -146,7 +146,7 @@ def _read(folder: Path | None, name: str) -> str:
 
 
 def _pairs(values: dict[str, Any]) -> list[list[Any]]:
-    """Name and value of what is short enough to be read."""
+    """Names and values, without those that are too long to read."""
     pairs: list[list[Any]] = []
     for name, value in values.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Interactive figures of a report, by plotly: curves against iterations, the mode tree over time, sweeps."""
+"""Interactive figures of reports: curves against iterations, the mode tree over iterations, sweeps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from htfcli.experiments.figures.tree_layout import node_places
 from htfcli.experiments.sweeps.summary import FINAL_SHOWN, Row, what_varies
 from htfcli.files.own.records import Records
 
-_MOST_POINTS, _MOST_STEPS = 400, 120  # of a curve, of a slider
+_MOST_POINTS, _MOST_STEPS = 400, 120  # of a curve, and of a slider
 _LAYOUT: dict[str, Any] = {
     "template": "plotly_white",
     "margin": {"l": 60, "r": 20, "t": 50, "b": 50},
@@ -28,14 +28,14 @@ _LAYOUT: dict[str, Any] = {
 
 
 def thinned(records: Sequence[Record], most: int) -> list[Record]:
-    """At most so many records, evenly spread, the first and the last among them."""
+    """At most `most` of the records, evenly spaced, including the first and the last."""
     if len(records) <= most:
         return list(records)
     return [records[round(k * (len(records) - 1) / (most - 1))] for k in range(most)]
 
 
 def fit_figures(run: Records) -> list[go.Figure]:
-    """The panels of `htf plot` of a fit."""
+    """The panels that `htf plot` draws of a fit."""
     fewer = Records(run.name, thinned(run.records, _MOST_POINTS), run.folder)
     panels = [panel for panel_of in QUANTITIES.values() for panel in panel_of([fewer], [])]
     iterations = [record["iteration"] for record in fewer.records]
@@ -74,7 +74,7 @@ def training_figures(run: Records) -> list[go.Figure]:
 
 
 def tree_of_records(record: Record) -> ModeTree | None:
-    """The mode tree whose nodes a record lists (a node with a single child is listed once)."""
+    """The mode tree whose nodes a record lists, or None; a node with a single child is listed only once."""
     sets = {frozenset(place["modes"]) for place in record["nodes"]}
     everything = frozenset().union(*sets)
     sets |= {everything, *(frozenset([mode]) for mode in everything)}
@@ -142,7 +142,7 @@ def tree_figure(run: Records) -> go.Figure | None:
         "pad": {"t": 20},
         "ticklen": 0,
         "minorticklen": 0,
-        "font": {"color": "rgba(0,0,0,0)"},  # a hundred labels under the slider would overlap
+        "font": {"color": "rgba(0,0,0,0)"},  # invisible: the labels under the slider would overlap
     }
     figure.update_layout(sliders=[slider], showlegend=False, title={"text": "mode tree, effective rank of each node"})
     figure.update_xaxes(visible=False)
@@ -153,7 +153,7 @@ def tree_figure(run: Records) -> go.Figure | None:
 def _ranks(record: Record, tree: ModeTree, nodes: Sequence[int]) -> list[float | None]:
     known = {tuple(place["modes"]): place.get("effective_rank") for place in record["nodes"]}
     everything = set(range(tree.order))
-    # two children of the root split the tensor in the same two parts, and the record lists one of them
+    # If the root has two children, both have the same matricization, and the record lists only one of them
     return [known.get(m) or known.get(tuple(sorted(everything - set(m)))) for m in (tree.modes[v] for v in nodes)]
 
 
@@ -165,7 +165,7 @@ def _texts(names: Sequence[str], ranks: Sequence[float | None]) -> list[str]:
 
 
 def sweep_figures(rows: Sequence[Row]) -> list[go.Figure]:
-    """First final numbers against what varies first, one curve for each combination of the rest."""
+    """The main final numbers against the first setting that varies, one curve for each combination of the others."""
     varied = what_varies(rows)
     if not varied:
         return []

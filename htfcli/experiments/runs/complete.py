@@ -1,4 +1,4 @@
-"""A completion from input to output: load, search, write what was asked for and a run folder beside it."""
+"""A completion from input to output: load, fit, write what was asked for and a run folder beside it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ import torch
 from torch import Tensor
 
 from htfcli.config.completion_run import CompletionRunConfig
-from htfcli.config.records import Record
 from htfcli.engine.completion.complete import complete
-from htfcli.engine.completion.predictor import Completion
+from htfcli.engine.completion.result import Completion
 from htfcli.engine.factorizations.factorization import DENSE_LIMIT
 from htfcli.engine.runtime.device import choose_device, describe_device
 from htfcli.engine.runtime.distributed import Workers
 from htfcli.errors import ConfigError, DataError, HtfError, Interrupted
-from htfcli.experiments.runs.completion_summary import LONG, summarize
-from htfcli.files.completion_input import Data, load_data, load_queries, refuse_other_format
+from htfcli.experiments.runs.completion_output import Output
+from htfcli.experiments.runs.completion_summary import LONG, Record, summarize
+from htfcli.files.completion_input import Data, load_data, load_queries, observed, order_of_modes
 from htfcli.files.foreign.dense_tensor import DenseTensor
-from htfcli.files.foreign.labelled_table import Table, Values
+from htfcli.files.foreign.labelled_table import Table
 from htfcli.files.own.completion import SavedCompletion, Slices, save_completion
-from htfcli.files.own.container import refuse_existing, refuse_terminal
+from htfcli.files.own.container import refuse_existing
 from htfcli.files.own.run_folder import RunFolder, versions
 from htfcli.files.stored_entries import StoredEntries
 
 MOST_ROWS = 10**8  # of a table that is written without being asked for
 _COUNTABLE = 2**62  # combinations that can be numbered
 _SLICES, _SLICE_SIDE = 3, 400  # kept for the picture
+_OF_PREDICTIONS = {"interval", "imputations"}  # settings that a fitted completion can be given
 
 
 class CompleteRun:
@@ -38,8 +39,9 @@ class CompleteRun:
     Args:
         config: settings. data: input of any kind, or a completion fitted before. output: a file, or `-`.
         predict: a table of the entries to predict; None for those that are missing in the data.
-        uncertainty: a file for the spread of the predictions. folder: run folder (`output`.run, or none for `-`).
-        force: replace what is there. workers: the processes that share the search; only the first one writes.
+        uncertainty: a file for the standard deviations of the predictions. folder: run folder (`output`.run, or none
+            for `-`).
+        force: replace what is there. workers: the processes that run this, each the whole; only the first one writes.
     Raises:
         HtfError: for everything that can be wrong with settings and data, before anything is written.
     """
@@ -70,9 +72,10 @@ class CompleteRun:
             raise ConfigError("--uncertainty needs a file of its own", got=uncertainty)
         for path in (output, *([] if uncertainty is None else [uncertainty])):
             if path != "-" and self._workers.first:
-                refuse_existing(path, force)
-        self.config, self._input, self._output, self._uncertainty = config, data, output, uncertainty
-        loaded = load_data(data, config)
+                refuse_existing(path, force)  # before minutes are spent on reading
+        self.config, self._input, self._force = config, data, force
+        self._remarked: list[str] = []
+        loaded = load_data(data, config, self._remarked.append)
         self._saved = loaded if isinstance(loaded, SavedCompletion) else None
         if self._saved is not None:
             self._refuse_settings(predict, folder)
@@ -89,24 +92,23 @@ class CompleteRun:
                 next_step="Name the entries you need in a table, with --predict.",
             )
         self._target, self._asked = target, queries is not None
-        for path in (output, *([] if uncertainty is None else [uncertainty])):
-            refuse_other_format(path, self._target)
-        if output == "-" and self._workers.first and self._target.suffix not in (".csv", ".tsv", ".tns", ".tns.gz"):
-            refuse_terminal()
         self._folder = folder or (None if output == "-" or self._data is None else f"{output}.run")
-        self._force = force
+        further, self.predicted = self._count()
+        self._output = Output(target, self._asked, output, uncertainty, config, further)
+        if self._workers.first:
+            self._output.refuse_impossible(self.predicted, force)
         if self._data is not None:
-            average = config.duplicates == "mean"
-            self.entries = self._data.entries(average) if isinstance(self._data, Table) else self._data.entries()
+            self.entries, self._std = observed(self._data, config)
+            self._order = order_of_modes(self._data, config.ordered or ())
             self._device = choose_device(config.device, config.threads)
-        self._further, self.predicted = self._count()
 
     def _refuse_settings(self, predict: str | None, folder: str | None) -> None:
-        """Raise ConfigError if a fitted completion is not told what to predict, or told what cannot change it."""
+        """Raise ConfigError if it is not said what a fitted completion predicts, or settings are given that it has."""
         if predict is None:
             advice = "Name a table of them: --predict queries.csv."
             raise ConfigError(f"{self._input} is fitted; which entries to predict", next_step=advice)
-        given = [f"--{name.replace('_', '-')}" for name in sorted(self.config.model_fields_set)]
+        free = _OF_PREDICTIONS | ({"seed"} if self.config.imputations is not None else set())
+        given = [f"--{name.replace('_', '-')}" for name in sorted(self.config.model_fields_set - free)]
         given += [] if folder is None else ["--run"]
         if given:
             raise ConfigError(f"{self._input} is fitted, its settings cannot change", got=", ".join(given))
@@ -145,10 +147,10 @@ class CompleteRun:
         return f"{size}{named}; {len(self.entries):,} observed, {self.predicted:,} to predict; on {device}{several}"
 
     def run(self, on_step: Callable[[Record], None], should_stop: Callable[[], bool]) -> Record:
-        """Search, keep the fit, write what was asked for, and say how it went.
+        """Fit, keep the fit, write what was asked for, and say how it went.
 
         Args:
-            on_step: called with a record of each model tried. should_stop: asked often; True interrupts.
+            on_step: called with a record of each model fitted. should_stop: asked often; True interrupts.
         Returns: the summary.
         Raises:
             Interrupted: if `should_stop` said so; it says what has been written and kept.
@@ -156,16 +158,22 @@ class CompleteRun:
         if self._data is None:
             assert self._saved is not None
             self._write(self._saved.completion, should_stop, kept="")
-            return {"kind": "prediction", "model": self._input, "output": self._output, "predicted": self.predicted}
+            return {
+                "kind": "prediction",
+                "model": self._input,
+                "output": self._output.file,
+                "predicted": self.predicted,
+                "warnings": self._remarks(),
+            }
         with self._open_folder() as folder:
-            completion, summary = self._search(self._data, folder, on_step, should_stop)
+            completion, summary = self._fit(self._data, folder, on_step, should_stop)
             kept = ""
             if folder is not None:
                 settings = self.config.model_dump(mode="json")
                 saved = SavedCompletion(completion, self._axes, self._value_name, _slices(self._data))
                 save_completion(folder.path / "model.safetensors", saved, settings)
                 folder.write_summary(summary)
-                kept = f"; what was fitted is in {folder.path}, predict with: htf complete {folder.path} --predict"
+                kept = f"; the fit is in {folder.path}, predict with: htf complete {folder.path} --predict"
             self._write(completion, should_stop, kept)
         return {key: value for key, value in summary.items() if key not in LONG}
 
@@ -173,12 +181,12 @@ class CompleteRun:
         if self._folder is None or not self._workers.first:
             return nullcontext()
         folder = RunFolder(self._folder, force=self._force, resumable=False)
-        facts = {"data": self._input, "output": self._output, "device": describe_device(self._device)} | versions()
-        folder.write_config(self.config.model_dump(mode="json"), facts)
+        facts = {"data": self._input, "output": self._output.file, "device": describe_device(self._device)}
+        folder.write_config(self.config.model_dump(mode="json"), facts | versions())
         folder.start_records()
         return folder
 
-    def _search(
+    def _fit(
         self,
         data: Data,
         folder: RunFolder | None,
@@ -192,12 +200,23 @@ class CompleteRun:
             on_step(step)
 
         started = time.monotonic()
+        coordinates, unordered = self._order
         try:
-            completion = complete(self.entries, data.dims, self.config, record, should_stop, self._workers)
+            completion = complete(
+                self.entries,
+                data.dims,
+                self.config,
+                record,
+                should_stop,
+                coordinates=coordinates,
+                std=self._std,
+                wanted=self._wanted(),
+                unordered=unordered,
+            )
             if self._workers.any(should_stop()):
                 raise KeyboardInterrupt
         except KeyboardInterrupt:
-            kept = "" if folder is None else f"; the search so far is in {folder.path}/records.jsonl"
+            kept = "" if folder is None else f"; the models fitted so far are in {folder.path}/records.jsonl"
             raise Interrupted(f"interrupted, nothing is written{kept}") from None
         except HtfError:
             if folder is not None:
@@ -206,48 +225,41 @@ class CompleteRun:
         summary = {
             "kind": "completion",
             "input": self._input,
-            "output": self._output,
+            "output": self._output.file,
             "predicted": self.predicted,
-            "seconds": round(time.monotonic() - started, 3),
             **summarize(completion, self.entries, self._axes),
+            "seconds": round(time.monotonic() - started, 3),
             "run": self._folder,
             "device": describe_device(self._device),
             "versions": versions(),
         }
-        if isinstance(data, Table):
-            summary["warnings"] += data.remarks()
-        chosen = {key: summary.get(key) for key in ("tree", "train_error", "held_out_error")}
-        record({"stage": "chosen", "width": max(summary["widths"].values()), **chosen})
+        summary["warnings"] += self._remarks()
+        for passing in ("seconds", "steps"):  # equal runs are kept in equal bytes; records.jsonl has the steps
+            completion.report.pop(passing, None)
         return completion, summary
 
+    def _wanted(self) -> Tensor | None:
+        """Entries (m, N) that are to be predicted; None for all that are not observed."""
+        if not isinstance(self._target, Table) or self._output.further:
+            return None
+        known = None if self._asked else self.entries
+        index = self._target.asked(known, everywhere=self._asked)
+        return index if len(index) else None
+
+    def _remarks(self) -> list[str]:
+        """What the tables say that may be a mistake."""
+        found = [*self._remarked, *(self._data.remarks() if isinstance(self._data, Table) else [])]
+        if isinstance(self._target, Table):
+            for column, label, count in self._target.unknown:
+                rows = f"{count:,} of {len(self._target.value):,} rows of {self._target.name}"
+                unseen = f"{rows} have a value of column {column} that was never observed, as {label!r}"
+                found.append(f"{unseen}; their predictions are defaults, from the other columns alone")
+        return found
+
     def _write(self, completion: Completion, should_stop: Callable[[], bool], kept: str) -> None:
-        """Write the output and the uncertainty; `kept` says on an interruption what there is besides."""
-        if not self._workers.first:
-            return
-
-        def stoppable(values: Values, state: str) -> Values:
-            def at(index: Tensor) -> Tensor:
-                if should_stop():
-                    raise Interrupted(f"interrupted, {state}{kept}")
-                return values(index)
-
-            return at
-
-        def put(destination: str, values: Values, everywhere: bool) -> None:
-            if isinstance(self._target, DenseTensor):
-                self._target.write(destination, values, everywhere=everywhere)
-            else:
-                known = None if everywhere else self.entries
-                self._target.write(destination, values, known, everywhere=everywhere, further=self._further)
-
-        everywhere = self._asked or self.config.smooth
-        predicted = stoppable(
-            completion.predictor.values, "the output is cut off" if self._output == "-" else "nothing is written"
-        )
-        spread = stoppable(completion.spread, f"{self._output} is written and {self._uncertainty} is not")
-        put(self._output, predicted, everywhere)
-        if self._uncertainty is not None:
-            put(self._uncertainty, spread, everywhere=True)
+        if self._workers.first:
+            entries = None if self._data is None else self.entries
+            self._output.write(completion, entries, should_stop, kept)
 
 
 def _slices(data: Data) -> Slices | None:

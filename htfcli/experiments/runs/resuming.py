@@ -1,4 +1,4 @@
-"""Beginning a training in a run folder, or going on with it, and what may then be told differently."""
+"""Starting or resuming a training in a run folder, and the settings that may change when it is resumed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ C = TypeVar("C", bound=Config)
 
 
 def merged(config: C, saved: dict[str, Any], may_change: set[str]) -> C:
-    """The saved settings, with what `config` was explicitly given.
+    """The saved settings, updated with those that `config` was given explicitly.
 
+    Args:
+        config: what the user gave. saved: settings of the checkpoint. may_change: names of settings that may differ.
     Raises:
-        ConfigError: if that changes what the run is, or is nothing to it: the learning rate of a second-order fit.
+        ConfigError: if another setting differs, or the result is not a valid configuration.
     """
     before = type(config).checked(saved)
     given = {name: getattr(config, name) for name in config.model_fields_set}
@@ -34,7 +36,7 @@ def merged(config: C, saved: dict[str, Any], may_change: set[str]) -> C:
             allowed=getattr(before, name),
             next_step="Leave it out.",
         )
-    return type(config).checked({**saved, **given})  # what is given has to suit the rest of it
+    return type(config).checked({**saved, **given})  # the given settings must suit the saved ones
 
 
 def open_folder(
@@ -46,14 +48,14 @@ def open_folder(
     resume: bool = False,
     force: bool = False,
 ) -> RunFolder | None:
-    """The folder of a training, opened by the first of its processes; None for the others, and for output `-`.
+    """Open the run folder of a training, in process 0; None in other processes, and for output `-`.
 
     Args:
         output, resume, force: see `RunFolder`. data: its input. workers: the processes that share the work.
-        prepare: called with the checkpoint, if the run resumes one, before a new folder is made: whatever can be wrong
-            with settings and data shows there.
+        prepare: called with the checkpoint of a resumed run, or None, before a new folder is created; raises an error
+            if settings or data are unusable.
     Raises:
-        ConfigError: if the arguments do not go together.
+        ConfigError: if the arguments exclude each other.
     """
     if resume and (output == "-" or force):
         given = "-o -" if output == "-" else "--force"
@@ -73,5 +75,5 @@ def open_folder(
 
 
 def absolute(data: str | None) -> str | None:
-    """An input that can be found again from another folder; stdin cannot."""
+    """The absolute path of an input, for a run that is resumed from another folder; None for stdin."""
     return None if data is None or data == "-" else str(Path(data).resolve())

@@ -1,4 +1,4 @@
-"""Records sent to a tracker as they come: TensorBoard's event files in the run folder."""
+"""Registry of experiment trackers, which receive records as they are made; TensorBoard writes into the run folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _tensorboard(folder: Path, step: str) -> Iterator[Callable[[Record], None]]:
 
     def write(record: Record) -> None:
         nonlocal writer
-        if writer is None:  # what a run that is resumed had recorded beyond its checkpoint goes
+        if writer is None:  # a resumed run replaces what was recorded after its checkpoint
             writer = SummaryWriter(str(folder / "tensorboard"), purge_step=record[step])
         for name, value in flatten(record):
             if isinstance(value, int | float) and name != step and ".modes." not in f"{name}.":
@@ -41,10 +41,10 @@ TRACKERS = {"tensorboard": _tensorboard}
 
 @contextmanager
 def tracking(name: str | None, output: str, step: str) -> Iterator[Callable[[Record], None]]:
-    """A function that sends a record to a tracker while the block runs; one that does nothing if `name` is None.
+    """A function that sends a record to a tracker while the block runs; it does nothing if `name` is None.
 
     Args:
-        name: key of `TRACKERS`. output: the run folder. step: key of a record that counts, iteration or epoch.
+        name: key of `TRACKERS`. output: the run folder. step: key of a record that counts: iteration or epoch.
     Raises:
         ConfigError: if there is no run folder, or the tracker is not installed.
     """

@@ -1,6 +1,6 @@
-"""Small fits of a sweep in one process, those of one shape trained as one batch, each with a run folder of its own.
+"""Small fits of a sweep in one process: those of the same shape are trained as a batch, each with its own run folder.
 
-The plan says which runs may share a process (`in_batches`), the data which of these can share their work (`batch_key`).
+Settings decide which runs may share a process (`in_batches`), and the data which of these form a batch (`batch_key`).
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING
 
 from htfcli.config.tensors import FitConfig
 from htfcli.errors import HtfError, Interrupted, RunError
-from htfcli.experiments.sweeps.job import Job, alone_with
+from htfcli.experiments.sweeps.job import Job, locked
 from htfcli.files.own.container import write_text
 
 if TYPE_CHECKING:
     from htfcli.experiments.runs.fit import FitRun
 
-_MOST_RUNS = 32  # of a process
+_MOST_RUNS = 32  # per process
 _MAY_DIFFER = {"seed", "init_std", "lr"}
-_MOST_ENTRIES, _MOST_WIDTH = 2**14, 64  # of a tensor and its model, beyond which a batch gains little
-_MOST_BYTES = 2**20  # of a file of data
+_MOST_ENTRIES, _MOST_WIDTH = 2**14, 64  # of a tensor and its model, above which a batch gains little
+_MOST_BYTES = 2**20  # of a data file
 
 
 def in_batches(jobs: Sequence[Job], processes: int) -> list[list[Job]]:
-    """The jobs in their order, small fits that differ only in `_MAY_DIFFER` together, the others alone.
+    """The jobs in order, grouped: small fits that differ only in `_MAY_DIFFER` together, all others alone.
 
     Args:
-        processes: over how many the runs of a kind are spread, where there are as many.
+        jobs: of one sweep. processes: number of groups that alike fits are spread over, if there are enough of them.
     """
     kinds: dict[Hashable, list[Job]] = {}
     for job in jobs:
@@ -42,7 +42,7 @@ def in_batches(jobs: Sequence[Job], processes: int) -> list[list[Job]]:
 
 
 def _kind(job: Job) -> Hashable:
-    """Equal for small fits that differ in nothing else; the name of any other run."""
+    """A key that is equal for small fits that may share a process; the name of the run for any other."""
     s, target = job.run.settings, job.run.target
     if not isinstance(s, FitConfig) or s.solver != "gradient" or s.batch_size is not None or s.seconds is not None:
         return job.run.name
@@ -59,19 +59,19 @@ def _kind(job: Job) -> Hashable:
 
 
 def run_batch(jobs: Sequence[Job], should_stop: Callable[[int], bool]) -> None:
-    """Do runs, or what is left of them; one that fails says why in its log and leaves the others alone.
+    """Start or continue fits; one that fails writes its error to its log and does not affect the others.
 
     Args:
-        jobs: fits. should_stop: called before each iteration of each run; True interrupts all.
+        jobs: fits of one sweep. should_stop: called before each iteration of each run; True interrupts all.
     Raises:
-        RunError: at the end, if runs failed. Interrupted: if `should_stop` said so; all state has been saved.
+        RunError: at the end, if runs failed. Interrupted: if `should_stop` returned True; all states have been saved.
     """
     import torch
 
     from htfcli.engine.fitting.batched import batch_key, train_together
     from htfcli.engine.fitting.gradient_descent import GradientFit
 
-    torch.set_num_threads(1)  # two gain nothing on work this small, and lose much where another process wants a core
+    torch.set_num_threads(1)  # more gain nothing on work this small, and lose much if another process needs the core
     ends: list[HtfError] = []
 
     @contextmanager
@@ -101,13 +101,13 @@ def run_batch(jobs: Sequence[Job], should_stop: Callable[[int], bool]) -> None:
             with ending(job):
                 run.run(lambda record: None, should_stop)
     if any(isinstance(error, Interrupted) for error in ends):
-        raise Interrupted(f"interrupted with {len(ends)} of {len(jobs)} runs not at their end")
+        raise Interrupted(f"interrupted; {len(ends)} of {len(jobs)} runs unfinished")
     if ends:
         raise RunError(f"{len(ends)} of {len(jobs)} runs failed")
 
 
 def _prepared(job: Job) -> FitRun:
-    """A fit ready to go, its data made if they are not there."""
+    """A fit ready to start; its data are generated unless they exist."""
     from htfcli.engine.observations.synthetic import make_observations
     from htfcli.experiments.runs.fit import FitRun
     from htfcli.files.own.artefacts import save_observations
@@ -115,7 +115,7 @@ def _prepared(job: Job) -> FitRun:
     settings, target, data = job.run.settings, job.run.target, job.data
     assert isinstance(settings, FitConfig) and data is not None
     if target is not None:
-        with alone_with(data) as there:
-            if not there:
+        with locked(data) as exists:
+            if not exists:
                 save_observations(str(data), make_observations(target), target.model_dump(mode="json"))
     return FitRun(settings, str(data), str(job.folder), resume=job.resumable, force=job.begun)

@@ -1,6 +1,6 @@
-"""Runs of a sweep on a Dask cluster, whose workers see the sweep's folder and have htf installed.
+"""Runs of a sweep on a Dask cluster, whose workers have access to the sweep's folder and have htf installed.
 
-A worker that is lost loses nothing: Dask gives its runs to others, which go on from the checkpoints.
+If a worker is lost, Dask passes its runs to other workers, which continue from the checkpoints.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from htfcli.errors import ConfigError, RunError
 from htfcli.experiments.sweeps.job import Job, Outcome, execute
 from htfcli.experiments.sweeps.local_pool import Task, share_of_cores
 
-_CONNECT = "10s"  # after which a scheduler that does not answer is given up
-_ASK_EVERY = 1.0  # seconds between a worker's questions whether the sweep has been stopped
+_CONNECT = "10s"  # to wait for the scheduler to answer
+_ASK_EVERY = 1.0  # seconds between two requests of a worker whether the sweep has been stopped
 
 
 class DaskPool:
-    """The workers of a Dask scheduler; one run a thread of each.
+    """A pool of the workers of a Dask scheduler; one run per thread of each worker.
 
     Args:
-        address: as tcp://host:8786. threads: cores of each run (1).
+        address: of the scheduler, as tcp://host:8786. threads: cores per run (1).
     Raises:
         ConfigError: if dask is not installed, or no scheduler answers.
     """
@@ -36,7 +36,7 @@ class DaskPool:
     def __init__(self, address: str, threads: int | None = None) -> None:
         distributed = _distributed()
         self._address = address
-        for name in ("distributed", "distributed.client"):  # what matters is said by our errors
+        for name in ("distributed", "distributed.client"):  # our errors report what matters
             logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             self._client = distributed.Client(address, timeout=_CONNECT, set_as_default=False)
@@ -48,7 +48,7 @@ class DaskPool:
         self._event = distributed.Event(self._stopped, client=self._client)
 
     def capacity(self) -> int:
-        """One run a thread; one where there is no worker yet, which waits for one."""
+        """One run per thread; at least one, which waits while there is no worker."""
         with self._scheduler():
             return sum(self._client.nthreads().values()) or 1
 
@@ -64,12 +64,12 @@ class DaskPool:
 
     @contextmanager
     def _scheduler(self) -> Iterator[None]:
-        """Within the block, a scheduler that is gone is an error in one line."""
+        """Turn the loss of the scheduler within the block into a RunError."""
         try:
             yield
         except (OSError, CancelledError, TimeoutError):
-            advice = "Runs keep their state; start a scheduler and the same sweep again."
-            raise RunError("the Dask scheduler is gone", got=self._address, next_step=advice) from None
+            advice = "The state of all runs is saved; start a scheduler and the same sweep again."
+            raise RunError("lost the Dask scheduler", got=self._address, next_step=advice) from None
 
     def __enter__(self) -> DaskPool:
         return self
@@ -82,7 +82,7 @@ class DaskPool:
 
 @dataclass(frozen=True, eq=False)
 class _Submitted:
-    """A `Task` on the cluster, which is cancelled where the scheduler is gone."""
+    """A `Task` on the cluster; it is cancelled if the scheduler is lost."""
 
     future: Any
     scheduler: Callable[[], AbstractContextManager[None]]
@@ -97,7 +97,7 @@ class _Submitted:
 
 
 def _distributed() -> Any:
-    """The module, whose functions have no types."""
+    """The module `distributed`; its functions have no type annotations."""
     try:
         return importlib.import_module("distributed")
     except ModuleNotFoundError:
@@ -106,7 +106,7 @@ def _distributed() -> Any:
 
 
 def _execute(jobs: Sequence[Job], environment: Mapping[str, str], stopped: str) -> list[Outcome]:
-    """`execute` on a worker."""
+    """Run `execute` on a worker; `stopped` names the event that is set to stop the sweep."""
     event = _distributed().Event(stopped)
     asked = time.monotonic()
 
@@ -117,4 +117,7 @@ def _execute(jobs: Sequence[Job], environment: Mapping[str, str], stopped: str) 
         asked = time.monotonic()
         return bool(event.is_set())
 
-    return execute(jobs, environment, is_stopped)
+    try:
+        return execute(jobs, environment, is_stopped)
+    except OSError as error:  # of this worker's disk; raised, it would read as the loss of the scheduler
+        return [Outcome("failed", str(error)) for _ in jobs]

@@ -1,12 +1,12 @@
-"""One run of a sweep as a process of its own: how far it is, how it is started or continued, how it ended.
+"""One run of a sweep as a separate process: its files, its state, how it is started or continued, how it ended.
 
-All that is known of a run is in files, so that any process on any machine that sees the folder can go on with it:
+The whole state of a run is in files, so that any process on any machine with access to the folder can continue it:
 
-    data/NAME.yaml, .safetensors   generated data and their settings
-    jobs/NAME.yaml                 settings of a run, below the command line that does it
-    jobs/NAME.log                  what its process said; of a batch of runs NAME.batch.log, NAME that of the first
+    data/NAME.yaml, .safetensors   settings of generated data, and the data
+    jobs/NAME.yaml                 command line of a run as a comment, and its settings
+    jobs/NAME.log                  stderr of its process; NAME.batch.log for a batch, NAME being that of its first run
     runs/NAME/                     its run folder
-    completed/NAME.*               what `htf complete` wrote
+    completed/NAME.*               output of `htf complete`
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from htfcli.files.own.container import write_text
 from htfcli.files.own.run_folder import CHECKPOINT, RunFolder, in_use, open_lock
 
 Status = Literal["finished", "failed", "interrupted"]
-_POLL = 0.1  # seconds between looks at a process
-_OVERTAKEN = 3  # times that a run is begun again because another process was found to be at it
-_GRACE = 60.0  # seconds that a process has to save its state once it is told to stop
+_POLL = 0.1  # seconds between checks of a process
+_OVERTAKEN = 3  # attempts to start a run that another process turns out to be working on
+_GRACE = 60.0  # seconds that a process has to save its state after SIGTERM
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended; `error` is the line it failed with, `hopeless` that another try would fail the same way."""
+    """How a run ended; `error` is its error message, `hopeless` means that another attempt would fail the same way."""
 
     status: Status
     error: str = ""
@@ -49,7 +49,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Job:
-    """A planned run and the folder of its sweep."""
+    """A planned run in the folder of its sweep."""
 
     run: PlannedRun
     sweep: Path
@@ -60,7 +60,7 @@ class Job:
 
     @property
     def data(self) -> Path | None:
-        """None for a task whose images the command makes."""
+        """The data file; None for a task whose images the command generates."""
         name = self.run.data_name
         if name is not None:
             return self.sweep / "data" / f"{name}.safetensors"
@@ -76,7 +76,7 @@ class Job:
 
     @property
     def completed(self) -> Path | None:
-        """What the run writes besides its folder."""
+        """The file that a completion writes besides its run folder; None for other commands."""
         if self.run.command != "complete":
             return None
         suffix = ".npy" if self.run.target is not None or self.data is None else suffix_of(self.data)
@@ -84,13 +84,13 @@ class Job:
 
     @property
     def text(self) -> str:
-        """Of the settings file: how to do the run by hand, and its settings; two runs are the same if this is."""
+        """The content of the settings file: the command line and the settings; equal for two runs that are the same."""
         command = shlex.join(["htf", self.run.command, *self._arguments(self.sweep)])
         settings = self.run.settings.model_dump(mode="json", exclude_unset=True)
         return f"# {command}\n{yaml.safe_dump(settings, sort_keys=False)}"
 
     def _arguments(self, seen_from: Path | None = None) -> list[str]:
-        """Of the command that starts the run; paths inside `seen_from` are relative to it."""
+        """Arguments of the command that starts the run; paths inside `seen_from` are relative to it."""
 
         def shown(path: Path) -> str:
             inside = seen_from is not None and path.is_relative_to(seen_from)
@@ -104,7 +104,7 @@ class Job:
 
     @property
     def arguments(self) -> list[str]:
-        """Of the command that starts the run, or goes on with it."""
+        """Arguments of the command that starts or continues the run."""
         if self.resumable:
             return [*self._arguments(), "--resume"]
         return [*self._arguments(), *(["--force"] if self.begun else [])]
@@ -113,7 +113,7 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether all is there that the run makes."""
+        """Whether the run has written all of its results."""
         return (self.folder / "summary.json").exists() and (self.completed is None or self.completed.exists())
 
     @property
@@ -122,13 +122,13 @@ class Job:
 
     @property
     def begun(self) -> bool:
-        """Whether there is something of a run that cannot be resumed."""
-        there = self.folder.exists() or (self.completed is not None and self.completed.exists())
-        return there and not self.resumable
+        """Whether the run has written files, but cannot be resumed from them."""
+        exists = self.folder.exists() or (self.completed is not None and self.completed.exists())
+        return exists and not self.resumable
 
     @property
     def changed(self) -> bool:
-        """Whether the run folder is there and was made with other settings or data."""
+        """Whether the run folder exists and was written with other settings or data."""
         return self.folder.exists() and not self._settings_written
 
     @property
@@ -136,10 +136,10 @@ class Job:
         return self.settings_file.exists() and self.settings_file.read_text(encoding="utf-8") == self.text
 
     def discard(self) -> None:
-        """Remove what is there of the run.
+        """Remove all files of the run.
 
         Raises:
-            ConfigError: if another process is at it.
+            ConfigError: if another process is working on it.
         """
         with RunFolder(str(self.folder), force=True) as folder:
             folder.discard()
@@ -148,7 +148,7 @@ class Job:
                 path.unlink(missing_ok=True)
 
     def write_settings(self) -> None:
-        """Write the settings file, before which the run cannot start; and that of its data."""
+        """Write the settings files of the run and of its data, which must exist before it starts."""
         if not self._settings_written:
             write_text(self.settings_file, self.text)
         if self.run.target is not None and self.data is not None and not self.data.with_suffix(".yaml").exists():
@@ -157,21 +157,22 @@ class Job:
 
 
 def execute(jobs: Sequence[Job], environment: Mapping[str, str], stopped: Callable[[], bool]) -> list[Outcome]:
-    """Do runs of a sweep, or what is left of them, in a process of its own; returns when that has ended.
+    """Start or continue runs of a sweep in a separate process; returns when that has ended.
 
     Args:
-        jobs: one, or small fits that are trained as one batch (`htf fit-batch`).
-        environment: variables set for the process. stopped: asked often; True ends the process, its state saved.
+        jobs: a single run, or small fits that share a process (`htf fit-batch`).
+        environment: variables set for the process. stopped: called often; True ends the process, which saves its state.
     """
     ends: dict[str, Outcome] = {}
     for _ in range(_OVERTAKEN):
-        while any(in_use(job.folder) for job in jobs):  # by a process that outlived its sweep and is saving its state
+        # A process whose sweep was killed may still be saving its state
+        while any(in_use(job.folder) for job in jobs):
             if stopped():
                 return [Outcome("interrupted") for _ in jobs]
             time.sleep(_POLL)
         left = [(job, job.arguments) for job in jobs if not job.finished]
         ends |= _execute([job for job, _ in left], environment, stopped)
-        # or such a process, which was still starting, has begun a run meanwhile
+        # Such a process may still have been starting, and have begun a run in the meantime
         if not any(
             ends[job.run.name].hopeless and (job.arguments != arguments or in_use(job.folder))
             for job, arguments in left
@@ -181,19 +182,19 @@ def execute(jobs: Sequence[Job], environment: Mapping[str, str], stopped: Callab
 
 
 def _execute(jobs: Sequence[Job], environment: Mapping[str, str], stopped: Callable[[], bool]) -> dict[str, Outcome]:
-    """How the process of one run, or of several as a batch, ended, by the names of the runs."""
+    """Run the process of one run or of a batch; returns how each run ended, by name."""
     if len(jobs) > 1:
         log = jobs[0].settings_file.with_suffix(".batch.log")
         names = [job.run.name for job in jobs]
         ended = _process(["fit-batch", str(jobs[0].sweep), *names], log, environment, stopped)
-        return {job.run.name: replace(ended, error=last_words(job.log) or ended.error) for job in jobs}
+        return {job.run.name: replace(ended, error=error_in(job.log) or ended.error) for job in jobs}
     return {job.run.name: _execute_one(job, environment, stopped) for job in jobs}
 
 
 def _execute_one(job: Job, environment: Mapping[str, str], stopped: Callable[[], bool]) -> Outcome:
     if job.run.target is not None and job.data is not None:
-        with alone_with(job.data) as there:
-            if not there:
+        with locked(job.data) as exists:
+            if not exists:
                 arguments = ["generate", "tensor", "--config", str(job.data.with_suffix(".yaml")), "-o", str(job.data)]
                 made = _process(arguments, job.data.with_suffix(".log"), environment, stopped)
                 if made.status != "finished":
@@ -202,45 +203,45 @@ def _execute_one(job: Job, environment: Mapping[str, str], stopped: Callable[[],
 
 
 def _outcome(job: Job, ended: Outcome | None) -> Outcome:
-    """How a run ended whose process ended so, if there was one."""
+    """How a run ended, given how its process ended; None if it needed none."""
     if ended is None or job.finished:
         return Outcome("finished")
     if ended.status == "finished":
-        return Outcome("failed", f"{job.folder} has no summary though its process ended well")
+        return Outcome("failed", f"{job.folder} has no summary although its process succeeded")
     return ended
 
 
 @contextmanager
-def alone_with(data: Path) -> Iterator[bool]:
-    """Wait until no other thread or process is in a block with the same data; whether they have been made."""
+def locked(data: Path) -> Iterator[bool]:
+    """Lock a data file against other threads and processes while the block runs; yields whether the file exists."""
     with open_lock(data.with_suffix(".lock")) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield data.exists()
 
 
 def _process(arguments: list[str], log: Path, environment: Mapping[str, str], stopped: Callable[[], bool]) -> Outcome:
-    """Run `htf ARGUMENTS`, its stderr in `log`.
+    """Run `htf ARGUMENTS` with its stderr in `log`.
 
-    The process is out of reach of the terminal's Ctrl-C, and holds the leash: it ends, its state saved, when this
-    process has ended in whatever way.
+    The process does not receive the terminal's Ctrl-C. It saves its state and ends when this process ends for whatever
+    reason, see `end_with_parent`.
     """
     log.unlink(missing_ok=True)
-    with open(log, "xb") as said:
+    with open(log, "xb") as stderr:
         process = subprocess.Popen(
             [sys.executable, "-m", "htfcli", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            stderr=said,
+            stderr=stderr,
             start_new_session=True,
             env={**os.environ, **environment, PARENT_PIPE: "1", "PYTHONPATH": _this_code()},
         )
-    told_at = None
+    stopped_at = None
     try:
         while process.poll() is None:
-            if told_at is None and stopped():
-                told_at = time.monotonic()
+            if stopped_at is None and stopped():
+                stopped_at = time.monotonic()
                 process.terminate()
-            elif told_at is not None and time.monotonic() - told_at > _GRACE:
+            elif stopped_at is not None and time.monotonic() - stopped_at > _GRACE:
                 process.kill()
             time.sleep(_POLL)
     finally:
@@ -249,20 +250,20 @@ def _process(arguments: list[str], log: Path, environment: Mapping[str, str], st
     code = process.returncode
     if code == 0:
         return Outcome("finished")
-    if told_at is not None:
+    if stopped_at is not None:
         return Outcome("interrupted")
     killed = f"killed by {signal.Signals(-code).name}" if code < 0 else ""
-    return Outcome("failed", killed or last_words(log) or f"exit code {code}", hopeless=code == 2)
+    return Outcome("failed", killed or error_in(log) or f"exit code {code}", hopeless=code == 2)
 
 
 def _this_code() -> str:
-    """A module path on which a process finds the code that this one runs, and not another installed one."""
+    """A PYTHONPATH on which a process imports the code that this process runs, not another installed version."""
     paths = [str(Path(__file__).resolve().parents[3]), os.environ.get("PYTHONPATH", "")]
     return os.pathsep.join(path for path in paths if path)
 
 
-def last_words(log: Path) -> str:
-    """The line a process failed with, without advice on how to go on by hand: nothing if it said none."""
+def error_in(log: Path) -> str:
+    """The error message of a process, without the advice on how to resume by hand; empty if there is none."""
     if not log.exists():
         return ""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]

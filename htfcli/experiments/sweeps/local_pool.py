@@ -1,4 +1,4 @@
-"""Who does the runs of a sweep: processes of this machine."""
+"""Pools: what executes the runs of a sweep, and the pool of processes on this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from htfcli.experiments.sweeps.job import Job, Outcome, execute
 
 
 class Task(Protocol):
-    """Runs that a pool does; `result` raises if their worker was lost."""
+    """Runs submitted to a pool; `result` raises an error if their worker was lost."""
 
     def done(self) -> bool: ...
 
@@ -25,22 +25,23 @@ class Task(Protocol):
 
 
 class Pool(Protocol):
-    """Does jobs; a context manager, which waits for its workers at the end."""
+    """Executes jobs; a context manager that waits for its workers at the end."""
 
     def capacity(self) -> int:
-        """How many tasks it does at once."""
+        """Number of tasks that run at the same time."""
 
-    def submit(self, jobs: Sequence[Job]) -> Task: ...
+    def submit(self, jobs: Sequence[Job]) -> Task:
+        """Start jobs in one process as soon as a worker is free."""
 
     def stop(self) -> None:
-        """End all runs, their state saved."""
+        """End all runs; their state is saved."""
 
 
 class LocalPool:
-    """Processes of this machine, each with its share of the cores and, where there are GPUs, one of them.
+    """A pool of processes on this machine, each with a share of the cores and, if there are GPUs, one GPU.
 
     Args:
-        workers: runs at a time. threads: cores of each run; an equal share of all if None.
+        workers: runs at the same time. threads: cores per run; an equal share of all cores if None.
     """
 
     def __init__(self, workers: int, threads: int | None = None) -> None:
@@ -52,7 +53,7 @@ class LocalPool:
         for number in range(workers):
             gpu = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
             self._places.put(gpu | share_of_cores(threads))
-        self._threads = ThreadPoolExecutor(workers)  # each does nothing but wait for a process
+        self._threads = ThreadPoolExecutor(workers)  # each only waits for a process
 
     def capacity(self) -> int:
         return self._workers
@@ -81,12 +82,12 @@ class LocalPool:
 
 
 def share_of_cores(threads: int) -> dict[str, str]:
-    """Environment of a process that is to use so many cores."""
+    """Environment variables of a process that may use this many cores."""
     return {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
 
 
 def visible_gpus() -> list[str]:
-    """What `CUDA_VISIBLE_DEVICES` may name, one entry a GPU."""
+    """Values of `CUDA_VISIBLE_DEVICES`, one per GPU."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip()]
@@ -96,5 +97,5 @@ def visible_gpus() -> list[str]:
 
 
 def default_workers() -> int:
-    """One a GPU, or one a core where there is none."""
+    """One worker per GPU, or one per core if there is no GPU."""
     return len(visible_gpus()) or usable_cores()

@@ -1,4 +1,4 @@
-"""The runs of a plan: names, settings and data of each, all checked before the first one starts."""
+"""The runs of a plan: name, settings and data of each, all checked before the first run starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from htfcli.config.plan import COMMANDS, TARGET, PlanConfig
 from htfcli.config.tensors import TargetConfig
 from htfcli.errors import ConfigError
 
-PLAN = "plan.yaml"  # the plan of a sweep, in its folder
+PLAN = "plan.yaml"  # in the folder of a sweep
 _LONGEST_NAME = 150
 
 
@@ -26,8 +26,8 @@ class PlannedRun:
     """One run of a plan.
 
     Args:
-        name: of its folder. command: key of `COMMANDS`. varied: what differs between runs, seed last.
-        settings: of the command. target: of the data, if they are generated. data: their file otherwise.
+        name: of its folder. command: key of `COMMANDS`. varied: the settings that vary between runs, the seed last.
+        settings: of the command. target: settings of the data, if they are generated. data: the data file otherwise.
     """
 
     name: str
@@ -39,7 +39,7 @@ class PlannedRun:
 
     @property
     def data_name(self) -> str | None:
-        """Of the generated data: runs with the same data share a file."""
+        """Name of the file of generated data, which runs with the same data share; None for other data."""
         if self.target is None:
             return None
         text = json.dumps(self.target.model_dump(mode="json", exclude_unset=True), sort_keys=True)
@@ -47,7 +47,7 @@ class PlannedRun:
 
 
 def read_plan(path: str) -> PlanConfig:
-    """The plan in a YAML file, or the one of a sweep's folder.
+    """Read a plan from a YAML file or from the folder of a sweep.
 
     Raises:
         ConfigError: naming every problem found.
@@ -60,10 +60,10 @@ def planned_runs(plan: PlanConfig) -> list[PlannedRun]:
     """All runs of a plan, the first key of `grid` varying slowest and the seed fastest.
 
     Raises:
-        ConfigError: if settings of a run are wrong, or two runs would have one name.
+        ConfigError: if the settings of a run are wrong, or two runs would have the same name.
     """
     runs = [_planned(plan, varied, shown) for varied, shown in _combinations(plan)]
-    count = Counter(run.name.lower() for run in runs)  # some file systems do not tell A from a
+    count = Counter(run.name.lower() for run in runs)  # some file systems ignore case
     clash = next((run.name for run in runs if count[run.name.lower()] > 1), None)
     if clash is not None:
         advice = "Values must differ in letters, digits or . + -, and not be repeated."
@@ -80,7 +80,7 @@ def planned_runs(plan: PlanConfig) -> list[PlannedRun]:
 
 
 def _combinations(plan: PlanConfig) -> Iterator[tuple[dict[str, Any], list[str]]]:
-    """What varies in each run, and the keys of it that name the run."""
+    """The varied settings of each run, and the keys among them that form its name."""
     rows = [dict(zip(plan.zip, values, strict=True)) for values in zip(*plan.zip.values(), strict=True)] or [{}]
     naming = _naming(plan.zip)
     for values in itertools.product(*plan.grid.values()):
@@ -91,7 +91,7 @@ def _combinations(plan: PlanConfig) -> Iterator[tuple[dict[str, Any], list[str]]
 
 
 def _naming(lists: dict[str, list[Any]]) -> list[str]:
-    """Of keys that vary together, the first ones, as many as it takes to tell all rows apart."""
+    """The first keys of `zip`, as many as are needed to distinguish all rows."""
     rows = list(zip(*([_safe(value) for value in values] for values in lists.values()), strict=True))
     for count in range(1, len(lists)):
         if len({row[:count] for row in rows}) == len(rows):
@@ -115,11 +115,11 @@ def _planned(plan: PlanConfig, varied: dict[str, Any], shown: list[str]) -> Plan
 
 
 def _set(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings without those that a plan leaves at their default."""
+    """The settings without those that are null, which a plan leaves at their default."""
     return {key: value for key, value in settings.items() if value is not None}
 
 
 def _safe(value: Any) -> str:
-    """A value as part of a folder name: letters, digits and . + - only."""
+    """A value as part of a folder name, with letters, digits and . + - only."""
     text = "default" if value is None else value if isinstance(value, str) else json.dumps(value)
     return re.sub(r"[^A-Za-z0-9.+-]+", "-", text).strip("-")

@@ -1,4 +1,4 @@
-"""The rows of a sweep's summary: as a flat table, and looked up by the names that a person uses."""
+"""Summaries of sweeps: their rows as a flat table, and columns looked up by name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from htfcli.files.own.records import read_lines
 
 Row = Record  # of a summary: one run
 SUMMARY_CSV, SUMMARY_JSONL = "summary.csv", "summary.jsonl"
-FINAL_SHOWN = {  # by command, how far a run went and the final numbers that a person looks at first
+FINAL_SHOWN = {  # by command: how far a run got, and the final numbers to look at first
     "fit": ("iteration", "train_loss", "test_error", "reconstruction_error"),
     "train-cnn": ("epoch", "train_accuracy", "test_accuracy", "regularizer"),
     "complete": ("tree", "held_out_error", "train_error"),
@@ -27,45 +27,46 @@ def load_summary(argument: str) -> list[Row]:
     """The rows of a sweep, given its folder or its summary.jsonl.
 
     Raises:
-        DataError: if it is neither.
+        DataError: if the argument is neither.
     """
     path = Path(argument)
     path = path / SUMMARY_JSONL if path.is_dir() else path
     if not path.exists():
-        raise DataError(f"{argument} is not a sweep", next_step="Name the folder that htf sweep made.")
+        raise DataError(f"{argument} is not a sweep", next_step="Name a folder written by htf sweep.")
     rows = [record for _, record in read_lines(path)]
     if not rows or any(row.get("kind") != "run" for row in rows):
-        raise DataError(f"{argument} does not hold the runs of a sweep")
+        raise DataError(f"{argument} contains no runs of a sweep")
     return rows
 
 
 def failures(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """The runs that failed, by their error."""
+    """The names of failed runs, by error message."""
     found: dict[str, list[str]] = {}
     for row in rows:
         if row["status"] == "failed":
-            found.setdefault(row.get("error") or "no reason known", []).append(row["run"])
+            found.setdefault(row.get("error") or "unknown error", []).append(row["run"])
     return found
 
 
 def outcome(rows: Sequence[Row]) -> str:
-    """How many runs there are, and how many ended how, in a few words."""
+    """The number of runs, and how many have each status, for a message."""
     counts = Counter(row["status"] for row in rows)
     parts = [f"{counts[status]} {status}" for status in counts if status != "finished"]
     return ", ".join([f"{len(rows)} runs", f"{counts['finished']} finished", *parts])
 
 
 def what_varies(rows: Sequence[Row]) -> list[str]:
-    """Settings other than the seed in which the runs differ, in the order of the plan."""
+    """The settings other than the seed in which runs differ, in the order of the plan."""
     varied = [key for key in rows[0]["varied"] if key != "seed"]
     return [key for key in varied if len({repr(row["varied"].get(key)) for row in rows}) > 1]
 
 
 def flat(row: Row) -> Row:
-    """A row as name and plain value.
+    """A row as a mapping from column names to plain values.
 
-    Settings go by their own name and those of generated data by `generate.NAME`; a final number goes by its name too,
-    or `final.NAME` where a setting is called the same. Lists are text, mappings spread (`effective_rank.{0,1}`).
+    Columns are named after settings, `generate.NAME` for those of generated data, and after final numbers, or
+    `final.NAME` if a setting has the same name. Lists become JSON text, mappings one column per key
+    (`effective_rank.{0,1}`).
     """
     cells: Row = {name: row.get(name) for name in ("run", "status", "error", "command", "data")}
     cells |= {name: _plain(value) for name, value in row["settings"].items()}
@@ -84,7 +85,7 @@ def _plain(value: Any) -> Any:
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """All rows as a table with the columns of all."""
+    """All rows as CSV, with the union of their columns."""
     cells = [flat(row) for row in rows]
     columns = list(dict.fromkeys(name for row in cells for name in row))
     text = io.StringIO()
@@ -95,12 +96,12 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def column(rows: Sequence[Row], name: str) -> list[Any]:
-    """The value called `name` in each row, None where a row has none.
+    """The value of a column in each row, None where a row has none.
 
-    `effective_rank` alone means that of the node with most modes, the first one of several.
+    `effective_rank` alone means that of the node with the most modes, the first of several.
 
     Raises:
-        ConfigError: if no row has it.
+        ConfigError: if no row has the column.
     """
     name = name if name.startswith("generate.") else name.replace("-", "_")
     cells = [flat(row) for row in rows]

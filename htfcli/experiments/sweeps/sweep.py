@@ -1,8 +1,8 @@
-"""A sweep: the runs of a plan in one folder, done by a pool of workers, never lost, summarised as they end.
+"""A sweep: the runs of a plan in one folder, executed by a pool, resumable, and summarized as they end.
 
-plan.yaml                    the plan; `htf sweep FOLDER` goes on with it
-summary.jsonl, summary.csv   one row a run: status, settings, final numbers
-data, jobs, runs, completed  see `jobs`
+plan.yaml                    the plan; `htf sweep FOLDER` continues it
+summary.jsonl, summary.csv   one row per run: status, settings, final numbers
+data, jobs, runs, completed  see `job`
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from htfcli.files.own.container import write_text
 from htfcli.files.own.records import to_json
 from htfcli.files.own.run_folder import open_lock
 
-_POLL = 0.1  # seconds between looks at the workers
-_SUMMARIZE_EVERY = 2.0  # seconds between summaries written while runs go on
+_POLL = 0.1  # seconds between checks of the workers
+_SUMMARIZE_EVERY = 2.0  # seconds between summaries written while runs are in progress
 
 
 @dataclass
 class Progress:
-    """How far a run is: `status` is waiting, running, or that of an `Outcome`; `kept` is one finished before."""
+    """Progress of a run: `status` is waiting, running or that of an `Outcome`; `kept` if it had finished before."""
 
     job: Job
     status: str = "waiting"
@@ -49,11 +49,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Watcher:
-    """Who follows a sweep.
+    """Callbacks of a sweep.
 
     Args:
-        on_change: called often with the progress of all runs. on_end: called once a run, with its `row` set.
-        should_stop: asked often; True ends the workers, their state saved.
+        on_change: called often with the progress of all runs. on_end: called once per run, with its `row` set.
+        should_stop: called often; True ends the workers, whose state is saved.
     """
 
     on_change: Callable[[Sequence[Progress]], None]
@@ -62,12 +62,12 @@ class Watcher:
 
 
 class Sweep:
-    """The runs of a plan, ready to go.
+    """The runs of a plan, checked and ready to start.
 
     Args:
-        plan: what to run. output: its folder. force: do runs anew that the folder holds with other settings.
+        plan: what to run. output: folder of the sweep. force: rerun runs whose saved settings differ.
     Raises:
-        ConfigError: on a wrong plan, or runs of other settings in the folder. DataError: if it cannot be made.
+        ConfigError: on a wrong plan, or if the folder holds runs with other settings.
     """
 
     def __init__(self, plan: PlanConfig, output: str, *, force: bool = False) -> None:
@@ -78,27 +78,28 @@ class Sweep:
             raise ConfigError(
                 f"{output} holds runs with other settings",
                 got=", ".join(job.run.name for job in changed[:3]) + (", ..." if len(changed) > 3 else ""),
-                next_step="Choose another folder with -o, or do these runs anew with --force.",
+                next_step="Choose another folder with -o, or rerun them with --force.",
             )
         self._changed = changed
         if self.path.exists() and not (self.path / PLAN).exists() and any(self.path.iterdir()):
-            raise ConfigError(f"{output} is there and is not a sweep", next_step="Choose another name with -o.")
+            raise ConfigError(f"{output} exists and is not a sweep", next_step="Choose another name with -o.")
         self.progress = [Progress(job) for job in self.jobs]
         self._summarized = 0.0
 
     def describe(self) -> str:
-        """What is about to happen, in a line."""
+        """One line on what is about to run."""
         finished = sum(job.finished for job in self.jobs if job not in self._changed)
         kept = f", {finished} of them finished before" if finished else ""
         return f"{len(self.jobs)} {'run' if len(self.jobs) == 1 else 'runs'} of htf {self.plan.command}{kept}"
 
     def run(self, pool: Pool, retries: int, watcher: Watcher) -> None:
-        """Do all runs that are not finished.
+        """Execute all runs that are not finished.
 
         Args:
-            pool: who does them. retries: how often a failed run is tried again. watcher: who follows.
+            pool: executes the runs. retries: number of further attempts for a failed run. watcher: callbacks.
         Raises:
-            RunError: if runs failed, after all others are done. Interrupted: if `should_stop` said so.
+            RunError: if runs failed, after all others have ended. Interrupted: if `should_stop` returned True.
+            DataError: if the folder cannot be written. ConfigError: if another sweep is using it.
         """
         with self._locked():
             self._begin(watcher)
@@ -106,7 +107,7 @@ class Sweep:
                 self._work(pool, retries, watcher)
             finally:
                 for progress in self.progress:
-                    if progress.status == "running":  # by workers that are out of reach
+                    if progress.status == "running":  # by workers that have been lost
                         progress.status = "interrupted"
                 self._summarize()
         failed = [p for p in self.progress if p.status == "failed"]
@@ -117,7 +118,7 @@ class Sweep:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """The folder, made if it is not there, closed to other sweeps."""
+        """Create the folder if necessary and lock it against other sweeps while the block runs."""
         try:
             for name in ("data", "jobs", "runs", "completed"):
                 if name != "completed" or self.plan.command == "complete":
@@ -129,7 +130,7 @@ class Sweep:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ConfigError(f"another sweep is at work in {self.path}", next_step="Wait for it.") from None
+                raise ConfigError(f"another sweep is using {self.path}", next_step="Wait for it to end.") from None
             yield
 
     def _begin(self, watcher: Watcher) -> None:
@@ -175,7 +176,8 @@ class Sweep:
         if stopping:
             count = Counter(p.status for p in self.progress)["finished"]
             raise Interrupted(
-                f"interrupted with {count} of {len(self.jobs)} runs finished; go on with: htf sweep {self.path}"
+                f"interrupted; {len(self.jobs) - count} of {len(self.jobs)} runs unfinished, continue with: "
+                f"htf sweep {self.path}"
             )
 
     def _end(self, progress: Progress, outcome: Outcome, watcher: Watcher) -> None:
@@ -194,10 +196,10 @@ class Sweep:
 
 
 def _outcomes(task: Task, count: int) -> list[Outcome]:
-    """What a worker says of its runs; one that was lost, or could not write, says it by an exception.
+    """How the runs of a task ended; all failed if their worker was lost or could not write.
 
     Raises:
-        RunError: if all workers are out of reach.
+        RunError: if the pool was lost.
     """
     try:
         return task.result()
@@ -208,7 +210,7 @@ def _outcomes(task: Task, count: int) -> list[Outcome]:
 
 
 def row_of(progress: Progress) -> Row:
-    """All that is known of a run: its settings, those of its data, and the final numbers once there are any."""
+    """The summary row of a run: its settings, those of its data, and its final numbers once it has finished."""
     run = progress.job.run
     final = None
     if progress.status == "finished":

@@ -1,13 +1,13 @@
-"""Tables with one row an entry, their columns named and their indices labelled, and how they are completed.
+"""Tables with one row per entry, whose columns are named and whose indices are labels.
 
-Columns that are modes hold labels of any kind, mapped to 0..d-1 (`axes.axis_of` says in which order) and back. The
-table written is the one that was read, row by row, with values where there were none.
+Columns that are modes contain labels of any kind, mapped to 0..d-1 (in the order of `axes.axis_of`) and back. A table
+is written as it was read, row by row, with values filled in.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,16 +30,20 @@ TABLES: dict[str, Callable[[Path, str], TextTable | ParquetTable]] = {
     ".parquet": ParquetTable,
 }
 Values = Callable[[Tensor], Tensor]  # (n, N) indices -> (n,) values
+Bounds = Callable[[Tensor], tuple[Tensor, Tensor]]  # (n, N) indices -> lower and upper ends (n,)
+BOUNDS = ("lower", "upper")  # names of the columns
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as read.
+    """A table that was read.
 
     Args:
         file: where it stands. head: its columns. index_at, value_at: positions of those that are modes and of the
             value, None if it has none. value_name: what the value is called.
-        axes: the modes. index: (n, N) int32. value: (n,) float64, NaN in rows without one.
+        axes: the modes. index: (n, N) int32, -1 for a label that its axis does not have. value: (n,) float64, NaN in
+            rows without one. std: (n,) float64 standard deviations of the values, if known.
+        unknown: per axis that lacks labels: its name, the first of them, how many rows have one.
     """
 
     file: TextTable | ParquetTable
@@ -50,6 +54,8 @@ class Table:
     axes: tuple[Axis, ...]
     index: Tensor
     value: Tensor
+    std: Tensor | None = None
+    unknown: tuple[tuple[str, str, int], ...] = ()
 
     @property
     def name(self) -> str:
@@ -64,25 +70,31 @@ class Table:
         return tuple(axis.size for axis in self.axes)
 
     def place(self, row: int) -> str:
-        """Where a row stands."""
+        """The line of a row, for messages."""
         return f"line {self.file.line_of(self.head, row)}"
 
     def without(self, missing_value: float) -> Table:
-        """The same table with rows of this value taken as rows without one."""
-        return replace(self, value=holes_at(self.value, missing_value, self.name))
-
-    def on(self, axes: Sequence[Axis]) -> Table:
-        """The same rows as indices of other axes, found by their labels.
+        """The same table, with rows of this value as rows without one.
 
         Raises:
-            DataError: for a label that an axis does not have, with its line.
+            ConfigError: if there are none.
+        """
+        return replace(self, value=holes_at(self.value, missing_value, self.name))
+
+    def on(self, axes: Sequence[Axis], unknown_labels: bool = False) -> Table:
+        """The same rows as indices of other axes, found by their labels.
+
+        Args:
+            unknown_labels: take a label that an axis does not have for index -1.
+        Raises:
+            DataError: otherwise, for such a label, with its line.
         """
         index = self.index.clone()
         for mode, (own, axis) in enumerate(zip(self.axes, axes, strict=True)):
             places = [-1 if (at := axis.find(own.label(i))) is None else at for i in range(own.size)]
             index[:, mode] = torch.tensor(places, dtype=index.dtype)[self.index[:, mode]]
             strange = torch.nonzero(index[:, mode] < 0).flatten()
-            if len(strange):
+            if len(strange) and not unknown_labels:
                 row = int(strange[0])
                 label = own.label(int(self.index[row, mode]))
                 raise DataError(
@@ -93,31 +105,42 @@ class Table:
         return replace(self, axes=tuple(axes), index=index)
 
     def entries(self, average: bool = False) -> Entries:
-        """The entries that have a value, each once.
+        """The entries that have a value, each once; see `observed`."""
+        return self.observed(average)[0]
+
+    def observed(self, average: bool = False) -> tuple[Entries, Tensor | None]:
+        """The entries that have a value, each once, and their standard deviations (n,), if known.
 
         Args:
-            average: take the mean of rows that disagree about an entry; rows that agree are one in any case.
+            average: take the mean of rows that disagree about an entry; rows that agree always count once.
         Raises:
-            DataError: for the first two rows that disagree, or if no row has a value.
+            DataError: for the first two rows that disagree, or if no row has a value, or one has no deviation.
         """
         row = torch.nonzero(~torch.isnan(self.value)).flatten()
         if len(row) == 0:
             raise DataError(f"{self.name} has no observed value", next_step="Is the value in another column? --value.")
-        every = len(row) == len(self.value)  # tens of millions of rows are not copied without need
+        every = len(row) == len(self.value)  # tens of millions of rows are copied only if needed
         known = Entries(self.index, self.value) if every else Entries(self.index[row], self.value[row])
+        std = None if self.std is None else self.std[row]
+        if std is not None and not bool((std > 0).all()):
+            first = int(row[torch.nonzero(~(std > 0))[0]])
+            got = float(self.std[first])  # type: ignore[index]
+            what = f"{self.name} {self.place(first)}: the standard deviation of a value must be above zero"
+            raise DataError(what, got="nothing" if math.isnan(got) else got)
         key, order = torch.sort(row_keys(known.index, self.dims), stable=True)
         fresh = torch.ones(len(key), dtype=torch.bool)
         fresh[1:] = key[1:] != key[:-1]
         if bool(fresh.all()):
-            return known
-        first = torch.nonzero(fresh).flatten()
+            return known, std
+        first_of = torch.nonzero(fresh).flatten()
         group = fresh.cumsum(0) - 1  # of rows in sorted order: which entry they are about
         value = known.value[order]
-        mean = value[first].clone()
+        mean = value[first_of].clone()
+        deviation = None if std is None else std[order][first_of].clone()
         other = torch.nonzero(value != mean[group]).flatten()
         if len(other) and not average:
             at = other[torch.argmin(order[other])]
-            earlier, later = (int(row[order[i]]) for i in (first[group[at]], at))
+            earlier, later = (int(row[order[i]]) for i in (first_of[group[at]], at))
             raise DataError(
                 f"{self.name} {self.place(later)} disagrees with {self.place(earlier)} about one entry",
                 got=f"{float(self.value[later])!r} and {float(self.value[earlier])!r}",
@@ -126,21 +149,30 @@ class Table:
         if len(other):
             count = torch.bincount(group).to(torch.float64)
             mean.zero_().index_add_(0, group, value / count[group])  # of shares: a sum of 1e308s would be infinite
-        kept = torch.sort(order[first])  # in the order of the file
-        return Entries(known.index[kept.values], mean[kept.indices])
+            if deviation is not None and std is not None:  # of the mean of independent values
+                deviation.zero_().index_add_(0, group, (std[order] / count[group]).square()).sqrt_()
+        kept = torch.sort(order[first_of])  # in the order of the file
+        entries = Entries(known.index[kept.values], mean[kept.indices])
+        return entries, None if deviation is None else deviation[kept.indices]
 
     def remarks(self) -> list[str]:
-        """What looks like a column that is no mode: a row number, a note."""
+        """Remarks about columns that seem not to be modes, such as row numbers and notes."""
         rows = len(self.value)
         odd = [axis.name for axis in self.axes if axis.size == rows > 9]
         return [
-            f"column {name} has another value in every row, so nothing is learnt from it; name the modes with --index"
+            f"column {name} has a different value in every row; if it is not a mode, name the modes with --index"
             for name in odd
         ]
 
     def lacking(self) -> int:
-        """How many combinations of labels have no row."""
+        """Number of combinations of labels without a row."""
         return math.prod(self.dims) - len(torch.unique(row_keys(self.index, self.dims)))
+
+    def asked(self, entries: Entries | None = None, *, everywhere: bool = False, further: bool = False) -> Tensor:
+        """Indices (n, N) that `write`, with the same arguments, asks for the values of, in its order."""
+        unknown = torch.isnan(self._to_fill(entries, everywhere)[1])
+        added = list(self._lacking_blocks()) if further else []
+        return torch.cat([self.index[unknown].long(), *added])
 
     def write(
         self,
@@ -150,6 +182,7 @@ class Table:
         *,
         everywhere: bool = False,
         further: bool = False,
+        bounds: Bounds | None = None,
     ) -> None:
         """Write the table with values filled in.
 
@@ -157,25 +190,43 @@ class Table:
             destination: a file, or `-`. values: of given entries.
             entries: what is known; a row without value whose entry is known from another row gets that one.
             everywhere: replace the values that are there too. further: add a row for every combination that has none.
+            bounds: of the values filled in, for two more columns; empty in rows whose value is known.
         """
+        holes, value = self._to_fill(entries, everywhere)
+
+        def fill(start: int, stop: int) -> tuple[list[bool], list[float], list[list[float]]]:
+            block = value[start:stop]
+            unknown = torch.isnan(block)
+            beside = [torch.full_like(block, math.nan) for _ in BOUNDS] if bounds is not None else []
+            if bool(unknown.any()):
+                index = self.index[start:stop][unknown]
+                block[unknown] = values(index)
+                for column, ends in zip(beside, bounds(index) if bounds is not None else (), strict=True):
+                    column[unknown] = ends
+            return holes[start:stop].tolist(), block.tolist(), [column.tolist() for column in beside]
+
+        added = self._further(values, bounds) if further else iter(())
+        names = BOUNDS if bounds is not None else ()
+        filled = Filled(self.head, self.index_at, self.value_at, self.value_name, fill, added, names)
+        self.file.write(destination, filled)
+
+    def _to_fill(self, entries: Entries | None, everywhere: bool) -> tuple[Tensor, Tensor]:
+        """Rows (n,) that get a value, and the values (n,) that are known, NaN for those to be predicted."""
         holes = torch.ones_like(self.value, dtype=torch.bool) if everywhere else torch.isnan(self.value)
         value = torch.where(holes, math.nan, self.value)
         if entries is not None:
             value[holes] = _known(entries, self.index[holes], self.dims)
+        return holes, value
 
-        def fill(start: int, stop: int) -> tuple[list[bool], list[float]]:
-            block = value[start:stop]
-            unknown = torch.isnan(block)
-            if bool(unknown.any()):
-                block[unknown] = values(self.index[start:stop][unknown])
-            return holes[start:stop].tolist(), block.tolist()
+    def _further(self, values: Values, bounds: Bounds | None) -> Rows:
+        """Labels, values and bounds of every combination that has no row, block by block."""
+        for index in self._lacking_blocks():
+            labels = [list(map(axis.label, index[:, k].tolist())) for k, axis in enumerate(self.axes)]
+            filled = values(index).tolist()
+            yield labels, filled, [ends.tolist() for ends in bounds(index)] if bounds is not None else []
 
-        added = self._further(values) if further else iter(())
-        filled = Filled(self.head, self.index_at, self.value_at, self.value_name, fill, added)
-        self.file.write(destination, filled)
-
-    def _further(self, values: Values) -> Rows:
-        """Labels and values of every combination that has no row, block by block."""
+    def _lacking_blocks(self) -> Iterator[Tensor]:
+        """Indices (n, N) of every combination that has no row, block by block."""
         taken = torch.unique(row_keys(self.index, self.dims))  # row-major positions, in order
         total = math.prod(self.dims)
         for start in range(0, total, BLOCK):
@@ -185,14 +236,12 @@ class Table:
             free[taken[low:high] - start] = False
             position = torch.nonzero(free).flatten() + start
             if len(position):
-                index = unravel(position, self.dims)
-                labels = [list(map(axis.label, index[:, k].tolist())) for k, axis in enumerate(self.axes)]
-                yield labels, values(index).tolist()
+                yield unravel(position, self.dims)
 
 
 def _known(entries: Entries, index: Tensor, dims: Sequence[int]) -> Tensor:
-    """Values of entries (m, N), (m,): those that are known, NaN for the others."""
-    # keys of both together, as keys of a large tensor are ranks among the rows given
+    """Values (m,) of entries (m, N): the known ones, NaN for the others."""
+    # keys of both together: in a large tensor a key is a rank among the given rows
     key = row_keys(torch.cat([entries.index, index]), dims)
     known, order = torch.sort(key[: len(entries)])
     wanted = key[len(entries) :]
@@ -201,40 +250,57 @@ def _known(entries: Entries, index: Tensor, dims: Sequence[int]) -> Tensor:
 
 
 def read_table(
-    path: Path, name: str, suffix: str, value: str | None = None, index: Sequence[str] | None = None
+    path: Path,
+    name: str,
+    suffix: str,
+    value: str | None = None,
+    index: Sequence[str] | None = None,
+    *,
+    std: str | None = None,
+    ordered: Sequence[str] = (),
 ) -> Table:
     """Read a table of entries.
 
     Args:
         path: the file. name: what to call it in messages. suffix: key of `TABLES`.
         value: its column of values (the last one). index: the columns that are modes (all others).
+        std: its column of standard deviations. ordered: modes whose text labels stand in the order of the file.
     Raises:
-        ConfigError: if a column that is asked for is not there. DataError: if a row cannot be used, with its line.
+        ConfigError: if a column does not exist. DataError: if a row cannot be used, with its line.
     """
     file = TABLES[suffix](path, name)
     head = file.head()
+    std_at = None if std is None else _position(name, head, std)
     columns = range(len(head.names) - head.padding)
-    value_at = columns[-1] if value is None else _position(name, head, value)
-    index_at = [at for at in columns if at != value_at]
+    others = [at for at in columns if at != std_at]
+    value_at = _position(name, head, value) if value is not None else others[-1] if others else 0
+    index_at = [at for at in others if at != value_at]
     if index is not None:
         index_at = [_position(name, head, column) for column in index]
         if value_at in index_at:
             raise ConfigError(
-                "the last column is a mode, and the value is in another one", next_step="Name it with --value."
+                "the last column is a mode, so it does not contain the values",
+                next_step="Name their column with --value.",
             )
     if len(index_at) < 2:
         got = len(columns)
         hint = "Fields are separated by commas in .csv and by tabs in .tsv." if got == 1 else ""
-        allowed = "2 indices or more and a value"
+        allowed = "2 indices or more and a value" + ("" if std is None else ", beside its standard deviation")
         raise DataError(f"{name} has too few columns", got=got, allowed=allowed, next_step=hint)
-    return _read(file, head, index_at, value_at, head.names[value_at])
+    table = _read(file, head, index_at, value_at, head.names[value_at], ordered)
+    if std_at is None:
+        return table
+    deviations = [block for _, block in file.blocks(head, [], std_at)]
+    return replace(table, std=torch.from_numpy(np.concatenate(deviations)))
 
 
 def read_queries(path: Path, name: str, suffix: str, axes: Sequence[Axis], value_name: str) -> Table:
-    """Read a table of entries that are asked for: columns by the names of the axes, or in their order.
+    """Read a table of entries to predict; its columns have the names of the axes, or their order.
+
+    Labels that an axis does not have become index -1.
 
     Raises:
-        DataError: if a column is missing, or a label is not one of its axis.
+        DataError: if a column is missing.
     """
     file = TABLES[suffix](path, name)
     head = file.head()
@@ -251,11 +317,23 @@ def read_queries(path: Path, name: str, suffix: str, axes: Sequence[Axis], value
     value_at = head.names.index(value_name) if head.named and value_name in head.names else None
     if not head.named and len(head.names) > len(axes):
         value_at = len(head.names) - 1
-    return _read(file, head, index_at, value_at, value_name).on(axes)
+    read = _read(file, head, index_at, value_at, value_name)
+    table = read.on(axes, unknown_labels=True)
+    unknown = [
+        (axis.name, own.label(int(read.index[rows[0], mode])), len(rows))
+        for mode, (axis, own) in enumerate(zip(axes, read.axes, strict=True))
+        if len(rows := torch.nonzero(table.index[:, mode] < 0).flatten())
+    ]
+    return replace(table, unknown=tuple(unknown))
 
 
 def _read(
-    file: TextTable | ParquetTable, head: Head, index_at: list[int], value_at: int | None, value_name: str
+    file: TextTable | ParquetTable,
+    head: Head,
+    index_at: list[int],
+    value_at: int | None,
+    value_name: str,
+    ordered: Sequence[str] = (),
 ) -> Table:
     codes = [_Codes() for _ in index_at]
     numbers: list[list[np.ndarray]] = [[] for _ in index_at]
@@ -278,7 +356,7 @@ def _read(
     axes = []
     index = torch.empty((rows, len(index_at)), dtype=torch.int32)
     for mode, (code, at) in enumerate(zip(codes, index_at, strict=True)):
-        axis, position = axis_of(head.names[at], code.labels)
+        axis, position = axis_of(head.names[at], code.labels, as_met=head.names[at] in ordered)
         axes.append(axis)
         places, start = np.array(position, dtype=np.int32), 0
         for part in numbers[mode]:
@@ -290,7 +368,7 @@ def _read(
 
 
 class _Codes(dict[str, int]):
-    """Labels by number, in the order they are met; spaces around a label do not count."""
+    """Numbers of labels, in the order in which they appear; spaces around a label are ignored."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -315,6 +393,6 @@ def _position(name: str, head: Head, column: str) -> int:
 
 
 def _some(names: Sequence[str], count: int) -> str:
-    """The first names of many."""
+    """The first 20 names, and the number of all if there are more."""
     shown = ", ".join(names[:20])
     return shown if count <= len(names[:20]) else f"{shown}, ... ({count} in all)"

@@ -1,6 +1,6 @@
-"""Arrays of .mat files, which scipy reads in a process of its own: a damaged one can make it crash, not only fail.
+"""Arrays of .mat files, read by scipy in a separate process, as damaged files can crash it.
 
-Run as a script, this file needs nothing of the package.
+That process runs this file as a script, so its top level imports nothing of the package.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def mat_arrays(path: Path) -> Iterator[dict[str, Any]]:
-    """Arrays by name, mapped from temporary files while the block runs; text in place of what is not plain numbers.
+    """Yield arrays by name, mapped from temporary files within the block; texts in place of other data than numbers.
 
     Raises:
         ValueError: if the file cannot be read, with the reason.
@@ -27,7 +27,7 @@ def mat_arrays(path: Path) -> Iterator[dict[str, Any]]:
     import numpy as np
 
     with tempfile.TemporaryDirectory(prefix="htf-") as folder:
-        # -P: no module of the folder that the user, or this file, is in
+        # -P: import no modules from the working folder or the folder of this file
         reader = [sys.executable, "-P", str(Path(__file__).resolve()), str(path.resolve()), folder]
         done = subprocess.run(reader, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
         if done.returncode:
@@ -37,7 +37,7 @@ def mat_arrays(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _extract(path: str, folder: str) -> None:
-    """Write the arrays of a .mat file as .npy files, by number, and their names."""
+    """Write the arrays of a .mat file as numbered .npy files, and a list of their names."""
     import numpy as np
     from scipy.io import loadmat
 
@@ -52,6 +52,6 @@ def _extract(path: str, folder: str) -> None:
 if __name__ == "__main__":
     try:
         _extract(*sys.argv[1:])
-    except Exception as error:  # scipy raises many kinds for files that are damaged
+    except Exception as error:  # scipy raises many kinds of errors for damaged files
         print((str(error) or type(error).__name__).splitlines()[0][:200], file=sys.stderr)
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""Tables in .parquet files, read and rewritten batch by batch; the methods are those of `TextTable`."""
+"""Tables in .parquet files, read and rewritten in batches; the methods are those of `TextTable`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from htfcli.files.own.container import binary_destination
 
 @dataclass(frozen=True)
 class ParquetTable:
-    """A .parquet file of rows; labels of any type stand as their text.
+    """A .parquet file of rows; labels of any type are converted to text.
 
     Args:
-        path: the file. name: what to call it in messages.
+        path: the file. name: its name in messages.
     """
 
     path: Path
@@ -71,28 +71,31 @@ class ParquetTable:
             place = len(head.names) if value_at is None else value_at
             fields = list(file.schema_arrow)
             fields[place : place + 1] = [value]
+            fields += [pa.field(name, pa.float64()) for name in new.beside]
             schema = pa.schema(fields)
             with pq.ParquetWriter(path, schema) as writer:
                 start = 0
                 for batch in file.iter_batches(BLOCK):
-                    replace, values = new.fill(start, start + len(batch))
+                    replace, values, beside = new.fill(start, start + len(batch))
                     start += len(batch)
                     columns = list(batch.columns)
                     filled = np.asarray(values)
                     if value_at is not None:
                         filled = np.where(replace, filled, self._values(batch, head, value_at))
                     columns[place : place + 1] = [pa.array(filled)]
+                    columns += [pa.array(numbers, pa.float64(), from_pandas=True) for numbers in beside]
                     writer.write_batch(pa.record_batch(columns, schema=schema))
-                for labels, values in new.further:
+                for labels, values, beside in new.further:
                     columns = [pa.nulls(len(values), field.type) for field in schema]
                     for at, column in zip(new.index_at, labels, strict=True):
                         columns[at] = pa.array(column).cast(schema.field(at).type)
                     columns[place] = pa.array(values, pa.float64())
+                    columns[len(columns) - len(beside) :] = [pa.array(numbers, pa.float64()) for numbers in beside]
                     writer.write_batch(pa.record_batch(columns, schema=schema))
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
-        """The file, with what can be wrong with it in a line."""
+        """Open the file; errors of reading it become DataErrors."""
         try:
             import pyarrow.parquet as pq
         except ImportError:

@@ -1,7 +1,7 @@
-"""Foreign formats to arrays: dense tensors and coordinate tables (`READERS` says which).
+"""Readers of foreign formats, listed in `READERS`: dense tensors and coordinate tables.
 
-Missing entries of a dense tensor are NaN. A coordinate table has one column a mode and the value last; .tns counts
-from 1 (the FROSTT format), the others from 0. Nothing is ever unpickled.
+Missing entries of a dense tensor are NaN. A coordinate table has one column per mode, and the value in the last one;
+indices count from 1 in .tns (the FROSTT format) and from 0 in other formats. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Dense:
     """A dense tensor, NaN where an entry is missing.
 
     Args:
-        name: for messages. values: (d_0, ..., d_{N-1}) float64. dtype: what they are in the file, e.g. `int16`.
-        key: the name of the array in a file that names its arrays, or nothing.
+        name: for messages. values: (d_0, ..., d_{N-1}) float64. dtype: their type in the file, e.g. `int16`.
+        key: name of the array in a file that names its arrays, else empty.
     """
 
     name: str
@@ -43,7 +43,11 @@ class Dense:
     key: str = ""
 
     def entries(self) -> tuple[tuple[int, ...], Entries]:
-        """Dimensions and the entries that are not missing."""
+        """Dimensions and observed entries.
+
+        Raises:
+            DataError: if there are none.
+        """
         dims = tuple(self.values.shape)
         known = torch.nonzero(~torch.isnan(self.values.flatten())).flatten()
         if len(known) == 0:
@@ -53,11 +57,11 @@ class Dense:
 
 @dataclass(frozen=True)
 class Coordinates:
-    """Entries of a tensor, one a row.
+    """Entries of a tensor, one per row.
 
     Args:
         name: for messages. index: (n, N) int64, from 0. value: (n,) float64.
-        line: row number -> line of the file, counted from 1. first: the number of the first index in the file.
+        line: maps a row number to the line of the file, counted from 1. first: number of the first index in the file.
     """
 
     name: str
@@ -67,10 +71,13 @@ class Coordinates:
     first: int = 0
 
     def entries(self, dims: tuple[int, ...] | None = None) -> tuple[tuple[int, ...], Entries]:
-        """Dimensions (the largest index of each mode + 1 if None) and the entries, checked.
+        """Dimensions and checked entries.
 
+        Args:
+            dims: the dimensions; None for the largest index of each mode + 1.
         Raises:
-            DataError: for an index out of range, a repeated one, or a value that is not finite, with its line.
+            DataError: for an index out of range, a repeated index, or a value that is not finite, with its line.
+            ConfigError: if the number of dimensions is wrong.
         """
         if len(self.value) == 0:
             raise DataError(f"{self.name} has no entries")
@@ -87,18 +94,18 @@ class Coordinates:
 
 
 def read_foreign(path: Path, name: str, key: str = "") -> Dense | Coordinates:
-    """Read a file by its suffix.
+    """Read a file in the format of its suffix.
 
     Args:
-        path: the file. name: what to call it in messages. key: which array of a file that holds several.
+        path: the file. name: its name in messages. key: name of the array to read from a file with several.
     Raises:
-        DataError: if it cannot be read as what its name says.
+        DataError: if it cannot be read in that format.
     """
     suffix = suffix_of(path)
     reader = READERS.get(suffix)
     if reader is None:
         raise DataError(
-            f"{name} has a format that is not read",
+            f"{name} has a format that htf does not read",
             got=suffix or "no suffix",
             allowed=", ".join(["safetensors", *READERS]),
         )
@@ -114,12 +121,12 @@ def read_foreign(path: Path, name: str, key: str = "") -> Dense | Coordinates:
 
 @contextmanager
 def parsing(name: str, what: str, next_step: str = "") -> Iterator[None]:
-    """Within the block a library parses a file, which for a damaged one may raise anything.
+    """Turn whatever a library raises within the block, where it parses a damaged file, into a DataError.
 
     Args:
-        name: of the file, for messages. what: it should be. next_step: advice.
+        name: of the file, for messages. what: the format it should have. next_step: advice.
     Raises:
-        DataError: for any error but those of the operating system and our own.
+        DataError: for any error except our own and those of the operating system.
     """
     try:
         yield
@@ -136,15 +143,15 @@ def parsing(name: str, what: str, next_step: str = "") -> Iterator[None]:
 
 
 def refuse_special(path: Path) -> None:
-    """Raise DataError for a folder, a named pipe or a device: what can only be read once, or never ends."""
+    """Raise DataError for a folder, a named pipe or a device, which cannot be read twice or has no end."""
     if path.exists() and not path.is_file():
         got = "a folder" if path.is_dir() else "a pipe or a device"
-        advice = "" if path.is_dir() else "Pipe it in, and name it -."
+        advice = "" if path.is_dir() else "Pipe it in, with - as its name."
         raise DataError(f"{path} is not a file", got=got, next_step=advice)
 
 
 def suffix_of(path: Path) -> str:
-    """What says the format of a file, a key of `READERS` if it is one that is read."""
+    """The suffix that determines the format of a file, with that before .gz; a key of `READERS` if it can be read."""
     return ("".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix).lower()
 
 
@@ -152,7 +159,7 @@ def read_mask(path: str) -> Tensor:
     """A boolean tensor from a .npy file; True where an entry is observed.
 
     Raises:
-        DataError: if it cannot be read or does not hold truth values (numbers 0 and 1 will do).
+        DataError: if it cannot be read or contains other values than True and False, or 0 and 1.
     """
     refuse_special(Path(path))
     dense = read_foreign(Path(path), path)
@@ -198,7 +205,7 @@ def _dense(array: Any, name: str, key: str = "", dtype: str | None = None) -> De
 
 
 def _pick(arrays: Iterable[str], key: str, name: str) -> str:
-    """Which of the named arrays is meant."""
+    """The name of the array to read, among `arrays`: `key`, or the only one."""
     arrays = list(arrays)
     if key in arrays or (not key and len(arrays) == 1):
         return key or arrays[0]
@@ -209,7 +216,7 @@ def _pick(arrays: Iterable[str], key: str, name: str) -> str:
 
 def _npy(path: Path, name: str, key: str) -> Dense:
     with parsing(name, ".npy file"):
-        return _dense(np.load(path, mmap_mode="r", allow_pickle=False), name)  # a header may claim any size
+        return _dense(np.load(path, mmap_mode="r", allow_pickle=False), name)  # mapped, as a header may claim any size
 
 
 def _npz(path: Path, name: str, key: str) -> Dense:
@@ -222,7 +229,7 @@ def _npz(path: Path, name: str, key: str) -> Dense:
 
 
 def _pt(path: Path, name: str, key: str) -> Dense:
-    # of a sparse tensor: indices beyond its size would be written to memory of something else
+    # indices of a sparse tensor beyond its size would be written outside of its memory
     checked = torch.sparse.check_sparse_tensor_invariants()  # type: ignore[no-untyped-call]
     with parsing(name, ".pt file of plain tensors"), checked:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -236,7 +243,7 @@ def _pt(path: Path, name: str, key: str) -> Dense:
 
 def _mat(path: Path, name: str, key: str) -> Dense:
     try:
-        import scipy  # noqa: F401 -- needed in the process that reads
+        import scipy  # noqa: F401 -- needed by the process that reads
     except ImportError:
         raise missing_library(".mat", "scipy") from None
     with parsing(name, ".mat file", next_step="Save it with -v7, not -v7.3."), mat_arrays(path) as arrays:
@@ -260,9 +267,9 @@ def _tns(path: Path, name: str, key: str) -> Coordinates:
 
 
 def _text(path: Path, name: str, delimiter: str | None, first: int) -> Coordinates:
-    """A text table; `first` is the number of the first index.
+    """Read a text table, whose indices count from `first`.
 
-    The fast parser says little about what is wrong, so when it stops the lines are gone through one by one.
+    The fast parser reports errors without details, so after one the lines are checked one by one.
     """
     try:
         with closing(_rows(path, name, delimiter)) as rows:
@@ -297,7 +304,7 @@ def _text(path: Path, name: str, delimiter: str | None, first: int) -> Coordinat
 
 
 def _rows(path: Path, name: str, delimiter: str | None) -> Generator[tuple[int, list[str]], None, None]:
-    """(line number from 1, fields) of every line that is neither blank nor a comment."""
+    """Yield (line number from 1, fields) of every line that is neither blank nor a comment."""
     with open_text(path, name) as file:
         for number, line in enumerate(file, start=1):
             text = line.partition("#")[0].strip()
@@ -307,7 +314,7 @@ def _rows(path: Path, name: str, delimiter: str | None) -> Generator[tuple[int, 
 
 
 def _ascii(lines: Iterable[str]) -> Iterator[str]:
-    """The lines, for the fast parser, which looks up the digits of other scripts beyond the end of its table."""
+    """Yield the lines, if they are ASCII; the fast parser reads digits of other scripts beyond the end of its table."""
     for line in lines:
         text = line if line.isascii() else line.partition("#")[0]
         if not text.isascii():
@@ -316,7 +323,7 @@ def _ascii(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _explain(path: Path, name: str, delimiter: str | None, columns: int, has_names: bool) -> DataError | None:
-    """The first line that is not `columns - 1` integers and a number."""
+    """The error for the first line that does not contain `columns - 1` integers and a number, if there is one."""
     for line, fields in islice(_rows(path, name, delimiter), int(has_names), None):
         if len(fields) != columns:
             return DataError(f"{name} line {line} has the wrong number of columns", got=len(fields), allowed=columns)
@@ -349,12 +356,12 @@ def _parquet(path: Path, name: str, key: str) -> Coordinates:
 
 
 def refuse_rows(path: Path, name: str) -> None:
-    """Raise DataError if the columns of a .parquet file, packed to next to nothing maybe, do not fit in memory."""
+    """Raise DataError if the unpacked columns of a .parquet file, which may be a small file, do not fit in memory."""
     import pyarrow.parquet as pq
 
-    told = pq.read_metadata(path)
-    shape = f"{told.num_rows:,} rows of {told.num_columns} columns"
-    refuse_unless_fits(name, 16 * told.num_rows * told.num_columns, shape)
+    metadata = pq.read_metadata(path)
+    shape = f"{metadata.num_rows:,} rows of {metadata.num_columns} columns"
+    refuse_unless_fits(name, 16 * metadata.num_rows * metadata.num_columns, shape)
 
 
 def _is_number(text: str) -> bool:
@@ -366,10 +373,12 @@ def _is_number(text: str) -> bool:
 
 
 def first_line(error: Exception) -> str:
+    """The first line of an error's message, at most 200 characters; the name of its class if it has none."""
     return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
 def missing_library(suffix: str, library: str) -> DataError:
+    """The error for a format whose library is not installed."""
     return DataError(f"reading {suffix} files needs {library}", next_step="pip install 'htf[data]'.")
 
 

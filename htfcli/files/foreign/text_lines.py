@@ -1,4 +1,4 @@
-"""Text files, compressed or not, line by line."""
+"""Lines of text files, compressed or not."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import IO
 
 from htfcli.errors import DataError
 
-_LONGEST = 2**20  # characters of a line that is unpacked
+_LONGEST = 2**20  # characters of a line in a compressed file: far more than a row has
 
 
 @contextmanager
 def open_text(path: Path, name: str) -> Iterator[Iterator[str]]:
-    """The lines of a text file, or of a compressed one by its suffix .gz.
+    """Yield the lines of a text file, compressed if its suffix is .gz.
 
     Args:
-        path: the file. name: what to call it in messages.
+        path: the file. name: its name in messages.
     Raises:
         DataError: for a line of a compressed file that is too long, as a few bytes may unpack to any number of zeros.
     """

@@ -1,6 +1,7 @@
-"""Tables as text: .csv, .tsv and .tns, read and rewritten block by block, never whole.
+"""Tables in text files: .csv, .tsv and .tns, read and rewritten in blocks, never whole.
 
-A line that begins with `#` is a comment. What is not filled in is copied as it stands: comments, quotes, line ends.
+A line that begins with `#` is a comment. Everything but the values filled in is copied unchanged, with its comments,
+quotes and line ends.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count, islice, repeat
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -24,23 +25,26 @@ from htfcli.files.foreign.text_lines import not_utf8, open_text
 from htfcli.files.own.axes import as_number
 from htfcli.files.own.container import text_destination
 
-BLOCK = 2**16  # rows filled in at a time
-_PARSED = 2**12  # rows parsed at a time: few enough that the garbage collector stays out of it
-MISSING = frozenset({"", "na", "n/a", "nan", "null"})  # what stands where there is no value, in any case
-_says_nothing = re.compile(r"#|\s*$").match  # of a line: it is empty, or a comment
+BLOCK = 2**16  # rows filled in at a time: a few MiB of Python objects
+_PARSED = 2**12  # rows parsed at a time: few enough not to start the garbage collector
+MISSING = frozenset({"", "na", "n/a", "nan", "null"})  # fields without a value, in any case
+_is_no_row = re.compile(r"#|\s*$").match  # a blank line or a comment
 
 Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
-Fill = Callable[[int, int], tuple[list[bool], list[float]]]  # rows start..stop -> which get a value, and the values
-Rows = Iterator[tuple[list[list[str]], list[float]]]  # blocks of further rows: a column of labels a mode, and values
+# rows start..stop -> which of them get a value, all values, and columns of further numbers, NaN where there are none
+Fill = Callable[[int, int], tuple[list[bool], list[float], list[list[float]]]]
+# blocks of further rows: a column of labels per mode, values, columns of further numbers
+Rows = Iterator[tuple[list[list[str]], list[float], list[list[float]]]]
 
 
 @dataclass(frozen=True)
 class Filled:
-    """A table written anew, with values filled in and further rows at its end.
+    """Changes to a table: values filled in, and rows added at its end.
 
     Args:
         head, index_at, value_at: as for `TextTable.blocks`. value_name: of the column that is added where there is no
             value yet. fill: what is filled in. further: added rows; their other columns are empty.
+        beside: names of columns of further numbers that are added at the end.
     """
 
     head: Head
@@ -49,6 +53,7 @@ class Filled:
     value_name: str
     fill: Fill
     further: Rows
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class Head:
 
 
 class _Row(NamedTuple):
-    """A row as it stands: the line it ends on, comments and blank lines before it, its text, its fields."""
+    """A row: the line it ends on, comments and blank lines before it, its text, its fields."""
 
     line: int
     before: str
@@ -83,7 +88,7 @@ class TextTable:
     """A text file of rows.
 
     Args:
-        path: the file. name: what to call it in messages. delimiter: between fields; None for spaces of any number.
+        path: the file. name: its name in messages. delimiter: between fields; None for any number of spaces.
     """
 
     path: Path
@@ -124,10 +129,10 @@ class TextTable:
     def blocks(
         self, head: Head, index_at: list[int], value_at: int | None
     ) -> Iterator[tuple[list[tuple[str, ...]], Floats]]:
-        """Blocks of rows: a column of labels a mode, and their values, NaN where there is none.
+        """Yield blocks of rows: a column of labels per mode, and the values, NaN where there is none.
 
         Args:
-            head: of this table. index_at: positions of the columns that are modes. value_at: of the value, if any.
+            head: of this table. index_at: columns that are modes. value_at: column of the value, if any.
         Raises:
             DataError: for a row of the wrong length, or a value that is not a finite number, with its line.
         """
@@ -158,7 +163,7 @@ class TextTable:
         return np.array([self._value(text, head, row) for row, text in enumerate(texts, start)])
 
     def _value(self, text: str, head: Head, row: int) -> float:
-        text = text.partition("#")[0].strip()  # a comment may end the line
+        text = text.partition("#")[0].strip()  # a comment may follow
         if text.lower() in MISSING:
             return math.nan
         number = as_number(text)
@@ -166,7 +171,7 @@ class TextTable:
             raise DataError(f"{self._where(head, row)} has a value that is not a number", got=repr(text[:40]))
         try:
             value = float(number)
-        except OverflowError:  # whole numbers have no bound, doubles do
+        except OverflowError:  # integers can exceed the range of doubles
             value = math.inf
         if not math.isfinite(value):
             raise DataError(f"{self._where(head, row)} has no finite value", got=text[:40])
@@ -176,12 +181,12 @@ class TextTable:
         return f"{self.name} line {self.line_of(head, row)}"
 
     def line_of(self, head: Head, row: int) -> int:
-        """The line on which a row ends, from 1."""
+        """The line on which a row ends, counted from 1."""
         with closing(self._rows()) as rows:
             return next(islice(rows, row + head.named, None)).line
 
     def write(self, destination: str, new: Filled) -> None:
-        """Write a table to a file or `-`, whole or not at all."""
+        """Write the table with the changes `new` to a file, whole or not at all, or to stdout for `-`."""
         head, value_at = new.head, new.value_at
         width = len(head.names) + (value_at is None)
         place = len(head.names) if value_at is None else value_at
@@ -192,34 +197,35 @@ class TextTable:
             write_rows = self._writer(file, end)
             if head_row is not None:
                 file.write(head_row.before)
-                if value_at is None:
-                    write_rows([[*head_row.fields, new.value_name]])
+                if value_at is None or new.beside:
+                    write_rows([[*head_row.fields, *([new.value_name] if value_at is None else []), *new.beside]])
                 else:
                     file.write(_ended(head_row.text, end))
             for start in count(0, BLOCK):
-                replace, values = new.fill(start, start + BLOCK)
+                replace, values, beside = new.fill(start, start + BLOCK)
                 if not replace:
                     break
-                for wanted, value, row in zip(replace, values, rows, strict=False):
+                numbers = zip(*beside, strict=True) if beside else repeat(())
+                for wanted, value, more, row in zip(replace, values, numbers, rows, strict=False):
                     file.write(row.before)
-                    if wanted:
+                    if wanted or more:
                         fields = [*row.fields, ""][:width]
-                        fields[place] = repr(value)
-                        write_rows([fields])
+                        fields[place] = repr(value) if wanted else fields[place]
+                        write_rows([[*fields, *map(_number, more)]])
                     else:
                         file.write(_ended(row.text, end))
             try:
                 next(rows)
             except StopIteration as ending:
                 file.write(ending.value)
-            for columns, values in new.further:
+            for columns, values, beside in new.further:
                 table = [[""] * len(values)] * width
                 for at, column in zip([*new.index_at, place], [*columns, list(map(repr, values))], strict=True):
                     table[at] = column
-                write_rows(zip(*table, strict=True))
+                write_rows(zip(*table, *(list(map(_number, column)) for column in beside), strict=True))
 
     def _writer(self, file: IO[str], end: str) -> Callable[[Iterable[Iterable[str]]], None]:
-        """Writes rows of fields."""
+        """A function that writes rows of fields."""
         if self.delimiter is None:
             return lambda rows: file.writelines(" ".join(fields) + end for fields in rows)
         return csv.writer(file, delimiter=self.delimiter, lineterminator=end).writerows
@@ -235,7 +241,7 @@ class TextTable:
         def lines() -> Iterator[str]:
             nonlocal inside
             for line in file:
-                if inside or not _says_nothing(line):
+                if inside or not _is_no_row(line):
                     inside = True
                     yield line
                 else:
@@ -251,7 +257,7 @@ class TextTable:
             yield fields
 
     def _rows(self) -> Generator[_Row, None, str]:
-        """Every row with its surroundings; the parser is fed line by line to know which lines make a row.
+        """Yield every row with its text and the lines before it.
 
         Returns: the comments after the last row.
         """
@@ -291,6 +297,10 @@ def _readable(path: Path, name: str) -> Iterator[None]:
         raise DataError(f"{name} is damaged: {error}") from None
 
 
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else repr(value)
+
+
 def _ended(text: str, end: str) -> str:
-    """A line that ends, as the last one of a file may not."""
+    """The line with a line end, which the last line of a file may lack."""
     return text if text.endswith(("\n", "\r")) else text + end

@@ -1,4 +1,4 @@
-"""Our objects in our container: factorizations and observations to named tensors and back, checked."""
+"""Factorizations and observations in our container; what is read is checked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from htfcli.files.own.container import Artefact
 
 
 class _Description(BaseModel):
-    """What `Factorization.describe` writes, validated."""
+    """Output of `Factorization.describe`, validated."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     kind: str
@@ -32,6 +32,7 @@ class _Description(BaseModel):
 
 
 def save_factorization(destination: str | Path, model: Factorization, config: Mapping[str, Any] | None = None) -> None:
+    """Write a factorization and the configuration it was fitted with to a file, or to stdout for `-`."""
     container.save(destination, "factorization", model.weights, model.describe(), config)
 
 
@@ -45,25 +46,31 @@ def to_factorization(artefact: Artefact) -> Factorization:
 
 
 def rebuild(artefact: Artefact, description: object, weights: dict[str, Tensor]) -> Factorization:
-    """A factorization from what `describe` said of it and its named weights, both from `artefact`."""
+    """A factorization from its description and its weights.
+
+    Args:
+        artefact: where both are from. description: output of `Factorization.describe`. weights: by name.
+    Raises:
+        DataError: if the description is malformed or does not fit the weights.
+    """
     try:
-        told = _Description.model_validate(description)
-        cls = MODELS[told.kind]
-        nested: list[Any] = list(range(len(told.dims)))
-        for children in told.children:
+        described = _Description.model_validate(description)
+        cls = MODELS[described.kind]
+        nested: list[Any] = list(range(len(described.dims)))
+        for children in described.children:
             nested.append([nested[c] for c in children])
         tree = ModeTree.from_nested(nested[-1])
-        if [list(tree.children[v]) for v in tree.interior] != told.children or tree.order != len(told.dims):
+        if [list(tree.children[v]) for v in tree.interior] != described.children or tree.order != len(described.dims):
             raise ValueError
-        widths = dict(zip(tree.interior, told.widths, strict=True))
+        widths = dict(zip(tree.interior, described.widths, strict=True))
     except (ValidationError, KeyError, IndexError, ValueError, ConfigError):
         raise DataError(f"{artefact.name} is damaged: its description of the factorization is malformed") from None
     stored = sum(w.numel() for w in weights.values())
-    claimed = sum(r * c for r, c in matrix_shapes(told.dims, tree, widths, cls.root_weighted))
+    claimed = sum(r * c for r, c in matrix_shapes(described.dims, tree, widths, cls.root_weighted))
     if stored != claimed or any(not w.is_floating_point() for w in weights.values()):
         raise DataError(f"{artefact.name} is damaged: its weights do not fit", got=stored, allowed=f"{claimed} numbers")
     dtype = torch.float32 if all(w.dtype == torch.float32 for w in weights.values()) else torch.float64
-    return cls.blank(told.dims, tree, widths, dtype).load(weights)
+    return cls.blank(described.dims, tree, widths, dtype).load(weights)
 
 
 class _Content(BaseModel):
@@ -78,6 +85,7 @@ class _Content(BaseModel):
 def save_observations(
     destination: str | Path, observations: Observations, config: Mapping[str, Any] | None = None
 ) -> None:
+    """Write observations, their target if known, and the configuration they were made with, to a file, or `-`."""
     tensors: dict[str, Tensor] = {}
     for part, sample in (("train", observations.train), ("test", observations.test)):
         if sample is not None:
@@ -94,7 +102,7 @@ def save_observations(
 
 
 def task_of(sample: Sample) -> str:
-    """completion, rank-one sensing or matrix sensing."""
+    """The task of a sample: completion, rank-one sensing or matrix sensing."""
     names = {Entries: "completion", RankOneMeasurements: "rank-one sensing", MatrixMeasurements: "matrix sensing"}
     return names[type(sample)]
 
@@ -118,10 +126,10 @@ def to_observations(artefact: Artefact, shard: tuple[int, int] | None = None, *,
     """The observations in a container of that kind, checked: ranges, duplicates, finite values.
 
     Args:
-        shard: number and count of the parts of which one is read, of a train or test sample that has a row for each.
-        mapped: leave int32 indices as they are mapped from the file, for those who do not need int64.
+        shard: (number, count): read one of `count` parts of each sample, all of a sample with fewer rows.
+        mapped: keep int32 indices mapped from the file instead of copying them to int64.
     Raises:
-        DataError: on the first problem found.
+        DataError: for the first problem found.
     """
     content = artefact.expect("observations").content_as(_Content)
     dims = tuple(content.dims)
@@ -142,7 +150,7 @@ def to_observations(artefact: Artefact, shard: tuple[int, int] | None = None, *,
 
 
 def rows_of(count: int, number: int, parts: int) -> tuple[int, int] | None:
-    """First and end of a part, as `Tensor.tensor_split` cuts rows; None, all of them, where some would get none."""
+    """First row and end of one part, as split by `Tensor.tensor_split`; None if there are fewer rows than parts."""
     size, more = divmod(count, parts)
     first = number * size + min(number, more)
     return (first, first + size + (number < more)) if size else None
@@ -161,7 +169,7 @@ def _to_sample(
     else:
         wanted |= {f"vector{k}": (count, d) for k, d in enumerate(dims)}
     if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != wanted:
-        raise DataError(f"{artefact.name} is damaged: its {part} observations do not have the shapes they should")
+        raise DataError(f"{artefact.name} is damaged: its {part} observations have the wrong shapes")
     if count == 0:
         raise DataError(f"{artefact.name} has no {part} observations")
     value = tensors["value"].double()

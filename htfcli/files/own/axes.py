@@ -1,10 +1,14 @@
-"""Modes as their owner knows them: the name of a column, and the labels that its indices stand for."""
+"""Axes: the name of a mode and the labels of its indices, as in the columns of a table."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
+
+from htfcli.files.own.dates import as_days
 
 Number = int | float
 
@@ -14,8 +18,8 @@ class Axis:
     """One mode of a tensor.
 
     Args:
-        name: its column; its number where columns have no names. size: its dimension.
-        labels: what its indices are called, in their order; None where they are plain numbers, counted from `first`.
+        name: its column, or its number where columns have no names. size: its dimension.
+        labels: of its indices, in order; None if they are numbers, counted from `first`.
     """
 
     name: str
@@ -24,10 +28,11 @@ class Axis:
     first: int = 0
 
     def label(self, index: int) -> str:
+        """The label of an index."""
         return str(index + self.first) if self.labels is None else self.labels[index]
 
     def find(self, label: str) -> int | None:
-        """The index of a label, None if there is none; numbers are found by value, `1.0` where `1` is."""
+        """The index of a label, None if there is none; numbers are compared by value, `1.0` with `1`."""
         number = as_number(label)
         if self.labels is None:
             whole = number is not None and (isinstance(number, int) or number.is_integer())
@@ -35,9 +40,20 @@ class Axis:
             return index if 0 <= index < self.size else None
         return self._index_of.get(label if self._numbers is None or number is None else number)
 
+    def positions(self) -> list[float] | None:
+        """Rising positions of the indices where the labels are numbers, or dates (in days); None for any other text."""
+        if self.labels is None:
+            return [float(index + self.first) for index in range(self.size)]
+        try:
+            found = as_days(self.labels) if self._numbers is None else list(map(float, self._numbers))
+        except OverflowError:  # whole numbers have no bound, doubles do
+            return None
+        rising = found is not None and all(a < b for a, b in pairwise(found)) and all(map(math.isfinite, found))
+        return found if rising else None
+
     @cached_property
     def _numbers(self) -> list[Number] | None:
-        """The labels as numbers, if all are."""
+        """The labels as numbers, None unless all are numbers."""
         return _as_numbers(self.labels or ())
 
     @cached_property
@@ -46,26 +62,31 @@ class Axis:
         return {key: index for index, key in enumerate(keys)}
 
     def place(self, index: int) -> str:
-        """An index in words."""
+        """An index in words, for messages."""
         if self.labels is None and self.name.isdigit():
             return f"mode {self.name}, index {self.label(index)}"
         return f"column {self.name}, value '{self.label(index)}'"
 
 
-def axis_of(name: str, labels: Sequence[str]) -> tuple[Axis, list[int]]:
+def axis_of(name: str, labels: Sequence[str], as_met: bool = False) -> tuple[Axis, list[int]]:
     """The axis that has the given labels, and the index of each.
 
-    Numbers stand in numeric order, equal ones (`1` and `1.0`) are one index. Anything else stands in alphabetical
-    order, which is the order of time for ISO dates.
+    Numbers stand in numeric order, equal ones (`1` and `1.0`) are one index; dates stand in the order of time, any
+    other text in alphabetical order.
 
     Args:
-        name: of the column. labels: as they were met, none twice.
+        name: of the column. labels: as they were met, none twice. as_met: leave other text in this order.
     """
-    keys: Sequence[str | Number] = _as_numbers(labels) or labels
+    numbers = _as_numbers(labels)
+    keys: Sequence[str | Number] = numbers or labels
     text: dict[str | Number, str] = {}
     for key, label in zip(keys, labels, strict=True):
         text.setdefault(key, label)
-    ordered = sorted(text)
+    days = as_days(labels) if numbers is None else None
+    if days is not None:
+        ordered: list[str | Number] = [label for _, label in sorted(zip(days, labels, strict=True))]
+    else:
+        ordered = list(text) if as_met and numbers is None else sorted(text)
     position = {key: index for index, key in enumerate(ordered)}
     plain = all(text[key] == str(index) for index, key in enumerate(ordered))
     axis = Axis(name, len(ordered), None if plain else tuple(text[key] for key in ordered))
@@ -73,12 +94,12 @@ def axis_of(name: str, labels: Sequence[str]) -> tuple[Axis, list[int]]:
 
 
 def plain_axes(dims: Sequence[int], first: int = 0) -> tuple[Axis, ...]:
-    """Modes without names and labels."""
+    """Axes without names and labels, whose indices are counted from `first`."""
     return tuple(Axis(str(mode), size, None, first) for mode, size in enumerate(dims))
 
 
 def as_number(text: str) -> Number | None:
-    """The number a text stands for; whole ones of any length exactly. Python's `1_000` is not one."""
+    """The number in a text, integers of any length exactly; None if it is not a number, as is Python's `1_000`."""
     if "_" in text:
         return None
     for kind in (int, float):

@@ -1,4 +1,4 @@
-"""Fitted completions in our container: predictors of a tensor's entries, with the names and labels of its modes."""
+"""Fitted completions in our container, with the names and labels of their modes."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 from torch import Tensor
 
-from htfcli.engine.completion.predictor import Completion, Predictor
+from htfcli.engine.completion.result import Completion
 from htfcli.engine.factorizations.factorization import Factorization
-from htfcli.engine.observations.centring import Effects
 from htfcli.errors import DataError
 from htfcli.files.own import container
-from htfcli.files.own.artefacts import rebuild
 from htfcli.files.own.axes import Axis
 from htfcli.files.own.container import Artefact
+
+FORMAT = 2  # of a completion's content: 1 had one factorization and an ensemble
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,6 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class _Member(_Strict):
-    factorization: dict[str, Any]
-    mean: float
-    floor: float | None
-
-
 class _Axis(_Strict):
     name: str
     size: PositiveInt
@@ -70,20 +64,17 @@ class _Slices(_Strict):
 
 
 class _Content(_Strict):
+    format: int
     value: str
     axes: list[_Axis]
-    members: Annotated[list[_Member], Field(min_length=2)]
+    completion: dict[str, Any]
     slices: _Slices | None
 
 
 def save_completion(destination: str | Path, saved: SavedCompletion, config: Mapping[str, Any]) -> None:
-    """Write the predictor and its ensemble, in this order: members 0, 1, ..."""
-    tensors: dict[str, Tensor] = {}
-    members = []
-    for number, member in enumerate((saved.completion.predictor, *saved.completion.ensemble)):
-        tensors |= {f"{number}/weights/{name}": weight for name, weight in member.model.weights.items()}
-        tensors |= {f"{number}/effects/{mode}": effect for mode, effect in enumerate(member.effects.by_mode)}
-        members.append({"factorization": member.model.describe(), "mean": member.effects.mean, "floor": member.floor})
+    """Write the state of a completion (its members, weights and calibration) with the names and labels of its modes."""
+    state, described = saved.completion.state()
+    tensors = {f"completion/{name}": tensor for name, tensor in state.items()}
     for mode, axis in enumerate(saved.axes):
         if axis.labels is not None:  # as bytes of JSON: millions of labels do not fit into the header
             tensors[f"labels/{mode}"] = torch.frombuffer(bytearray(json.dumps(axis.labels).encode()), dtype=torch.uint8)
@@ -91,9 +82,10 @@ def save_completion(destination: str | Path, saved: SavedCompletion, config: Map
     if slices is not None:
         tensors["slices/observed"] = slices.observed
     content = {
+        "format": FORMAT,
         "value": saved.value_name,
         "axes": [{"name": axis.name, "size": axis.size, "first": axis.first} for axis in saved.axes],
-        "members": members,
+        "completion": described,
         "slices": None if slices is None else {"mode": slices.mode, "at": slices.at, "step": slices.step},
     }
     container.save(destination, "completion", tensors, content, config)
@@ -103,46 +95,62 @@ def to_completion(artefact: Artefact) -> SavedCompletion:
     """The completion in a container of that kind.
 
     Raises:
-        DataError: if it is damaged.
+        DataError: if it is damaged, or was written by an earlier version of htf.
     """
     content = _content(artefact)
-    predictor, *ensemble = (_member(artefact, number, told) for number, told in enumerate(content.members))
+    try:
+        completion = Completion.from_state(artefact.tensors("completion/"), content.completion)
+    except DataError as error:
+        raise DataError(f"{artefact.name} is damaged: {str(error).rstrip('.')}") from None
     labels = artefact.tensors("labels/")
     axes = tuple(
         Axis(axis.name, axis.size, _labels(artefact, labels.get(str(mode)), axis.size), axis.first)
         for mode, axis in enumerate(content.axes)
     )
-    if tuple(axis.size for axis in axes) != predictor.dims or any(m.dims != predictor.dims for m in ensemble):
-        raise DataError(f"{artefact.name} is damaged: its modes do not fit its factorization")
+    if tuple(axis.size for axis in axes) != completion.dims:
+        raise DataError(f"{artefact.name} is damaged: its modes do not fit its members")
     slices = None
     if content.slices is not None:
-        told = content.slices
+        stored = content.slices
         observed = artefact.tensors("slices/").get("observed")
-        if observed is None or observed.dim() != 3 or len(told.at) != len(observed) or len(told.step) != 2:
+        if observed is None or observed.dim() != 3 or len(stored.at) != len(observed) or len(stored.step) != 2:
             raise DataError(f"{artefact.name} is damaged: its slices are malformed")
-        slices = Slices(told.mode, list(told.at), list(told.step), observed)
-    return SavedCompletion(Completion(predictor, tuple(ensemble), {}), axes, content.value, slices)
+        slices = Slices(stored.mode, list(stored.at), list(stored.step), observed)
+    return SavedCompletion(completion, axes, content.value, slices)
 
 
-def factorization_in(artefact: Artefact) -> Factorization:
-    """The factorization of a completion, without the effects that are added to it."""
-    return _member(artefact, 0, _content(artefact).members[0]).model
+def strongest_in(artefact: Artefact) -> tuple[Factorization, str]:
+    """The factorization of a completion that counts most, without what is added to it, and a sentence that says so.
+
+    Raises:
+        DataError: if no factorization counts, as where the mean or effects of the modes predict best.
+    """
+    completion = to_completion(artefact).completion
+    model = completion.model
+    if model is None:
+        raise DataError(
+            f"{artefact.name} has no factorization: the mean and effects of the modes predicted best",
+            next_step="There is no rank to measure.",
+        )
+    members, number = completion.report.get("members") or [], completion.report.get("strongest")
+    weights = members[number]["weights"] if isinstance(number, int) and number < len(members) else {}
+    weight = f" (weight {max(weights.values()):.2f})" if weights else ""
+    return model, f"{artefact.name}: the strongest factorization{weight} of the average, without what is added to it"
 
 
 def _content(artefact: Artefact) -> _Content:
+    written = artefact.expect("completion").content.get("format")
+    if written != FORMAT:
+        raise DataError(
+            f"{artefact.name} holds a completion of another version of htf",
+            got=f"version {artefact.version or 'unknown'}, format {1 if written is None else written}",
+            allowed=f"format {FORMAT}",
+            next_step="Fit it again with htf complete.",
+        )
     try:
-        return _Content.model_validate(artefact.expect("completion").content)
+        return _Content.model_validate(artefact.content)
     except ValidationError:
         raise DataError(f"{artefact.name} is damaged: its description of the completion is malformed") from None
-
-
-def _member(artefact: Artefact, number: int, told: _Member) -> Predictor:
-    model = rebuild(artefact, told.factorization, artefact.tensors(f"{number}/weights/"))
-    effects = artefact.tensors(f"{number}/effects/")
-    by_mode = tuple(effects[str(mode)].double() for mode in range(len(effects)) if str(mode) in effects)
-    if effects and tuple(tuple(effect.shape) for effect in by_mode) != tuple((d,) for d in model.dims):
-        raise DataError(f"{artefact.name} is damaged: its effects do not fit its factorization")
-    return Predictor(model.to(torch.float64), Effects(told.mean, by_mode), told.floor)
 
 
 def _labels(artefact: Artefact, stored: Tensor | None, size: int) -> tuple[str, ...] | None:

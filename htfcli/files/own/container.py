@@ -1,7 +1,7 @@
-"""The container of everything we write: safetensors with metadata, written whole or not at all.
+"""The container of our own files: safetensors with metadata, written whole or not at all.
 
 Metadata: `htf.kind` (observations, factorization, completion, images, ...), `htf.schema`, `htf.version`, `htf.config`
-(the resolved configuration as JSON) and `htf.content` (what the tensors mean, as JSON). Nothing is ever unpickled.
+(the resolved configuration as JSON) and `htf.content` (what the tensors are, as JSON). Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ SCHEMA = "1"
 
 @dataclass(frozen=True)
 class Artefact:
-    """A container as read: its metadata, and tensors loaded when asked for.
+    """A container that was opened: its metadata, and access to its tensors.
 
     Args:
         name: for messages. kind, version: `htf.kind` and `htf.version`. content, config: the JSON metadata.
-        path: where the tensors are.
+        path: the file.
     """
 
     name: str
@@ -52,10 +52,12 @@ class Artefact:
     path: Path
 
     def tensors(self, prefix: str = "", rows: tuple[int, int] | None = None) -> dict[str, Tensor]:
-        """All tensors whose name begins with `prefix`, under the rest of their name.
+        """Load the tensors whose name begins with `prefix`, named by the rest of their name.
 
         Args:
-            rows: first and end of the rows that are read; all if None.
+            rows: first row and end of what is read; all rows if None.
+        Raises:
+            DataError: if the file is damaged.
         """
         try:
             with safe_open(self.path, framework="pt") as file:
@@ -67,13 +69,13 @@ class Artefact:
             raise DataError(f"{self.name} is damaged: {error}") from None
 
     def shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Type and shape of every tensor, from the header alone."""
+        """Type and shape of every tensor, from the header."""
         with safe_open(self.path, framework="pt") as file:
             slices = {key: file.get_slice(key) for key in file.keys()}
             return {key: (s.get_dtype(), tuple(s.get_shape())) for key, s in slices.items()}
 
     def expect(self, *kinds: str) -> Artefact:
-        """Itself, if its kind is among `kinds`.
+        """This artefact, if its kind is one of `kinds`.
 
         Raises:
             DataError: otherwise.
@@ -99,12 +101,12 @@ class Artefact:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary path; what was written there is flushed to disk and takes the place of `path`, or nothing does.
+    """Yield a temporary path; after the block its file is flushed to disk and replaces `path`, unless it failed.
 
-    It is in a folder of its own beside `path`, as safetensors makes temporary files of names that nobody could tell.
+    It is in a folder of its own beside `path`, as safetensors makes temporary files with unpredictable names.
 
     Raises:
-        DataError: if the place cannot be written or the disk is full.
+        DataError: if it cannot be written or the disk is full.
     """
     folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary = folder / path.name
@@ -127,7 +129,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def leftovers(path: Path) -> list[Path]:
-    """Temporary folders of `path`, of writers that are at it or were killed."""
+    """Temporary folders of writers of `path` that are running or were killed."""
     pattern = re.compile(rf"\.{re.escape(path.name)}\.\d+\.tmp")
     if not path.parent.is_dir():
         return []
@@ -135,7 +137,7 @@ def leftovers(path: Path) -> list[Path]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what writers of `path` left that were killed; none may be at it."""
+    """Remove the temporary folders of killed writers of `path`; no writer may be running."""
     for left in leftovers(path):
         shutil.rmtree(left, ignore_errors=True)
 
@@ -151,7 +153,7 @@ def _is_running(process: int) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """The operating system's words, which safetensors wraps in its own."""
+    """The message of the operating system, which safetensors wraps in its own."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     wrapped = re.search(r"I/O error: (.+?) \(os error", str(error))
@@ -175,13 +177,13 @@ def write_bytes(destination: str, data: bytes) -> None:
 
 @contextmanager
 def text_destination(destination: str, compressed: bool = False) -> Iterator[IO[str]]:
-    """A text file to write, which takes its place when the block has ended; or stdout, as it is written, for `-`."""
+    """Yield a text file that replaces `destination` after the block, or for `-` stdout, which is written directly."""
     if destination == "-":
         stream = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="")
         try:
             yield stream
         finally:
-            stream.detach()  # which flushes; stdout stays open
+            stream.detach()  # flushes it; stdout stays open
         return
     opened: Any = gzip.open if compressed else open
     with (
@@ -193,7 +195,7 @@ def text_destination(destination: str, compressed: bool = False) -> Iterator[IO[
 
 @contextmanager
 def binary_destination(destination: str) -> Iterator[Path]:
-    """A path to write a file at, which takes its place, or goes to stdout for `-`, when the block has ended."""
+    """Yield a path to write; after the block the file replaces `destination`, or is copied to stdout for `-`."""
     if destination != "-":
         with atomic_write(Path(destination)) as temporary:
             yield temporary
@@ -211,8 +213,10 @@ def save(
     content: Mapping[str, Any],
     config: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a container to a file, or to stdout if `destination` is `-`; the same bytes for the same content.
+    """Write a container to a file, or to stdout if `destination` is `-`; equal content gives equal bytes.
 
+    Args:
+        kind: of artefact. content: what the tensors are. config: the configuration that they were made with.
     Raises:
         DataError: if it cannot be written. ConfigError: if stdout is a terminal.
     """
@@ -223,14 +227,14 @@ def save(
         "htf.config": json.dumps(config or {}),
         "htf.content": json.dumps(content),
     }
-    # safetensors refuses tensors that share memory, as weights do that are views of one vector
+    # safetensors refuses tensors that share memory, such as weights that are views of one vector
     own = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     with binary_destination(str(destination)) as path:
         _save_file(path, own, metadata)
 
 
 def _save_file(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """`save_file`, with the metadata in alphabetical order: safetensors writes it in a random one."""
+    """`save_file` with the metadata in alphabetical order; safetensors writes it in a random order."""
     save_file(tensors, path, metadata=metadata)
     with open(path, "rb+") as file:
         (size,) = struct.unpack("<Q", file.read(8))
@@ -243,25 +247,29 @@ def _save_file(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str])
 
 
 def refuse_existing(destination: str, force: bool) -> None:
-    """Raise ConfigError if an output file is there already and may not be replaced; `-` needs a stdout to pipe into."""
+    """Check before the work that an output can be written: nothing may be replaced unless `force` is set.
+
+    Raises:
+        ConfigError: if the file exists or is a folder, or stdout is a terminal. DataError: if its folder is missing.
+    """
     if destination == "-":
         refuse_terminal()
     elif Path(destination).is_dir():
         raise ConfigError(f"{destination} is a folder", allowed="a file")
-    elif not Path(destination).parent.is_dir():  # said now, not after an hour of work
+    elif not Path(destination).parent.is_dir():  # reported now, not after an hour of work
         raise DataError(f"cannot write {destination}: No such file or directory")
     elif Path(destination).exists() and not force:
         raise ConfigError(f"{destination} exists", next_step="Choose another name, or replace it with --force.")
 
 
 def refuse_terminal() -> None:
-    """Raise ConfigError if stdout is a terminal, where the bytes of an artefact have no business."""
+    """Raise ConfigError if stdout is a terminal, as artefacts are binary."""
     if sys.stdout.isatty():
         raise ConfigError("-o - writes binary data, and stdout is a terminal", next_step="Redirect it, or name a file.")
 
 
 def copy_to_stdout(file: IO[bytes]) -> None:
-    """Copy an open file to stdout as bytes."""
+    """Copy an open file to stdout; ConfigError if that is a terminal."""
     refuse_terminal()
     while chunk := file.read(1 << 20):
         sys.stdout.buffer.write(chunk)
@@ -269,7 +277,7 @@ def copy_to_stdout(file: IO[bytes]) -> None:
 
 
 def looks_like_one(path: Path) -> bool:
-    """Whether a file begins as safetensors do: eight bytes of length, then JSON."""
+    """Whether a file begins like safetensors: eight bytes of length, then JSON."""
     with open(path, "rb") as file:
         return file.read(9)[8:] == b"{"
 
@@ -278,9 +286,9 @@ def read(path: Path, name: str | None = None) -> Artefact:
     """Open a container.
 
     Args:
-        path: the file. name: what to call it in messages (its path if None).
+        path: the file. name: its name in messages (its path if None).
     Raises:
-        DataError: if it is not one of ours, damaged, or of a later schema.
+        DataError: if it is not a container of ours, is damaged, or has an unknown schema.
     """
     name = name or str(path)
     try:
@@ -289,7 +297,7 @@ def read(path: Path, name: str | None = None) -> Artefact:
     except (SafetensorError, OSError) as error:
         raise DataError(f"cannot read {name}: {_reason(error)}") from None
     if "htf.kind" not in metadata:
-        raise DataError(f"{name} was not written by htf", next_step="Its metadata lacks htf.kind.")
+        raise DataError(f"{name} was not written by htf: its metadata lacks htf.kind")
     if metadata.get("htf.schema") != SCHEMA:
         raise DataError(f"{name} has an unknown schema", got=metadata.get("htf.schema"), allowed=SCHEMA)
     try:

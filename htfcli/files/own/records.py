@@ -1,4 +1,4 @@
-"""Records as JSON Lines: one object a line, numbers that JSON does not have written as null."""
+"""Records as JSON Lines: one object per line, with null for NaN and infinity."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from htfcli.errors import DataError
 
 
 def to_json(record: Mapping[str, Any]) -> str:
-    """One line of JSON; numbers that JSON does not have become null."""
+    """The record as one line of JSON, with null for NaN and infinity."""
     try:
         return json.dumps(record, allow_nan=False)
     except ValueError:
@@ -23,7 +23,7 @@ def to_json(record: Mapping[str, Any]) -> str:
 
 
 def finite(value: Any) -> Any:
-    """The value with None for every number in it that is NaN or infinite."""
+    """The value with None in place of every NaN and infinity in it."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -32,7 +32,7 @@ def finite(value: Any) -> Any:
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested record to (dotted key, plain value); an item of a list is known by its `node` where it has one."""
+    """Yield (dotted key, plain value) of a nested record; the key of an item of a list is its `node`, or its number."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from flatten(item, f"{prefix}.{key}" if prefix else str(key))
@@ -44,21 +44,21 @@ def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, value
 
 
-KINDS = {  # records that are drawn
+KINDS = {  # records that can be plotted
     "iteration": "records of a fit",
     "complete": "records of a completion",
     "epoch": "records of a training",
     "locality": "records of locality",
 }
-_COUNTERS = {"iteration": "iteration", "epoch": "epoch", "locality": "distance"}  # whole numbers they are drawn against
+_COUNTERS = {"iteration": "iteration", "epoch": "epoch", "locality": "distance"}  # the number on the x axis
 
 
 @dataclass(frozen=True)
 class Records:
-    """Records of one run, in order.
+    """The records of one run, in order.
 
     Args:
-        name: of the run. records: all of one kind. folder: the run folder they come from, None for a file or stdin.
+        name: of the run. records: all of one kind. folder: the run folder, None for a file or stdin.
     """
 
     name: str
@@ -72,12 +72,12 @@ class Records:
 
 
 def load_records(argument: str) -> Records:
-    """Records of the first of the `KINDS` there is, from a run folder, a file of records, or stdin (`-`).
+    """Read the records of a run from its folder, a file of records, or stdin (`-`).
 
-    A last line cut off by a kill is left out.
+    All have the kind of the first one that is in `KINDS`. An incomplete last line, left by a kill, is ignored.
 
     Raises:
-        DataError: if it does not exist, has no such records, or holds something else.
+        DataError: if there are no such records, or it is something else.
     """
     path = Path(argument)
     name = "stdin" if argument == "-" else path.resolve().name if path.is_dir() else path.stem
@@ -89,19 +89,19 @@ def load_records(argument: str) -> Records:
         if not file.exists():
             raise DataError(f"{argument} has no records", next_step="Name a run folder or a file of records.")
         if not file.is_file():
-            raise DataError(f"{file} is not a file", next_step="Pipe the records in, and name them -.")
+            raise DataError(f"{file} is not a file", next_step="Pipe the records in, with - as their name.")
         records = [record for _, record in read_lines(file)]
-    drawn = [r for r in records if str(r.get("kind")) in KINDS]
-    drawn = [r for r in drawn if r["kind"] not in _COUNTERS or isinstance(r.get(_COUNTERS[r["kind"]]), int)]
-    if not drawn:
+    plotted = [r for r in records if str(r.get("kind")) in KINDS]
+    plotted = [r for r in plotted if r["kind"] not in _COUNTERS or isinstance(r.get(_COUNTERS[r["kind"]]), int)]
+    if not plotted:
         kinds = ", ".join(sorted({str(r.get("kind")) for r in records})) or "nothing"
         raise DataError(f"{argument} has no records of a run", got=kinds, allowed=", ".join(KINDS))
-    one_kind = [r for r in drawn if r["kind"] == drawn[0]["kind"]]
+    one_kind = [r for r in plotted if r["kind"] == plotted[0]["kind"]]
     return Records(name, one_kind, path if argument != "-" and path.is_dir() else None)
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, Record]]:
-    """Lines of a file and the records on them."""
+    """Yield the lines of a file with the records on them; none if the file does not exist."""
     if path.exists():
         with open(path, encoding="utf-8", errors="replace") as file:
             yield from _parse(file, str(path))

@@ -1,7 +1,7 @@
-"""A run folder: configuration, records, checkpoint, result and summary of one run, safe against interruption.
+"""Run folders: configuration, records, checkpoint, result and summary of a run; no file is ever incomplete.
 
-config.yaml             resolved configuration, and the versions, device and data it ran with
-records.jsonl           one object a record, flushed as written
+config.yaml             resolved configuration, with versions, device and data in comments
+records.jsonl           one object per line, flushed after each
 checkpoint.safetensors  latest resumable state, replaced atomically
 model.safetensors       the result
 summary.json            final numbers
@@ -36,15 +36,15 @@ _LOCK = ".lock"
 
 
 class RunFolder:
-    """One run's folder, locked against other processes while it is open; use as a context manager.
+    """The folder of one run, locked against other processes while it is open; a context manager.
 
     Args:
-        path: the folder; made if it is not there.
-        resume: continue what is there. force: replace what is there. resumable: whether the command can resume at all.
+        path: the folder, created if it does not exist.
+        resume: continue the run in it. force: replace the run in it. resumable: whether the command can resume runs.
     Raises:
-        ConfigError: if there is a run already and neither is said, or something that is not a run, or another process
-            is at it, or there is nothing to resume.
-        DataError: if the folder cannot be made.
+        ConfigError: if it contains a run and neither is set, or is not a run folder, or is in use by another process,
+            or there is nothing to resume.
+        DataError: if it cannot be created.
     """
 
     def __init__(self, path: str, *, resume: bool = False, force: bool = False, resumable: bool = True) -> None:
@@ -57,19 +57,19 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             visible = _begun(self.path)
             if visible and not visible & set(FILES):
-                raise ConfigError(f"{path} is there and is not a run folder", next_step="Choose another name.")
+                raise ConfigError(f"{path} exists and is not a run folder", next_step="Choose another name.")
             if visible and not resume and not force:
-                resumable = resumable and CHECKPOINT in visible  # it may have been killed before it had one
+                resumable = resumable and CHECKPOINT in visible  # a run killed early has none
                 other = "Continue it with --resume" if resumable else "Choose another name"
                 advice = f"{other}, or replace it with --force."
-                raise ConfigError(f"{path} holds a run", next_step=advice)
+                raise ConfigError(f"{path} contains a run", next_step=advice)
             self._lock = self._acquire()
             self._clear(FILES if force else ())
         except OSError as error:
             raise DataError(f"cannot write the run folder {path}: {error.strerror or error}") from None
 
     def _acquire(self) -> IO[str]:
-        lock = open_lock(self.path / _LOCK)  # stays when it is released: another process may be waiting for it
+        lock = open_lock(self.path / _LOCK)  # not removed on release, as another process may be waiting for it
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -79,7 +79,7 @@ class RunFolder:
         return lock
 
     def _clear(self, names: tuple[str, ...]) -> None:
-        """Remove these files, and what writing any of ours left behind when it was killed."""
+        """Remove these files, and the temporary files of killed writers."""
         for name in FILES:
             container.remove_leftovers(self.path / name)
         for name in names:
@@ -88,12 +88,12 @@ class RunFolder:
     def close(self) -> None:
         """Release the folder."""
         if self._records is not None:
-            with suppress(OSError):  # every record was flushed; a disk that is full has been reported
+            with suppress(OSError):  # every record was flushed; a full disk has been reported
                 self._records.close()
         self._lock.close()
 
     def discard(self) -> None:
-        """Remove what this run wrote, and the folder if there is nothing else in it."""
+        """Remove the files of this run, and the folder if it is empty then."""
         self._clear(FILES)
         (self.path / _LOCK).unlink(missing_ok=True)
         with suppress(OSError):
@@ -110,7 +110,7 @@ class RunFolder:
     # --- configuration ------------------------------------------------------------------------------------------------
 
     def write_config(self, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        """Settings first, in a form that `--config` reads; facts (versions, device) as comments below."""
+        """Write settings as `--config` reads them, followed by facts (versions, device) in comments."""
         lines = [f"# {line}" for line in yaml.safe_dump(dict(facts), sort_keys=False).splitlines()]
         text = yaml.safe_dump(dict(config), sort_keys=False) + "\n".join(lines) + "\n"
         container.write_text(self.path / "config.yaml", text)
@@ -118,10 +118,10 @@ class RunFolder:
     # --- records ------------------------------------------------------------------------------------------------------
 
     def start_records(self, before: int = 0, counter: str = "iteration") -> Record:
-        """Open the records for appending; those of iteration `before` and later, which a kill may have left, go.
+        """Open the records for appending; removes those at `before` and later, which a killed run may have left.
 
         Args:
-            counter: key of a record that counts, iteration or epoch.
+            before: of the counter; 0 removes all records. counter: key of a record that counts, iteration or epoch.
         Returns: the last record that is kept; empty if there is none.
         """
         path = self.path / "records.jsonl"
@@ -144,33 +144,34 @@ class RunFolder:
     def save_checkpoint(
         self, state: Mapping[str, Tensor], config: Mapping[str, Any], content: Mapping[str, Any]
     ) -> None:
-        """Replace the checkpoint: resumable state, the configuration it belongs to, and what data (digest, path)."""
+        """Replace the checkpoint: the state, its configuration, and digest and path of the data as content."""
         container.save(self.path / CHECKPOINT, "checkpoint", state, content, config)
 
     def checkpoint(self) -> Artefact:
         """The latest checkpoint.
 
         Raises:
-            DataError: if it is damaged or something else.
+            DataError: if it is damaged or not a checkpoint.
         """
         return container.read(self.path / CHECKPOINT).expect("checkpoint")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write the final numbers, with null for NaN and infinity."""
         container.write_text(self.path / "summary.json", json.dumps(finite(summary), indent=2, allow_nan=False) + "\n")
 
 
 def _begun(folder: Path) -> set[str]:
-    """Names of what is in a folder, but for hidden files."""
+    """Names of the files in a folder that are not hidden; empty if it does not exist."""
     return {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")} if folder.is_dir() else set()
 
 
 def open_lock(path: Path) -> IO[str]:
-    """A lock file, made if it is not there; never a file that a link in its place points to."""
+    """Open a lock file, created if it does not exist; a symbolic link in its place is not followed."""
     return open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a process is at the run in this folder."""
+    """Whether a process has locked the run in this folder."""
     try:
         with open(folder / _LOCK) as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -182,7 +183,7 @@ def in_use(folder: Path) -> bool:
 
 
 def versions() -> dict[str, str]:
-    """What a run should say it ran with."""
+    """Versions and machine that a run records."""
     return {
         "htf": __version__,
         "torch": str(torch.__version__),

@@ -100,10 +100,10 @@ def test_bad_nested_lists(tree, message):
     ("name", "order", "arity", "message"),
     [
         ("balance", 4, None, "unknown mode tree (got balance, allowed balanced, half, square, chain, star, layered). "
-         "Did you mean balanced? Nested lists will do too, e.g. '[[0, 1], [2, 3]]'."),
+         "Did you mean balanced? Nested lists are possible too, e.g. '[[0, 1], [2, 3]]'."),
         ("balanced", 1, None, "a mode tree needs at least two modes (got 1, allowed 2 or more)."),
         ("balanced", 4, 1, "the arity of a mode tree is too small (got 1, allowed 2 or more)."),
-        ("chain", 4, 2, "the chain tree has no arity to choose (got 2, allowed none)."),
+        ("chain", 4, 2, "the chain tree does not take an arity (got 2, allowed none)."),
         ("square", 5, None, "the square tree needs a square number of modes (got 5, allowed 4, 9, 16, ...). "
          "For a grid that is not square write e.g. square:4x8."),
         ("square", 9, 3, "the arity of the square tree must be a square (got 3, allowed 4, 9, 16, ...)."),

@@ -7,14 +7,11 @@ from itertools import pairwise
 import pytest
 import torch
 
-from htfcli.engine.completion.search.initialization import start_gaussian
 from htfcli.engine.factorizations.cp import CPFactorization
-from htfcli.engine.least_squares import solver as solvers
 from htfcli.engine.least_squares.alternating import AlternatingLeastSquares
 from htfcli.engine.least_squares.levenberg_marquardt import LevenbergMarquardt
-from htfcli.engine.least_squares.solver import make_solver
 from htfcli.engine.samples import Entries
-from tests.engine.least_squares.test_levenberg_marquardt import TREES, error, problem
+from tests.engine.least_squares.least_squares_problems import TREES, error, problem, start_gaussian
 from tests.problems import generator, random_sample, reference_tensor, reference_values
 
 
@@ -44,7 +41,7 @@ def lowest(model, entries, ridge, node):
 @pytest.mark.parametrize("name", TREES)
 def test_every_update_minimizes_over_its_matrix(name, ridge):
     """Up to the shift that keeps rows without data, which leaves a ten-millionth of what there was to gain."""
-    _, entries, model = problem(TREES[name], 2, noise=0.1, seed=1)
+    _, entries, model = problem(TREES[name], 2, noise=0.1, seed=1, dims=(3, 4, 2, 3))
     solver = AlternatingLeastSquares(model, entries, ridge)
     solver.step()
     assert sorted(set(solver._order)) == [n for n, w in enumerate(model.node_weights) if w is not None]
@@ -87,7 +84,7 @@ def test_the_objective_never_rises(name, ridge):
 @pytest.mark.parametrize("name", ["balanced", "star", "chain", "crossed"])
 def test_recovery(name):
     errors = []
-    for seed in range(4):
+    for seed in range(10):
         target, entries, model = problem(TREES[name], 2, observed=0.7, seed=3)
         start_gaussian(model, entries.value, generator(seed))
         AlternatingLeastSquares(model, entries).run(400, tolerance=1e-14 * len(entries), slow=1e-6, patience=10)
@@ -112,8 +109,10 @@ def test_same_solution_as_levenberg_marquardt(name):
     _, entries, model = problem(TREES[name], 2, observed=0.7, noise=0.1, seed=2)
     LevenbergMarquardt(model, entries, 0.05).run(300, slow=1e-12, patience=20)
     other = model.to()
-    other.parameters.mul_(1 + 0.05 * torch.randn(len(other.parameters), generator=generator(), dtype=torch.float64))
-    AlternatingLeastSquares(other, entries, 0.05).run(300, slow=1e-9, patience=20)
+    other.parameters.mul_(1 + 0.02 * torch.randn(len(other.parameters), generator=generator(), dtype=torch.float64))
+    before = error(other, model)
+    AlternatingLeastSquares(other, entries, 0.05).run(100, slow=1e-9, patience=20)
+    assert before > 1e-2
     assert error(other, model) < 1e-3
 
 
@@ -129,10 +128,3 @@ def test_outliers_are_ignored():
     for _ in range(20):
         solver.run(10)
     assert error(model, target) < 0.02
-
-
-def test_make_solver_goes_by_size(monkeypatch):
-    _, entries, model = problem(TREES["star"], 2)
-    assert isinstance(make_solver(model, entries), LevenbergMarquardt)
-    monkeypatch.setattr(solvers, "MATRIX_LIMIT", len(model.parameters) - 1)
-    assert isinstance(make_solver(model, entries), AlternatingLeastSquares)

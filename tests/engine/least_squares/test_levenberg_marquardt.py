@@ -4,88 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
 
-from htfcli.engine.completion.search.initialization import start_gaussian
-from htfcli.engine.factorizations.balance import balance
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.factorizations.deep_matrix import MatrixFactorization
-from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
-from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.least_squares import levenberg_marquardt as second_order
 from htfcli.engine.least_squares.levenberg_marquardt import LevenbergMarquardt
 from htfcli.engine.least_squares.robust import robust_weights
-from htfcli.engine.ranks.local_components import LocalComponents
 from htfcli.engine.samples import Entries
-from tests.problems import factorizations, generator, random_sample, reference_tensor, reference_values
-
-TREES = {
-    "balanced": ModeTree.named("balanced", 4),
-    "star": ModeTree.named("star", 4),
-    "chain": ModeTree.named("chain", 4),
-    "half": ModeTree.named("half", 4),
-    "crossed": ModeTree.from_nested([[0, 2], [1, 3]]),
-    "single children": ModeTree.from_nested([[[0, 1]], [2, [3]]]),
-}
-DIMS = (5, 6, 4, 5)
-
-
-def problem(tree, widths=2, observed=0.5, noise=0.0, seed=0, dims=DIMS):
-    """A target of rms about one, observed entries, and a start of the same shape."""
-    target = HierarchicalTensorFactorization(dims, widths, tree)
-    target.init_gaussian(target.gaussian_std(1.0), generator(seed))
-    target.scale(float(target.dense().square().mean().sqrt()) ** -1)
-    total = target.entries
-    entries = random_sample("entries", dims, round(observed * total), seed)
-    value = target.values(entries.index)
-    entries = Entries(entries.index, value + noise * torch.randn(len(value), generator=generator(seed + 50)))
-    model = HierarchicalTensorFactorization(dims, widths, tree)
-    start_gaussian(model, entries.value, generator(seed + 100))
-    return target, entries, model
-
-
-def error(model, target):
-    difference = model.dense() - target.dense()
-    return float(difference.norm() / target.dense().norm())
-
-
-# --- balancing --------------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=40, deadline=None)
-@given(factorizations())
-def test_balance_keeps_the_tensor_and_makes_norms_equal(model):
-    before = model.dense()
-    balance(model, sweeps=150)
-    assert float((model.dense() - before).abs().max()) <= 1e-9 * max(1.0, float(before.abs().max()))
-    components = LocalComponents(model)
-    assert components.unbalancedness <= 1e-6 * max(1.0, float(model.parameters.square().sum()))
-    at_rest = model.parameters.clone()
-    balance(model)
-    assert torch.allclose(model.parameters, at_rest, rtol=1e-6, atol=1e-9)
-
-
-@settings(max_examples=30, deadline=None)
-@given(factorizations())
-def test_a_pass_of_balancing_never_adds_to_the_penalty(model):
-    before = float(model.parameters.square().sum())
-    balance(model)
-    assert float(model.parameters.square().sum()) <= before * (1 + 1e-12)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_balance_leaves_dead_components_alone(dtype):
-    """A zero vector cannot be made longer, and the others must not be made zero, or the component could not rise."""
-    model = CPFactorization((3, 4, 2), 2, dtype=dtype).init_gaussian(1.0, generator())
-    model.node_weights[1][:, 0] = 0.0
-    others = model.node_weights[0][:, 0].clone(), model.node_weights[2][:, 0].clone()
-    balance(model, sweeps=3)
-    assert torch.isfinite(model.parameters).all()
-    assert torch.equal(model.node_weights[0][:, 0], others[0])
-    assert torch.equal(model.node_weights[2][:, 0], others[1])
-    norms = [float(w[:, 1].norm()) for w in model.node_weights[:3]]
-    assert norms == pytest.approx([norms[0]] * 3)
-
+from tests.engine.least_squares.least_squares_problems import TREES, error, problem, start_gaussian
+from tests.problems import generator, random_sample, reference_tensor, reference_values
 
 # --- steps ------------------------------------------------------------------------------------------------------------
 
@@ -110,9 +37,9 @@ def test_the_objective_never_rises(monkeypatch, name, ridge, limit):
 
 
 def assert_recovered(target, entries, model):
-    """From one of a few random starts; a single one may end in a local minimum."""
+    """From one of several random starts; a single one may end in a local minimum."""
     errors = []
-    for seed in range(4):
+    for seed in range(10):
         start_gaussian(model, entries.value, generator(seed))
         LevenbergMarquardt(model, entries).run(200, tolerance=1e-26 * len(entries))
         errors.append(error(model, target))
@@ -137,11 +64,14 @@ def test_exact_recovery_without_root_weights(kind):
 
 @pytest.mark.parametrize("ridge", [0.0, 1e-2])
 def test_conjugate_gradients_reach_the_same_solution(monkeypatch, ridge):
+    """From a point near it, so that both descend to the same minimum."""
     _, entries, model = problem(TREES["balanced"], 2, observed=0.7, noise=0.05, seed=2)
-    other = model.to()
     LevenbergMarquardt(model, entries, ridge).run(300, slow=1e-12, patience=30)
+    other = model.to()
+    other.parameters.mul_(1 + 0.02 * torch.randn(len(other.parameters), generator=generator(), dtype=torch.float64))
+    assert error(other, model) > 1e-2
     monkeypatch.setattr(second_order, "MATRIX_LIMIT", 0)
-    LevenbergMarquardt(other, entries, ridge).run(300, slow=1e-10, patience=20)
+    LevenbergMarquardt(other, entries, ridge).run(100, slow=1e-10, patience=20)
     assert error(other, model) < 1e-5
 
 
@@ -225,18 +155,6 @@ def test_restored_run_goes_on_bit_for_bit():
 
 
 # --- robust losses ----------------------------------------------------------------------------------------------------
-
-
-def test_robust_weights_are_their_formula():
-    residual = torch.tensor([-3.0, -1.0, 0.0, 0.5, 1.0, 2.0, 100.0], dtype=torch.float64)
-    deviation = 1.4826 * 1.0
-    wanted = [min(1.0, 1.345 * deviation / max(abs(float(r)), 1e-300)) for r in residual]
-    assert robust_weights(residual, "huber").tolist() == pytest.approx(wanted)
-    weights = robust_weights(residual, "l1")
-    assert weights.tolist() == pytest.approx([deviation / max(abs(float(r)), 1e-3 * deviation) for r in residual])
-    absolute = weights * residual.square() / deviation  # the weighted squares are the absolute values
-    assert absolute.tolist() == pytest.approx(residual.abs().tolist())
-    assert robust_weights(torch.zeros(4), "l1").tolist() == [1.0] * 4
 
 
 @pytest.mark.parametrize("loss", ["huber", "l1"])

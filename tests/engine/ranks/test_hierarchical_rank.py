@@ -8,10 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from htfcli.engine.factorizations.cp import CPFactorization
-from htfcli.engine.factorizations.deep_matrix import MatrixFactorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
-from htfcli.engine.ranks.distance import collapsed, log_distance
 from htfcli.engine.ranks.hierarchical_rank import (
     FactoredSpectra,
     factored_spectrum,
@@ -19,7 +17,7 @@ from htfcli.engine.ranks.hierarchical_rank import (
     spectra_at,
     spectra_of,
 )
-from htfcli.engine.ranks.matricization import dense_spectrum, effective_rank, matricize
+from htfcli.engine.ranks.matricization import dense_spectrum
 from htfcli.errors import ConfigError, DataError
 from tests.problems import factorizations, generator
 
@@ -76,16 +74,6 @@ def test_known_hierarchical_rank(tree):
     assert set(ranks) == {2}
 
 
-def test_numerical_rank_energy_and_effective_rank():
-    spectrum = dense_spectrum(torch.diag(torch.tensor([4.0, 2.0, 1e-3, 0.0], dtype=torch.float64)), [0])
-    assert [spectrum.rank(t) for t in (0.6, 0.1, 1e-3, 1e-6)] == [1, 2, 2, 3]
-    assert spectrum.energy(1) == pytest.approx(16 / (20 + 1e-6))
-    assert spectrum.shape == (4, 4)
-    p = torch.tensor([4.0, 2.0, 1e-3]) / 6.001
-    assert spectrum.effective_rank == pytest.approx(float(torch.exp(-(p * p.log()).sum())), rel=1e-6)
-    assert effective_rank(torch.ones(5)) == pytest.approx(5)
-
-
 def test_the_zero_tensor():
     spectra = spectra_of(torch.zeros(3, 3, 3))
     assert [s.rank() for s in spectra] == [0] * len(spectra)
@@ -93,19 +81,6 @@ def test_the_zero_tensor():
     model = CPFactorization((3, 3, 3), 2)
     assert FactoredSpectra(model).log_norm == -math.inf
     assert hierarchical_rank(model) == (0, 0, 0)
-
-
-def test_matricize():
-    tensor = torch.arange(24).view(2, 3, 4)
-    assert matricize(tensor, [0]).equal(tensor.view(2, 12))
-    assert matricize(tensor, [2, 0])[1 * 4 + 3, 2] == tensor[1, 2, 3]
-    assert matricize(tensor, [1]).shape == (3, 8)
-
-
-@pytest.mark.parametrize("modes", [[], [0, 1, 2], [0, 0], [3], [-1]])
-def test_bad_matricizations(modes):
-    with pytest.raises(ConfigError, match="some of the modes, but not all, each once"):
-        matricize(torch.zeros(2, 2, 2), modes)
 
 
 @pytest.mark.parametrize("tree", ["balanced", "chain", "star"])
@@ -141,37 +116,6 @@ def test_tree_of_another_order():
         spectra_of(torch.zeros(2, 2), ModeTree.named("star", 3))
 
 
-@settings(max_examples=40, deadline=None)
-@given(factorizations(), st.floats(1e-9, 1.0))
-def test_distance_from_the_factors(model, size):
-    """Accurate to machine precision: a relative distance of 1e-9 is still 1e-9."""
-    other = model.to().scale(1 + size)
-    norm = FactoredSpectra(model).log_norm
-    if norm > -math.inf:
-        assert math.exp(log_distance(other, model) - norm) == pytest.approx(size, rel=1e-5, abs=1e-13)
-
-
-@settings(max_examples=60, deadline=None)
-@given(factorizations())
-def test_collapsing_single_child_nodes_keeps_the_tensor(model):
-    short = collapsed(model)
-    assert all(len(children) != 1 for children in short.tree.children)
-    assert torch.allclose(short.dense(), model.dense(), atol=1e-12)
-
-
-def test_distance_between_matrix_factorizations_of_different_depth():
-    deep, flat = MatrixFactorization((6, 5), 4, 3), MatrixFactorization((6, 5), 2, 3)
-    for model in (deep, flat):
-        model.init_gaussian(1.0, generator(len(model.parameters)))
-    wanted = float(torch.linalg.vector_norm(deep.dense() - flat.dense()))
-    assert math.exp(log_distance(deep, flat)) == pytest.approx(wanted, rel=1e-12)
-
-
-def test_distance_needs_one_tree():
-    star, balanced = CPFactorization((2, 2, 2, 2), 2), HierarchicalTensorFactorization((2, 2, 2, 2), 2)
-    assert log_distance(balanced, star) is None
-
-
 def test_matricizations_in_the_tree_are_cheap_at_any_size():
     """And so are their complements; by the general way this one would need more memory than there is."""
     model = HierarchicalTensorFactorization((8,) * 16, 64).init_gaussian(1.0, generator())
@@ -198,9 +142,3 @@ def test_labels_of_another_tree():
     labels = [s.label for s in spectra_of(model, layered)]
     assert labels == [s.label for s in spectra_of(model.dense(), layered)]
     assert len(set(labels)) == len(labels)
-
-
-@pytest.mark.parametrize("size", [1e160, 1e-160])
-def test_energy_of_extreme_values(size):
-    spectrum = dense_spectrum(size * torch.diag(torch.tensor([2.0, 1.0], dtype=torch.float64)), [0])
-    assert spectrum.energy(1) == pytest.approx(0.8)

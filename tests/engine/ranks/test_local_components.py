@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
 
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.factorizations.deep_matrix import MatrixFactorization
@@ -15,7 +14,7 @@ from htfcli.engine.fitting.balanced_init import init_balanced
 from htfcli.engine.fitting.losses import LOSSES
 from htfcli.engine.fitting.records import SampleLoss
 from htfcli.engine.ranks.local_components import local_components
-from tests.problems import factorizations, generator, random_sample
+from tests.problems import generator, random_sample
 
 MODELS = {
     "htf": lambda: HierarchicalTensorFactorization((4, 3, 5, 4), [4, 3]),
@@ -43,13 +42,6 @@ def test_balanced_initialization(balanced):
     assert local_components(balanced).unbalancedness < 1e-14
     assert torch.isfinite(balanced.parameters).all()
     assert float(balanced.dense().abs().max()) > 1e-4
-
-
-@settings(max_examples=60, deadline=None)
-@given(factorizations())
-def test_balanced_initialization_of_any_factorization(model):
-    init_balanced(model, 0.3, generator(1))
-    assert local_components(model).unbalancedness < 1e-13
 
 
 def test_norms_times_directions_make_the_tensor():
@@ -131,15 +123,15 @@ def test_gradient_flow_keeps_the_balance_and_the_theorem(balanced):
         return -gradient.clone()
 
     loss.forward_backward()
-    first, worst, step = loss.loss(), 0.0, 0.01
-    for iteration in range(1500):
+    first, worst, step = loss.loss(), 0.0, 0.05
+    for iteration in range(300):
         here = balanced.parameters.clone()
         k1 = slope(here)
         k2 = slope(here + step / 2 * k1)
         k3 = slope(here + step / 2 * k2)
         k4 = slope(here + step * k3)
         balanced.parameters.copy_(here + step / 6 * (k1 + 2 * k2 + 2 * k3 + k4))
-        if iteration % 300 == 0:
+        if iteration % 60 == 0:
             loss.forward_backward()
             worst = max(worst, worst_prediction(balanced, gradient))
     assert loss.loss() < 0.8 * first
@@ -147,16 +139,15 @@ def test_gradient_flow_keeps_the_balance_and_the_theorem(balanced):
     assert worst < 1e-6
 
 
-@pytest.mark.slow
 def test_small_steps_of_gradient_descent_keep_the_balance_and_the_theorem(balanced):
     gradient = torch.zeros_like(balanced.parameters)
     loss = loss_of(balanced, gradient)
     worst = 0.0
-    for iteration in range(20_000):
+    for iteration in range(2000):
         loss.forward_backward()
-        if iteration % 4000 == 0:
+        if iteration % 400 == 0:
             worst = max(worst, worst_prediction(balanced, gradient))
-        balanced.parameters.sub_(gradient, alpha=5e-6)
+        balanced.parameters.sub_(gradient, alpha=1e-5)
     assert local_components(balanced).unbalancedness < 1e-6
     assert worst < 1e-6
 
@@ -201,15 +192,6 @@ def test_scaling_within_a_component_leaves_the_tensor():
     model.weights["factor2"].div_(2.0)
     assert torch.allclose(model.dense(), before)
     assert local_components(model).unbalancedness > 0.1
-
-
-def test_gaussian_std_gives_the_rms_asked_for():
-    model = HierarchicalTensorFactorization((5,) * 4, 64)
-    total = 0.0
-    for seed in range(20):
-        model.init_gaussian(model.gaussian_std(0.01), generator(seed))
-        total += float(model.dense().square().mean())
-    assert (total / 20) ** 0.5 == pytest.approx(0.01, rel=0.25)
 
 
 def test_evaluation_sees_weights_change_in_place():

@@ -9,14 +9,11 @@ from htfcli.errors import ConfigError, DataError
 from htfcli.files.completion_input import load_data
 from htfcli.files.foreign import dense_tensor as dense_output
 from htfcli.files.foreign.readers import read_foreign
+from tests.files.foreign.predictions import numbers
 from tests.numbering import number
 
 TENSOR = np.arange(24.0).reshape(2, 3, 4) / 7
 HOLES = [(0, 1, 2), (1, 2, 3)]
-
-
-def values(index):
-    return torch.tensor([number(*row) for row in index.tolist()], dtype=torch.float64)
 
 
 def with_holes(dtype):
@@ -27,7 +24,7 @@ def with_holes(dtype):
 
 def complete(path, tmp_path, everywhere=False, **options):
     out = tmp_path / f"out{path.suffix}"
-    load_data(str(path), CompletionRunConfig(**options)).write(str(out), values, everywhere=everywhere)
+    load_data(str(path), CompletionRunConfig(**options)).write(str(out), numbers, everywhere=everywhere)
     return out
 
 
@@ -58,7 +55,7 @@ def test_npz_pt_and_mat_keep_their_names(tmp_path):
     torch.save(torch.from_numpy(tensor).bfloat16(), tmp_path / "a.pt")
     torch.save({"x": torch.from_numpy(tensor), "step": 3}, tmp_path / "b.pt")
     scipy_io.savemat(tmp_path / "a.mat", {"x": tensor})
-    load_data(f"{tmp_path}/a.npz#x", CompletionRunConfig()).write(str(tmp_path / "out.npz"), values)
+    load_data(f"{tmp_path}/a.npz#x", CompletionRunConfig()).write(str(tmp_path / "out.npz"), numbers)
     with np.load(tmp_path / "out.npz") as arrays:
         assert arrays.files == ["x"]
         assert arrays["x"][HOLES[0]] == number(*HOLES[0])

@@ -198,8 +198,8 @@ def test_coordinates_of_a_whole_tensor(tmp_path):
         ("a.pt", b"junk", "is not a readable .pt file of plain tensors"),
         ("a.mat", b"junk" * 40, "is not a readable .mat file"),
         ("a.parquet", b"junk", "is not a readable .parquet file"),
-        ("a.xlsx", b"junk", "has a format that is not read (got .xlsx, allowed safetensors, .npy"),
-        ("noname", b"junk", "has a format that is not read (got no suffix, allowed safetensors, .npy"),
+        ("a.xlsx", b"junk", "has a format that htf does not read (got .xlsx, allowed safetensors, .npy"),
+        ("noname", b"junk", "has a format that htf does not read (got no suffix, allowed safetensors, .npy"),
     ],
 )  # fmt: skip
 def test_broken_files(tmp_path, name, content, message):

@@ -1,0 +1,120 @@
+"""The way to an exact solution, where the data have no noise and a wide factorization is near one.
+
+The train error of noise-free data falls to zero with the ridge. Then what the model does not need is cut off
+(`rank_truncation`),
+so that Levenberg-Marquardt converges quadratically; where that was too much,
+because the last components are weaker than the error so far, new ones are grown, and again while that helps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+
+from htfcli.engine.completion.members import Fit, Recipe, Split
+from htfcli.engine.completion.rank_truncation import reduced
+from htfcli.engine.factorizations.factorization import Factorization
+from htfcli.engine.least_squares.solver import make_solver
+from htfcli.engine.samples import Entries
+
+EXACT = 1e-9  # held-out relative error at which there is nothing left to find
+_CUT = 0.5  # singular values cut off, over the train error
+_STEPS = 100
+_ROUNDS = 6
+
+
+def falls(fit: Fit, size: float, ridge: float, sweeps: int) -> float:
+    """The relative train error after some sweeps at falling ridges, as long as it falls with them; infinite if it
+    does not."""
+    error = fit.train_error / size
+    while error > 1e-2 and ridge > 1e-8:
+        ridge *= 0.1
+        fit.run(sweeps, ridge, 0.0)
+        before, error = error, fit.train_error / size
+        if error > 0.85 * before:
+            return math.inf
+    return error
+
+
+def find_exact(
+    recipe: Recipe,
+    begin: Factorization,
+    ridge: float,
+    split: Split,
+    sweeps: int,
+    fixed: bool,
+) -> tuple[Factorization, float] | None:
+    """An exact solution near a wide model, and its held-out relative error; None if there is none.
+
+    Args:
+        recipe, begin, ridge: the wide model, without effects below it. split: what is fitted and what judges.
+        sweeps: at each ridge. fixed: whether the widths must stay.
+    """
+    train, held = split.train, split.held
+    size = float(train.value.square().mean().sqrt())
+    fit = Fit(recipe, train, split.weight, None, begin.dims, {}, begin)
+    error = falls(fit, size, ridge, sweeps)
+    if not math.isfinite(error):
+        return None
+    model = fit.member().model
+    assert model is not None
+
+    def judged(found: Factorization) -> float:
+        return float((found.values(held.index) - held.value).norm() / held.value.norm().clamp_min(1e-300))
+
+    def solved(found: Factorization, slow: float = 1e-3, shrink: float = 0.0) -> float:
+        solver = make_solver(found, train, shrink * len(train))
+        solver.run(_STEPS, tolerance=0.0 if shrink else (1e-14 * size) ** 2 * len(train), slow=slow)
+        return math.sqrt(solver.loss / len(train)) / size
+
+    generator = torch.Generator().manual_seed(0)
+    widest = max(model.widths.values())
+    for _ in range(_ROUNDS):
+        before = error
+        narrow = reduced(model, _CUT * error, generator) or model.to()
+        reached = solved(narrow, 1e-2)
+        if reached > 1e-12:
+            narrow = grown(
+                narrow,
+                {v: min(w + 1, widest) for v, w in narrow.widths.items()},
+                generator,
+                min(reached, 1.0) ** (1 / 3),
+            )
+            reached = solved(narrow)
+        if reached < error:
+            model, error = narrow, reached
+        if judged(model) < EXACT or error > 0.5 * before:
+            break
+    if EXACT < judged(model) < 1e-6:  # components that no observation holds: a ridge takes them to zero
+        held_back = model.to()
+        off = solved(held_back, 1e-3, 2e-6)
+        for narrower in (reduced(held_back, _CUT * off, generator), held_back):
+            if narrower is not None and solved(narrower) < 1e-10 and judged(narrower) < EXACT:
+                model = narrower
+                break
+    if judged(model) > 1e-6:
+        return None
+    if fixed:
+        model = grown(model, begin.widths, generator, 0.0)
+    return model, judged(model)
+
+
+def polished(model: Factorization, entries: Entries) -> Factorization:
+    """The solution fitted to all observations."""
+    model = model.to()
+    solver = make_solver(model, entries)
+    solver.run(_STEPS // 4, tolerance=1e-28 * float(entries.value.square().sum()))
+    return model
+
+
+def grown(model: Factorization, widths: Mapping[int, int], generator: torch.Generator, small: float) -> Factorization:
+    """A wider copy: the old components and new ones, small and random, which then rise if the data want them."""
+    wider = type(model).blank(model.dims, model.tree, widths)
+    wider.init_gaussian(1.0, generator)
+    for new, old in zip(wider.node_weights, model.node_weights, strict=True):
+        if new is not None and old is not None:
+            new.mul_(small * float(old.square().mean().sqrt()))
+            new[: old.shape[0], : old.shape[1]] = old
+    return wider

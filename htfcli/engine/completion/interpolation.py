@@ -1,0 +1,284 @@
+"""What a model leaves, interpolated along ordered modes: simple kriging from the nearest observed entries.
+
+The residual is taken for a Gaussian process with covariance variance * (rho(distance) * c[i, j] + nugget * [same
+entry]): rho a Matern kernel of smoothness 1/2 or 3/2 of the distance along one or two ordered modes, each in units of
+a length; i, j the indices of a cross mode (the colours of a photo, the variables of a table), c their correlation;
+entries that differ in any other mode are uncorrelated. The `K` nearest observed entries of each query decide it.
+(Cressie, Statistics for Spatial Data, 1993, chapter 3.)
+
+Axes: `q` queries, `K` neighbours, `N` modes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from htfcli.engine.samples import row_keys
+
+_BLOCK = 2**21  # numbers of a temporary
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How residuals are alike.
+
+    Args:
+        modes: one or two ordered modes. lengths: of each, in its positions' units. nugget: over the variance.
+        smooth: whether the kernel is Matern 3/2, else exponential. cross: a mode whose indices are correlated, or None.
+        correlation: (d, d) of the cross mode.
+    """
+
+    modes: tuple[int, ...]
+    lengths: tuple[float, ...]
+    nugget: float
+    smooth: bool = False
+    cross: int | None = None
+    correlation: Tensor | None = None
+
+    def rho(self, distance: Tensor) -> Tensor:
+        if not self.smooth:
+            return torch.exp(-distance)
+        scaled = math.sqrt(3.0) * distance
+        value: Tensor = (1 + scaled) * torch.exp(-scaled)
+        return value
+
+
+class Neighbours:
+    """Where the nearest observed entries of an entry are.
+
+    Args:
+        index: (n, N) observed. dims: of the tensor, few enough cells for a table of them all.
+        positions: per mode (d,) where its indices lie, used for ordered ones.
+    """
+
+    def __init__(self, index: Tensor, dims: Sequence[int], positions: Sequence[Tensor | None]) -> None:
+        self.index, self.dims, self.positions = index, tuple(dims), positions
+        self._place = torch.full((math.prod(dims),), -1, dtype=torch.int32)
+        self._place[row_keys(index, dims)] = torch.arange(len(index), dtype=torch.int32)
+
+    def nearest(self, query: Tensor, kernel: Kernel, count: int, skip: bool = False) -> Tensor:
+        """Rows of the nearest observed entries, (q, count) int64, -1 where there are no more.
+
+        Args:
+            query: (q, N). kernel: says which modes and what is near. skip: whether an entry at the query itself is
+            left out.
+        """
+        offsets = self._offsets(kernel, skip)
+        found = torch.full((len(query), count), -1, dtype=torch.int64)
+        filled = torch.zeros(len(query), dtype=torch.int64)
+        strides = [math.prod(self.dims[m + 1 :]) for m in range(len(self.dims))]
+        base = query.long() @ torch.tensor(strides)
+        active = torch.arange(len(query))
+        step = max(8, min(64, _BLOCK // max(len(query), 1)))
+        modes = [*kernel.modes, *([] if kernel.cross is None else [kernel.cross])]
+        limits = torch.tensor([self.dims[m] for m in modes])
+        jumps = torch.tensor([strides[m] for m in modes])
+        for part in torch.split(offsets, step):
+            if len(active) == 0:
+                break
+            at = query[active][:, modes].long().unsqueeze(1) + part.unsqueeze(0)  # (active, step, modes)
+            inside = ((at >= 0) & (at < limits)).all(2)
+            cell = base[active].unsqueeze(1) + (part @ jumps).unsqueeze(0)
+            row = torch.where(inside, self._place[torch.where(inside, cell, 0)].long(), -1)
+            there = row >= 0
+            slot = filled[active].unsqueeze(1) + there.long().cumsum(1) - 1
+            use = there & (slot < count)
+            which = active.unsqueeze(1).expand_as(row)[use]
+            found[which, slot[use]] = row[use]
+            filled[active] += there.long().sum(1)
+            active = active[filled[active] < count]
+        return found
+
+    def _offsets(self, kernel: Kernel, skip: bool) -> Tensor:
+        """Steps along the modes, near ones first, (m, modes)."""
+        spans, scales = [], []
+        budget = 3000 if len(kernel.modes) == 1 else 60
+        for mode, length in zip(kernel.modes, kernel.lengths, strict=True):
+            position = self.positions[mode]
+            unit = (
+                float((position[1:] - position[:-1]).median()) if position is not None and self.dims[mode] > 1 else 1.0
+            )
+            reach = min(self.dims[mode] - 1, budget if len(kernel.modes) == 1 else budget // 2)
+            spans.append(torch.arange(-reach, reach + 1))
+            scales.append(unit / length)
+        if kernel.cross is not None:
+            reach = self.dims[kernel.cross] - 1
+            spans.append(torch.arange(-reach, reach + 1))
+        grid = torch.cartesian_prod(*spans).view(-1, len(spans))
+        distance = torch.zeros(len(grid))
+        for place, scale in enumerate(scales):
+            distance += (grid[:, place].float() * scale).square()
+        distance = distance.sqrt()
+        if kernel.cross is not None:
+            distance += 0.5 * min(scales) * (grid[:, -1] != 0)
+        if skip:
+            keep = (grid != 0).any(1)
+            grid, distance = grid[keep], distance[keep]
+        return grid[torch.argsort(distance, stable=True)[:6000]]
+
+
+def krige(
+    neighbours: Neighbours, query: Tensor, rows: Tensor, kernel: Kernel, residual: Tensor, noise: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The residual expected at queries, and its variance over that of the process.
+
+    Args:
+        neighbours: of the observed entries. query: (q, N). rows: (q, K) of `Neighbours.nearest`. residual: (n,).
+        noise: (n,) variances of the observed entries over their mean; None for ones.
+    Returns: (q,) and (q,) in 0..1.
+    """
+    mean, variance = torch.zeros(len(query), dtype=torch.float64), torch.ones(len(query), dtype=torch.float64)
+    count = rows.shape[1]
+    for part in torch.split(torch.arange(len(query)), max(1, _BLOCK // (count * count))):
+        near = rows[part]
+        there = near >= 0
+        if not bool(there.any()):
+            continue
+        near = near.clamp(min=0)
+        among = torch.zeros(len(part), count, count, dtype=torch.float64)
+        to = torch.zeros(len(part), count, dtype=torch.float64)
+        for mode, length in zip(kernel.modes, kernel.lengths, strict=True):
+            position = neighbours.positions[mode]
+            at = neighbours.index[near, mode].long()
+            x = (at if position is None else position[at]).double()
+            here = query[part, mode].long()
+            x0 = (here if position is None else position[here]).double()
+            among += ((x.unsqueeze(2) - x.unsqueeze(1)) / length).square_()
+            to += ((x - x0.unsqueeze(1)) / length).square_()
+        among, to = kernel.rho(among.sqrt_()), kernel.rho(to.sqrt_())
+        if kernel.cross is not None and kernel.correlation is not None:
+            at, here = neighbours.index[near, kernel.cross].long(), query[part, kernel.cross].long()
+            among *= kernel.correlation[at.unsqueeze(2), at.unsqueeze(1)]
+            to *= kernel.correlation[here.unsqueeze(1), at]
+        pairs = there.unsqueeze(2) & there.unsqueeze(1)
+        among.masked_fill_(~pairs, 0.0)
+        to.masked_fill_(~there, 0.0)
+        shift = torch.full_like(to, kernel.nugget + 1e-6)
+        if noise is not None:
+            shift *= noise[near]
+        among.diagonal(dim1=1, dim2=2).add_(torch.where(there, shift, 1.0))
+        factor = torch.linalg.cholesky_ex(among).L
+        both = torch.stack([to, torch.where(there, residual[near], 0.0)], 2)
+        half = torch.linalg.solve_triangular(factor, both, upper=False)
+        mean[part] = (half[:, :, 0] * half[:, :, 1]).sum(1)
+        variance[part] = (1 - half[:, :, 0].square().sum(1)).clamp(0.0, 1.0)
+    return mean, variance
+
+
+def likeness(index: Tensor, residual: Tensor, dims: Sequence[int], mode: int) -> float:
+    """Mean squared difference of residuals one step apart along a mode, over that of all pairs in one fibre: well under
+    one where the order of the indices means something; 1 where there are too few pairs to say.
+    """
+    others = [m for m in range(len(dims)) if m != mode]
+    key = row_keys(index[:, others], [dims[m] for m in others])
+    order = torch.argsort(
+        row_keys(
+            torch.stack([torch.unique(key, return_inverse=True)[1], index[:, mode].long()], 1), [len(key), dims[mode]]
+        )
+    )
+    key, at, value = key[order], index[order, mode], residual[order]
+    beside = (key[1:] == key[:-1]) & (at[1:] - at[:-1] == 1)
+    if int(beside.sum()) < 50:
+        return 1.0
+    near = float((value[1:] - value[:-1])[beside].square().mean())
+    names, of = torch.unique(key, return_inverse=True)
+    count = torch.bincount(of).double()
+    mean = torch.zeros(len(names), dtype=torch.float64).index_add_(0, of, value) / count
+    deviation = (value - mean[of]).square()
+    variance = torch.zeros(len(names), dtype=torch.float64).index_add_(0, of, deviation)
+    many = count > 1
+    # 2 * variance of a fibre is the mean squared difference of its pairs; fibres count by their neighbouring pairs
+    pairs = torch.zeros(len(names), dtype=torch.float64).index_add_(0, of[1:], beside.double())
+    far = float((pairs[many] * 2 * variance[many] / (count[many] - 1)).sum() / pairs[many].sum().clamp_min(1))
+    return near / far if far > 0 else 1.0
+
+
+def cross_correlation(index: Tensor, residual: Tensor, dims: Sequence[int], mode: int) -> Tensor:
+    """Correlation of the residuals of two indices of a mode at the same place, (d, d), shrunk by 10 pairs of none."""
+    d = dims[mode]
+    others = [m for m in range(len(dims)) if m != mode]
+    key = row_keys(index[:, others], [dims[m] for m in others])
+    names, of = torch.unique(key, return_inverse=True)
+    table = torch.zeros(len(names), d, dtype=torch.float64)
+    there = torch.zeros(len(names), d, dtype=torch.float64)
+    table[of, index[:, mode].long()] = residual
+    there[of, index[:, mode].long()] = 1.0
+    product = table.t() @ table
+    size = table.square().t() @ there
+    pairs = there.t() @ there
+    correlation = product / (size * size.t()).sqrt().clamp_min(1e-300) * (pairs / (pairs + 10))
+    correlation.fill_diagonal_(1.0)
+    values, vectors = torch.linalg.eigh(correlation)
+    repaired = (vectors * values.clamp_min(1e-3)) @ vectors.t()
+    scale = repaired.diagonal().rsqrt()
+    found: Tensor = repaired * scale.unsqueeze(1) * scale
+    return found
+
+
+def choose_kernel(
+    neighbours: Neighbours,
+    residual: Tensor,
+    query: Tensor,
+    wanted: Tensor,
+    kinds: Tensor,
+    start: Kernel,
+    count: int,
+) -> tuple[Kernel, float]:
+    """The kernel that predicts held-out residuals best, by a walk over lengths, nuggets and smoothness.
+
+    Args:
+        residual: (n,) of the observed entries. query: (q, N) held out. wanted: (q,) their residuals. kinds: (q,) of
+            holes; every kind counts alike. start: where to begin. count: K.
+    Returns: the kernel, and its error over that without interpolation (geometric mean over the kinds).
+    """
+    base = _errors(wanted, kinds)
+    cache: dict[object, Tensor] = {}
+
+    def score(kernel: Kernel) -> float:
+        ratio = round(math.log2(kernel.lengths[0] / kernel.lengths[-1]))
+        key = (ratio, kernel.cross)
+        if key not in cache:
+            cache[key] = neighbours.nearest(query, kernel, count)
+        mean, _ = krige(neighbours, query, cache[key], kernel, residual)
+        return float((_errors(wanted - mean, kinds) / base).log().mean().exp())
+
+    best, lowest = start, score(start)
+    moves: list[Callable[[Kernel], Kernel]] = [
+        lambda k: replace(k, lengths=tuple(3.0 * v for v in k.lengths)),
+        lambda k: replace(k, lengths=tuple(v / 3.0 for v in k.lengths)),
+        lambda k: replace(k, nugget=k.nugget * 4),
+        lambda k: replace(k, nugget=k.nugget / 4),
+        lambda k: replace(k, smooth=not k.smooth),
+    ]
+    if len(start.modes) == 2:
+        moves += [
+            lambda k: replace(k, lengths=(k.lengths[0] * 2, k.lengths[1])),
+            lambda k: replace(k, lengths=(k.lengths[0], k.lengths[1] * 2)),
+        ]
+    if start.cross is not None:
+        moves.append(lambda k: replace(k, cross=start.cross if k.cross is None else None))
+    for _ in range(4):
+        improved = False
+        for move in moves:
+            for _ in range(3):
+                trial = move(best)
+                if not 1e-4 < trial.nugget < 100:
+                    break
+                error = score(trial)
+                if error > 0.998 * lowest:
+                    break
+                best, lowest, improved = trial, error, True
+        if not improved:
+            break
+    return best, lowest
+
+
+def _errors(residual: Tensor, kinds: Tensor) -> Tensor:
+    """Root mean square of every kind that is there."""
+    present = torch.unique(kinds)
+    return torch.stack([residual[kinds == k].square().mean().sqrt().clamp_min(1e-300) for k in present])

@@ -1,0 +1,72 @@
+"""Observations that lie far from what all others say: spikes of a sensor, zeros that stand for nothing.
+
+Least squares are decided by them, and no average of such fits is any good. So where a few residuals make up much of the
+squared error, a robust fit (Huber) is tried on values cut off at first; if it predicts the other held-out entries
+clearly
+better, what lies far from it is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from htfcli.engine.completion.members import Candidate, Fit, Split
+from htfcli.engine.least_squares.robust import deviation_of
+from htfcli.engine.samples import Entries
+
+_FAR = 10.0  # deviations, by the middle of the residuals, from which a residual is an outlier's (case 02)
+_TAIL, _HEAVY = 6.0, 0.35  # a share of the squared residuals beyond so many, from which outliers may decide a fit
+_BETTER = 0.5  # error on the other held-out entries, over that of least squares, from which the robust fit is believed
+_MOST = 0.05  # share of outliers: more are no outliers
+
+
+def heavy_tailed(residual: Tensor) -> bool:
+    """Whether a few of the residuals (n,) make up more of their squares than noise does."""
+    size = residual.abs()
+    tail = size[size > _TAIL * deviation_of(size)]
+    return bool(tail.square().sum() > _HEAVY * size.square().sum())
+
+
+def find_outliers(
+    candidate: Candidate, split: Split, entries: Entries, between: Mapping[int, Tensor], sweeps: int
+) -> Tensor | None:
+    """Which observations (n,) are outliers; None where there are none.
+
+    Args:
+        candidate: the best by least squares. split: that it was fitted on. entries: all of them. sweeps: of the
+        robust fit.
+    """
+    assert candidate.best is not None
+    plain = candidate.best.members[0]
+    assert plain.model is not None
+    miss = plain.at(split.held.index) - split.held.value
+    if not heavy_tailed(torch.cat([miss, plain.at(split.train.index) - split.train.value])):
+        return None
+    middle = float(split.train.value.median())
+    limit = _FAR * deviation_of((split.train.value - middle).abs())
+    if limit == 0.0:
+        return None
+    clipped = split.train.value.clamp(middle - limit, middle + limit)
+    size = float(clipped.square().mean().sqrt()) or 1.0
+    recipe = replace(candidate.recipe, loss="huber", centre="")
+    fit = Fit(recipe, Entries(split.train.index, clipped / size), split.weight, None, plain.model.dims, between)
+    for ridge in (0.5, 0.1, 0.02):
+        fit.run(sweeps, ridge, 0.0)
+    robust = fit.member()
+    residual = size * robust.at(entries.index) - entries.value
+    far = residual.abs() > _FAR * deviation_of(residual.abs())
+    if not bool(far.any()) or float(far.double().mean()) > _MOST:
+        return None
+    for mode, d in enumerate(plain.model.dims):  # an index most of whose entries are far off is no row of spikes
+        count = torch.bincount(entries.index[:, mode], minlength=d)
+        off = torch.bincount(entries.index[far, mode], minlength=d)
+        if bool(((count >= 4) & (2 * off > count)).any()):
+            return None
+    own = size * robust.at(split.held.index) - split.held.value
+    inside = own.abs() <= _FAR * deviation_of(residual.abs())
+    better = float(own[inside].square().mean()) < _BETTER**2 * float(miss[inside].square().mean())
+    return far if better else None

@@ -1,0 +1,185 @@
+"""From observed entries to the data of a completion: checked, in one order, in units, parted into splits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from htfcli.config.completion import CompleteConfig
+from htfcli.engine.completion.effects import Effects, fit_effects, main_terms, pair_terms
+from htfcli.engine.completion.holes import Holes, find_holes, held_out_like
+from htfcli.engine.completion.interpolation import likeness
+from htfcli.engine.completion.members import Split
+from htfcli.engine.completion.settings import Settings
+from htfcli.engine.completion.units import Units, find_units
+from htfcli.engine.samples import Entries, row_keys
+from htfcli.errors import DataError
+
+_EFFECT_SWEEPS = 20
+
+
+@dataclass
+class Problem:
+    """The data in units of the fit.
+
+    Args:
+        dims: of the tensor. raw: observed entries in the data's units, in row-major order. scaled: the same in units of
+            the fit. weight: (n,) of squared residuals, mean one; None for ones. units: between the two.
+        ordered: modes whose order may mean something. positions: per mode (d,) of an ordered one with positions.
+        holes: kinds of holes. lowest, highest: bounds of predictions, data's units. integers: whether they are rounded.
+    """
+
+    dims: tuple[int, ...]
+    raw: Entries
+    scaled: Entries
+    weight: Tensor | None
+    units: Units
+    ordered: tuple[int, ...]
+    positions: list[Tensor | None]
+    holes: Holes
+    lowest: float
+    highest: float
+    integers: bool
+
+
+def checked(entries: Entries, dims: Sequence[int], config: CompleteConfig, std: Tensor | None) -> None:
+    """Refuse data that nothing can be made of.
+
+    Raises:
+        DataError: if nothing is observed, a value is not finite or outside --min and --max, an index out of range, or a
+            measurement error not above zero.
+    """
+    if len(entries) == 0:
+        raise DataError("no entry is observed: there is nothing to complete from")
+    if not bool(torch.isfinite(entries.value).all()):
+        raise DataError("an observed value is NaN or infinite")
+    least, most = entries.index.amin(0).tolist(), entries.index.amax(0).tolist()
+    if len(most) != len(dims) or min(least) < 0 or any(at >= d for at, d in zip(most, dims, strict=True)):
+        raise DataError(
+            "an index is out of range", got=f"from {least} to {most}", allowed=f"0 to {[d - 1 for d in dims]}"
+        )
+    lowest, highest = float(entries.value.min()), float(entries.value.max())
+    if config.nonnegative and lowest < 0:
+        raise DataError("the data are to be non-negative and are not", got=lowest, next_step="Leave out --nonnegative.")
+    if config.min is not None and lowest < config.min:
+        raise DataError("an observed value is below --min", got=lowest, allowed=f"{config.min} or more")
+    if config.max is not None and highest > config.max:
+        raise DataError("an observed value is above --max", got=highest, allowed=f"{config.max} or less")
+    if std is not None and (len(std) != len(entries) or not bool((torch.isfinite(std) & (std > 0)).all())):
+        raise DataError("a standard deviation of an observed value is not above zero", allowed="a positive number")
+
+
+def prepare(
+    entries: Entries,
+    dims: Sequence[int],
+    config: CompleteConfig,
+    settings: Settings,
+    coordinates: Sequence[Tensor | None] | None,
+    std: Tensor | None,
+    wanted: Tensor | None,
+    unordered: Sequence[int],
+) -> Problem:
+    """The problem in units; entries are put in row-major order first, so that theirs means nothing."""
+    dims = tuple(int(d) for d in dims)
+    order = torch.argsort(row_keys(entries.index.long(), dims))
+    raw = Entries(entries.index[order].long(), entries.value[order].double())
+    units = find_units(raw, dims, settings.least_ratio)
+    shift, scale = units.of(raw.index)
+    scaled = Entries(raw.index, (raw.value - shift) / scale)
+    weight = None
+    if std is not None:
+        weight = (std.double()[order] / scale).pow(-2)
+        weight = weight / weight.mean()
+    positions: list[Tensor | None] = [None] * len(dims) if coordinates is None else list(coordinates)
+    ordered = _ordered(scaled, dims, positions, unordered, weight, settings)
+    holes = find_holes(raw.index, dims, wanted, ordered, settings)
+    lowest, highest, integers = _range(raw.value, config)
+    return Problem(dims, raw, scaled, weight, units, ordered, positions, holes, lowest, highest, integers)
+
+
+def _ordered(
+    scaled: Entries,
+    dims: tuple[int, ...],
+    positions: Sequence[Tensor | None],
+    unordered: Sequence[int],
+    weight: Tensor | None,
+    settings: Settings,
+) -> tuple[int, ...]:
+    """Modes along which neighbours are alike, the most alike first, two at most."""
+    if len(scaled) > settings.most_selected or math.prod(dims) > settings.most_cells:
+        return ()
+    effects = fit_effects(scaled, dims, main_terms(len(dims)), weight, 5)
+    residual = scaled.value - effects.at(scaled.index)
+    found = []
+    for mode, d in enumerate(dims):
+        if mode in unordered or d < (3 if positions[mode] is not None else 6):
+            continue
+        alike = likeness(scaled.index, residual, dims, mode)
+        if alike < settings.ordered:
+            found.append((alike, mode))
+    return tuple(mode for _, mode in sorted(found)[:2])
+
+
+def _range(value: Tensor, config: CompleteConfig) -> tuple[float, float, bool]:
+    """What predictions may be: what was asked for; not below zero where no observation is; inside the scale of ratings
+    and of two values."""
+    lowest, highest = -math.inf, math.inf
+    least, most = float(value.min()), float(value.max())
+    if least >= 0:
+        lowest = 0.0
+    levels = torch.unique(value)
+    if len(value) >= 10 * len(levels) and len(levels) <= 12 and _even(levels):
+        lowest, highest = least, most
+    lowest = config.min if config.min is not None else max(lowest, 0.0) if config.nonnegative else lowest
+    highest = config.max if config.max is not None else highest
+    return lowest, highest, config.integers
+
+
+def _even(levels: Tensor) -> bool:
+    """Whether a few values are a scale: evenly spaced, not counts from zero on, which may go higher."""
+    if len(levels) == 2:
+        return True
+    gaps = levels[1:] - levels[:-1]
+    return len(levels) > 2 and bool((gaps - gaps[0]).abs().max() <= 1e-9 * gaps[0]) and float(levels[0]) != 0.0
+
+
+def effects_of(entries: Entries, dims: tuple[int, ...], weight: Tensor | None) -> dict[str, Effects]:
+    """The mean, effects of the modes, and of pairs of modes where there are more than two and cells are few."""
+    sweeps = _EFFECT_SWEEPS if len(entries) < 10**6 else 4
+    found = {
+        "mean": fit_effects(entries, dims, (), weight, 0),
+        "effects": fit_effects(entries, dims, main_terms(len(dims)), weight, sweeps),
+    }
+    terms = pair_terms(dims, 2 * len(entries))
+    if len(terms) > len(dims) and len(entries) < 10**6:
+        found["pairs"] = fit_effects(entries, dims, terms, weight, sweeps)
+    return found
+
+
+def make_splits(problem: Problem, config: CompleteConfig, settings: Settings) -> list[Split]:
+    """Random parts of the observations held out, and parts that look like the holes; fewer observations, more
+    splits."""
+    n = len(problem.scaled)
+    count, share = 1, min(config.held_out, 50_000 / n)
+    if n < 100:
+        count, share = 8, max(share, 0.15)
+    elif n < settings.many:
+        count = 4 if n < settings.many / 4 else 2
+    generator = torch.Generator().manual_seed(config.seed)
+    splits = []
+    for _ in range(count):
+        kind, group = held_out_like(problem.holes, problem.scaled.index, share, generator)
+        rows = torch.nonzero(kind < 0).flatten()
+        if len(rows) > settings.most_selected:
+            rows = rows[torch.randperm(len(rows), generator=generator)[: settings.most_selected].sort().values]
+        held = torch.nonzero(kind >= 0).flatten()
+        train = problem.scaled.select(rows)
+        weight = None if problem.weight is None else problem.weight[rows]
+        split = Split(train, problem.scaled.select(held), kind[held], group[held], weight)
+        split.effects = effects_of(train, problem.dims, weight)
+        splits.append(split)
+    return splits

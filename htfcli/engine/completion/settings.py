@@ -1,0 +1,70 @@
+"""Every number that decides how a tensor is filled, with its reason and the case that moves with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Numbers of the completion engine.
+
+    Cases are those of tests/benchmarks: complete_real (gapminder, weather, ratings, photo, flights, Titanic),
+    complete_accuracy (A to G, il2, kinetic) and complete_scale (10^5, 10^6, 10^7).
+    """
+
+    # Sizes
+    fewest: int = 8  # observations under which nothing can be held out, and the mean is all that can be said (cases 07)
+    most_cells: int = 2**25  # of a tensor whose cells are kept in a table, 128 MB: holes and neighbours (10^6 has more)
+    most_selected: int = 1_000_000  # observations that members are chosen on; more go into the last fit only (10^7)
+    single: int = 2_000_000  # observations from which float32 is used: memory (10^7)
+    # Splits
+    many: int = 2_000  # observations from which one split has enough held-out entries (flights); fewer have more splits
+    # Kinds of holes
+    least_kind: float = 0.04  # share of the wanted entries that makes a kind of holes (gapminder: the year is .07)
+    most_kinds: int = 4  # beside random ones; each costs held-out entries (gapminder has four)
+    # Units
+    least_ratio: float = 5.0  # of two variables' deviations that are on scales of their own (raw gapminder: 10^6)
+    # Wide factorizations
+    width: int = 12  # far above the ranks of most tables, cheap enough for five seconds (gapminder, weather)
+    first_ridge: float = 0.5  # enough to keep a start from swamps, too little to kill its components (weather: 10 does)
+    ridge_step: float = 2.0  # a coarser path misses a percent or two (gapminder)
+    least_ridge: float = 1e-3  # below, the way is that to an exact solution (flights end at .01)
+    most_ridge: float = 200.0  # components of rms-one data are gone by then (ratings end at 30)
+    first_sweeps: int = 12  # from a random start (weather .02 better than 8)
+    sweeps: int = 5  # at a further ridge, from the last one: the error changes in the third digit after that
+    slow: float = 1e-3  # gain of a sweep, over the objective, under which a ridge is left
+    near: float = 1.3  # error of a tree after its first sweeps, over the best tree's, up to which it goes on (flights)
+    most_members: int = 4  # trees that go on: more cost as much and change the average by under 1 % (weather)
+    widenings: int = 1  # times that the best tree gets half as many components again, where they are used up (flights)
+    smooth: float = 3.0  # penalty along ordered modes over the ridge, where held-out entries ask for it (gapminder)
+    # Interpolation
+    ordered: float = 0.75  # squared difference of neighbours over that of a fibre, under which a mode may be ordered
+    neighbours: int = 16  # of a query along one mode; a quarter more along two (photo: more than 24 change nothing)
+    queries: int = 500  # held-out entries that choose a kernel: enough to tell lengths apart (weather)
+    # Averages
+    power: float = 6.0  # how fast a worse member loses its part of equal weights: twice the error leaves 1/64
+    # Exact solutions
+    nearly: float = 0.05  # relative error on train and held-out entries from which an exact solution is looked for (B)
+    noise: float = 1e-3  # train error of a solution that still has noise in it (E has .05)
+
+    def for_effort(self, effort: str) -> Settings:
+        """quick: two trees; thorough: all trees, wider, finer."""
+        if effort == "quick":
+            return replace(self, most_members=2, sweeps=4, queries=300)
+        if effort == "thorough":
+            return replace(
+                self,
+                most_members=8,
+                widenings=3,
+                first_sweeps=30,
+                sweeps=12,
+                width=20,
+                near=2.0,
+                slow=1e-4,
+                queries=2000,
+            )
+        return self
+
+
+SETTINGS = Settings()

@@ -1,0 +1,31 @@
+"""Candidates for the mode tree of data whose modes come in any order."""
+
+from __future__ import annotations
+
+from htfcli.engine.factorizations.mode_tree import ModeTree, Nested, tree_of
+
+_MANY = 6  # modes above which a star, whose values are products of so many vectors, finds nothing
+
+
+def candidate_trees(tree: str | list[object], order: int, arity: int | None = None) -> list[ModeTree]:
+    """Mode trees to try: the one asked for, or for `auto` a few.
+
+    For `auto`: the balanced tree and the chain in the order of the modes, the star, and for three and four modes all
+    ways to pair them.
+    """
+    if tree != "auto":
+        return [tree_of(tree, order, arity)]
+    nested: list[list[Nested]] = [ModeTree.named(name, order).to_nested() for name in ("star", "balanced")]
+    if order > _MANY:
+        nested.reverse()
+        del nested[1:]
+    if order == 3:
+        nested += [[[a, b], 3 - a - b] for a, b in ((0, 2), (1, 2))]
+    if order == 4:
+        nested += [[[0, a], [b, c]] for a, b, c in ((2, 1, 3), (3, 1, 2))]
+    if order > 3:
+        nested.append(ModeTree.named("chain", order).to_nested())
+    found: dict[str, ModeTree] = {}
+    for entry in nested:
+        found.setdefault(str(entry), ModeTree.from_nested(entry))
+    return list(found.values())

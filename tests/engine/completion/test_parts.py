@@ -1,0 +1,259 @@
+"""The parts of a completion, each against something computed otherwise."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from htfcli.engine.completion.effects import fit_effects, fit_linked, main_terms, pair_terms
+from htfcli.engine.completion.holes import find_holes, held_out_like
+from htfcli.engine.completion.interpolation import Kernel, Neighbours, krige, likeness
+from htfcli.engine.completion.links import value_of
+from htfcli.engine.completion.settings import SETTINGS
+from htfcli.engine.completion.smoothing import coupling, solve_smooth
+from htfcli.engine.completion.stacking import stack
+from htfcli.engine.completion.uncertainty import calibrate, noise_of_indices
+from htfcli.engine.completion.units import find_units
+from htfcli.engine.completion.wide import WideFit
+from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
+from htfcli.engine.factorizations.mode_tree import ModeTree
+from htfcli.engine.samples import Entries
+from tests.problems import generator
+
+
+def grid(*dims):
+    return torch.cartesian_prod(*(torch.arange(d) for d in dims))
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=generator(seed), dtype=torch.float64)
+
+
+# --- units ------------------------------------------------------------------------------------------------------------
+
+
+def test_variables_on_scales_of_their_own_are_brought_to_one():
+    index = grid(30, 4)
+    scale = torch.tensor([1e5, 3.0, 50.0, 0.2], dtype=torch.float64)
+    value = normal(120) * scale[index[:, 1]] + 10 * scale[index[:, 1]]
+    units = find_units(Entries(index, value), (30, 4), 5.0)
+    assert units.mode == 1
+    shift, size = units.of(index)
+    scaled = (value - shift) / size
+    for at in range(4):
+        assert float(scaled[index[:, 1] == at].square().mean()) == pytest.approx(1.0)
+
+
+def test_values_on_one_scale_share_their_root_mean_square():
+    value = normal(120)
+    units = find_units(Entries(grid(30, 4), value), (30, 4), 5.0)
+    assert units.mode is None
+    assert float(units.scale) == pytest.approx(float(value.square().mean().sqrt()))
+
+
+# --- effects ----------------------------------------------------------------------------------------------------------
+
+
+def test_effects_of_a_balanced_table_are_shrunken_means():
+    rows, columns = normal(20), normal(15, seed=1)
+    index = grid(20, 15)
+    value = 3 + rows[index[:, 0]] + columns[index[:, 1]] + 0.1 * normal(300, seed=2)
+    effects = fit_effects(Entries(index, value), (20, 15), main_terms(2), None, 50)
+    fitted = effects.at(index)
+    table = value.view(20, 15)
+    plain = (table.mean(1, keepdim=True) + table.mean(0) - table.mean()).flatten()
+    assert float((fitted - plain).norm() / plain.norm()) < 5e-3
+    assert abs(float(effects.at(torch.tensor([[-1, -1]]))) - effects.mean) < 1e-12
+
+
+def test_effects_of_noise_disappear():
+    index = grid(40, 30)
+    effects = fit_effects(Entries(index, normal(1200)), (40, 30), main_terms(2), None, 100)
+    assert float(effects.at(index).std()) < 0.15  # unshrunken ones: sqrt(1 / 40 + 1 / 30) = 0.24
+
+
+def test_pairs_leave_out_those_with_too_many_cells():
+    assert pair_terms((3, 4, 50), 30) == ((0,), (1,), (2,), (0, 1))
+
+
+@pytest.mark.parametrize("link", ["log", "logit"])
+def test_linked_effects_agree_with_scikit_learn(link):
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    index = grid(6, 5).repeat(40, 1)
+    eta = 0.8 * normal(6)[index[:, 0]] + 0.6 * normal(5, seed=1)[index[:, 1]]
+    mean = value_of(eta, link)
+    draw = generator(2)
+    value = torch.poisson(mean, generator=draw) if link == "log" else torch.bernoulli(mean, generator=draw)
+    effects = fit_linked(Entries(index, value), (6, 5), main_terms(2), None, link, 30)
+    design = torch.cat([torch.nn.functional.one_hot(index[:, m]) for m in (0, 1)], 1).double().numpy()
+    if link == "log":
+        other = linear_model.PoissonRegressor(alpha=1e-6, max_iter=1000).fit(design, value.numpy()).predict(design)
+    else:
+        model = linear_model.LogisticRegression(C=1e4, max_iter=1000).fit(design, value.numpy())
+        other = model.predict_proba(design)[:, 1]
+    assert float((value_of(effects.at(index), link) - torch.from_numpy(other)).abs().max()) < 0.12 * float(mean.max())
+
+
+# --- wide factorizations ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tree", [[0, 1, 2], [[0, 1], 2], [[0, 2], 1]])
+def test_a_sweep_solves_every_matrix_exactly(tree):
+    """After a sweep the last matrix solved is at the minimum of the ridge problem in it."""
+    index = grid(6, 5, 4)[torch.randperm(120, generator=generator(0))[:80]]
+    model = HierarchicalTensorFactorization((6, 5, 4), 3, ModeTree.from_nested(tree)).init_gaussian(0.5, generator(1))
+    fit = WideFit(model, index, normal(80, seed=2))
+    fit.run(400, 0.3, slow=0.0)
+    parameters = model.parameters.clone().requires_grad_()
+    weights = model.views(parameters)
+    vectors = []
+    for node, children in enumerate(model.tree.children):
+        product = None
+        for c in children:
+            product = vectors[c] if product is None else product * vectors[c]
+        vectors.append(weights[node][index[:, node]] if product is None else product @ weights[node])
+    loss = (vectors[-1][:, 0] - normal(80, seed=2)).square().sum()
+    own = sum(w.square().sum() for w in weights[:-1])
+    (gradient,) = torch.autograd.grad(loss + 0.3 * own, parameters)
+    assert float(gradient[:-3].abs().max()) < 2e-2 * float(normal(80, seed=2).norm())
+
+
+def test_blocks_give_what_the_whole_gives():
+    index = grid(8, 7, 6)
+    models = []
+    for cached in (True, False):
+        model = HierarchicalTensorFactorization((8, 7, 6), 3, ModeTree.from_nested([[0, 1], 2]))
+        fit = WideFit(model.init_gaussian(0.5, generator(1)), index, normal(336))
+        fit._cached, fit._block = cached, 50
+        fit.refresh()
+        fit.sweep(0.1)
+        models.append(model)
+    assert torch.allclose(models[0].values(index), models[1].values(index), atol=0.2)
+
+
+# --- smoothing --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 7, 8, 20])
+def test_smoothing_agrees_with_a_dense_solve(d):
+    factors = normal(d, 4, 6)
+    blocks = factors @ factors.mT + 0.1 * torch.eye(4, dtype=torch.float64)
+    target = normal(d, 4, seed=1)
+    between = torch.rand(d - 1, generator=generator(2), dtype=torch.float64) * 3
+    dense = torch.block_diag(*blocks)
+    for k in range(d - 1):
+        difference = torch.zeros(4, 4 * d, dtype=torch.float64)
+        difference[:, 4 * k : 4 * k + 4], difference[:, 4 * k + 4 : 4 * k + 8] = -torch.eye(4), torch.eye(4)
+        dense += between[k] * difference.t() @ difference
+    expected = torch.linalg.solve(dense, target.flatten()).view(d, 4)
+    assert torch.allclose(solve_smooth(blocks, target, between), expected, atol=1e-9)
+
+
+def test_gaps_count_by_their_distance():
+    assert coupling(torch.tensor([0.0, 1.0, 2.0, 12.0])).tolist() == pytest.approx([1.0, 1.0, 0.1])
+
+
+# --- interpolation ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_kriging_agrees_with_a_dense_solve(smooth):
+    index = torch.stack([torch.zeros(9, dtype=torch.int64), torch.tensor([0, 1, 2, 5, 6, 9, 12, 13, 19])], 1)
+    residual = normal(9)
+    query = torch.tensor([[0, 4], [0, 15], [1, 4]])
+    kernel = Kernel((1,), (4.0,), 0.1, smooth)
+    near = Neighbours(index, (2, 20), [None, None])
+    rows = near.nearest(query, kernel, 9)
+    mean, variance = krige(near, query, rows, kernel, residual)
+    at, to = index[:, 1].double(), query[:2, 1].double()
+    among = kernel.rho((at.unsqueeze(1) - at).abs() / 4) + (0.1 + 1e-6) * torch.eye(9, dtype=torch.float64)
+    cross = kernel.rho((to.unsqueeze(1) - at).abs() / 4)
+    assert torch.allclose(mean[:2], cross @ torch.linalg.solve(among, residual))
+    assert torch.allclose(variance[:2], 1 - (cross * torch.linalg.solve(among, cross.t()).t()).sum(1))
+    assert mean[2] == 0.0  # nothing is observed in its fibre
+    assert variance[2] == 1.0
+
+
+def test_order_is_seen_where_it_means_something():
+    index = grid(20, 60)
+    walk = normal(20, 60).cumsum(1).flatten()
+    shuffled = walk.view(20, 60)[:, torch.randperm(60, generator=generator(3))].flatten()
+    assert likeness(index, walk, (20, 60), 1) < 0.3
+    assert likeness(index, shuffled, (20, 60), 1) > 0.75
+    assert likeness(index, walk, (20, 60), 0) > 0.75
+
+
+# --- holes ------------------------------------------------------------------------------------------------------------
+
+
+def test_missing_fibres_and_slices_are_kinds_of_their_own_and_imitated():
+    seen = torch.rand(20, 15, 6, generator=generator(0)) < 0.8
+    seen[2:6, :, 3] = False  # whole fibres along mode 1
+    seen[:, 7] = False  # a slice
+    index = torch.nonzero(seen)
+    holes = find_holes(index, (20, 15, 6), None, (), SETTINGS)
+    assert holes.names == ["random", "fibre of mode 0, 2", "fibre of mode 1"]
+    kind, _ = held_out_like(holes, index, 0.08, generator(1))
+    kept = torch.zeros(20, 15, 6, dtype=torch.bool)
+    kept[index[kind < 0].unbind(1)] = True
+    slices, fibres = index[kind == 1], index[kind == 2]
+    assert len(slices) > 0
+    assert len(fibres) > 0
+    assert not kept[:, slices[:, 1]].any()
+    assert not kept[fibres[:, 0], :, fibres[:, 2]].any()
+
+
+def test_random_holes_are_random():
+    index = torch.nonzero(torch.rand(20, 15, 6, generator=generator(0)) < 0.7)
+    assert find_holes(index, (20, 15, 6), None, (0, 1, 2), SETTINGS).names == ["random"]
+
+
+def test_indices_with_few_observations_are_a_kind():
+    draw = generator(0)
+    index = torch.unique(torch.stack([torch.randint(300, (4000,), generator=draw) for _ in range(2)], 1), dim=0)
+    cold = index[:, 0] < 60
+    index = index[~cold | (torch.rand(len(index), generator=draw) < 0.1)]
+    wanted = torch.stack([torch.randint(60, (500,), generator=draw), torch.randint(300, (500,), generator=draw)], 1)
+    holes = find_holes(index, (300, 300), wanted, (), SETTINGS)
+    assert holes.starved[0][0] == 0
+    kind, _ = held_out_like(holes, index, 0.1, generator(1))
+    left = torch.bincount(index[kind < 0][:, 0], minlength=300)
+    assert left[index[kind == 1][:, 0]].max() <= holes.starved[0][1]
+
+
+# --- averages and uncertainty -----------------------------------------------------------------------------------------
+
+
+def test_stacking_finds_the_weights_of_a_mixture():
+    predictions = normal(5000, 3)
+    value = predictions @ torch.tensor([0.7, 0.3, 0.0], dtype=torch.float64) + 0.1 * normal(5000, seed=1)
+    weights = stack(predictions, value, 5000, 6.0)
+    assert weights.tolist() == pytest.approx([0.7, 0.3, 0.0], abs=0.02)
+    assert float(weights.sum()) == pytest.approx(1.0)
+
+
+def test_weights_of_few_entries_stay_near_equal_ones():
+    value = normal(6)
+    weights = stack(value.unsqueeze(1) + 0.5 * normal(6, 4, seed=1), value, 2, 0.0)
+    assert float((weights - 0.25).abs().max()) < 0.2
+
+
+def test_the_conformal_factor_holds_the_share_that_it_states():
+    """Fresh draws from the same distribution, of two kinds with different tails."""
+    n = 4000
+    index = torch.stack([torch.arange(2 * n) % 7, torch.arange(2 * n) % 5], 1)
+    spread = torch.rand(2 * n, generator=generator(1), dtype=torch.float64)
+    kind = (torch.arange(2 * n) // 2) % 2
+    residual = normal(2 * n) * (0.1 + spread).sqrt() * (1 + 2 * kind)
+    counts = tuple(torch.full((d + 1,), 50.0, dtype=torch.float64) for d in (7, 5))
+    noise = noise_of_indices(index[:n], residual[:n], (7, 5))
+    zero = torch.zeros(n, dtype=torch.float64)
+    found = calibrate(index[:n], residual[:n], spread[:n], zero, kind[:n], 2, noise, counts)
+    deviation = found.variance(index[n:], spread[n:], zero).sqrt()
+    for level in (0.5, 0.9):
+        inside = residual[n:].abs() <= deviation * found.quantile(kind[n:], level)
+        for k in (0, 1):
+            share = float(inside[kind[n:] == k].double().mean())
+            assert abs(share - level) < 4 * math.sqrt(level * (1 - level) / 2000) + 0.01

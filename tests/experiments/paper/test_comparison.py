@@ -1,0 +1,113 @@
+"""Numbers and figures beside the published ones, from records that are written here."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from htfcli.experiments.paper.comparison import (
+    DYNAMICS,
+    MATRICIZATIONS,
+    compare_accuracies,
+    compare_dynamics,
+    compare_matricizations,
+    draw_accuracies,
+    draw_curves,
+    rises,
+)
+
+
+def test_rises():
+    curves = [[0, 5, 9], [0, 0.2, 4], [0, 0, 0.01], [None, None, None]]
+    assert rises(curves, [0, 10, 20]) == [10, 10]
+    assert rises([[0, 0.01, 9], [0, 0, 4]], [0, 10, 20]) == [20, 20]
+
+
+def fit_row(folder, model, places, seed=0):
+    """The row of a fit whose records have these values at its nodes at iterations 0, 10 and 20."""
+    name = f"{model}-{seed}"
+    (folder / "runs" / name).mkdir(parents=True)
+    with open(folder / "runs" / name / "records.jsonl", "w") as file:
+        for number, iteration in enumerate((0, 10, 20)):
+            found = [
+                {"node": node, "modes": [int(m) for m in node.strip("{}").split(",")], "effective_rank": 1.25,
+                 "component_norms": [c[number] for c in curves], "singular_values": [c[number] for c in curves]}
+                for node, curves in places.items()
+            ]  # fmt: skip
+            file.write(
+                json.dumps(
+                    {"kind": "iteration", "iteration": iteration, "nodes": found[:-1], "matricizations": found[-1:]}
+                )
+                + "\n"
+            )
+    return {"kind": "run", "run": name, "status": "finished", "settings": {"model": model}}
+
+
+APART, TOGETHER = [[0, 5, 9], [0, 0, 4], [0, 0, 0.01]], [[0, 5, 9], [0, 3, 4], [0, 0, 0.01]]
+
+
+@pytest.fixture
+def rows(tmp_path):
+    nodes = {"{0,1}": APART, "{0,1,2,3}": TOGETHER, "{0,2}": APART}
+    return [
+        fit_row(tmp_path, "htf", nodes),
+        fit_row(tmp_path, "htf", {**nodes, "{0,1,2,3}": APART}, seed=1),
+        fit_row(tmp_path, "matrix", {"{0}": APART, "{1}": APART}),
+        fit_row(tmp_path, "cp", {"{0,1,2}": APART, "{0}": APART}),
+        {"kind": "run", "run": "lost", "status": "failed", "settings": {"model": "cp"}},
+    ]
+
+
+def test_dynamics(rows, tmp_path):
+    found = {(c.case, c.quantity): (c.published, c.ours, c.seeds) for c in compare_dynamics(rows, tmp_path)}
+    title = "hierarchical tensor factorization"
+    assert found[title, "values that leave zero"] == ("about 5", "2, 2", 2)
+    assert found[title, "one after another"] == ("yes", "some together, yes", 2)
+    assert found[title, "they leave zero at iterations"] == ("the first near 10,000", "10; 10, 10; 20", 2)
+    assert found["tensor factorization", "they leave zero at iterations"] == ("", "10; 20", 1)
+    figure = draw_curves(rows, tmp_path, DYNAMICS)
+    assert [axes.get_title() for axes in figure.axes] == [panel.title for panel in DYNAMICS]
+    assert [line.get_ydata()[-1] for line in figure.axes[1].lines] == [9, 4, 0.01]
+
+
+def test_matricizations(rows, tmp_path):
+    found = [(c.case, c.published, c.ours) for c in compare_matricizations(rows, tmp_path)]
+    assert found[1] == ("local components at {1, 2, 3, 4}", "about 5", "2, 2")
+    assert found[-2:] == [(MATRICIZATIONS[3].title, "", "2, 2"), (MATRICIZATIONS[3].title, "", "1.25, 1.25")]
+
+
+def training_rows(distances=(0, 24), coefficients=(None, 0.3), seeds=3):
+    return [
+        {"kind": "run", "run": f"{d}-{c}-{seed}", "status": "finished", "command": "train-cnn", "data": None, "error": None,
+         "varied": {"distance": d, "reg_coeff": c, "seed": seed}, "generate": None,
+         "settings": {"reg": "none" if c is None else "non-local", "reg_coeff": c or 1.0, "weight_decay": 0.0, "dropout": 0.0, "distance": d},
+         "final": {"test_accuracy": 0.9 - d / 100 + (c or 0) / 10 + seed / 100}}
+        for d in distances for c in coefficients for seed in range(seeds)
+    ]  # fmt: skip
+
+
+def test_accuracies_beside_the_published_ones():
+    rows = compare_accuracies(training_rows((0, 40), (None, 0.1)), "is-same-class", "paper", "distance")
+    assert [(r.case, r.quantity, r.published, r.ours, r.seeds) for r in rows] == [
+        ("distance 0", "test accuracy (%), no regularizer", "61.2", "91.0 ± 0.6", 3),
+        ("distance 40", "test accuracy (%), no regularizer", "59.9", "51.0 ± 0.6", 3),
+        ("distance 0", "test accuracy (%), coefficient 0.1", "61.2", "92.0 ± 0.6", 3),
+        ("distance 40", "test accuracy (%), coefficient 0.1", "60.4", "52.0 ± 0.6", 3),
+    ]
+
+
+def test_published_numbers_of_another_setting_stand_apart():
+    rows = compare_accuracies(training_rows((0, 24)), "is-same-class", "mini", "distance")
+    assert [(r.published, r.ours) for r in rows if r.case == "distance 0"] == [("", "91.0 ± 0.6"), ("", "94.0 ± 0.6")]
+    assert [r.case for r in rows if r.published == "58.8"] == ["published setting, distance 120"]
+
+
+def test_figures_of_accuracies():
+    axes = draw_accuracies(training_rows(), "is-same-class", "mini", "distance").axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["no regularizer", "coefficient 0.3"]
+    axes = draw_accuracies(training_rows(), "is-same-class", "paper", "distance").axes[0]
+    dashed = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert [list(line.get_xdata()) for line in dashed] == [[0, 40, 80, 120, 160]] * 3
+    (axes,) = draw_accuracies(training_rows((24,)), "baselines", "mini", "distance").axes
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([67, 70])
