@@ -1,4 +1,4 @@
-"""What the commands that make image data sets can be told: `generate is-same-class`, `generate pathfinder`."""
+"""Settings of the commands that make image data sets: `generate is-same-class`, `generate pathfinder`."""
 
 from __future__ import annotations
 
@@ -69,16 +69,25 @@ class IsSameClassConfig(Config):
         return self
 
 
-# Those of the data sets of Long Range Arena (Tay et al., ICLR 2021), from the comments of its readers; the border of the
-# start square is twice the start distance, as in the generator they were made with.
+# The data sets of Long Range Arena (Tay et al., ICLR 2021), from the comments of its readers. The border of the start
+# square is twice the start distance, as in the generator they were made with.
 LRA_PROFILES: dict[str, dict[str, object]] = {
-    "lra-32": dict(size=32, dash_length=2, thickness=0.5, margin=1, padding=1, start_distance=7, start_border=14,
-                   disc_radius=1.5, continuity=1.0, distractors=5, distractor_length=4, contrast=0.75),
-    "lra-64": dict(size=64, dash_length=5, thickness=1, margin=1, padding=1, start_distance=12, start_border=24,
-                   disc_radius=2.5, distractors=5, distractor_length=4, contrast=0.8),
-    "lra-128": dict(size=128, dash_length=5, thickness=1.5, margin=[2, 3], padding=1, start_distance=20,
-                    start_border=40, disc_radius=3, distractors=8, distractor_length=4, contrast=0.9),
-    "lra-256": dict(size=256, start_border=54, padding=22, disc_radius=5, distractors=7, distractor_length=4),
+    "lra-32": {
+        "size": 32, "dash_length": 2, "thickness": 0.5, "margin": 1, "padding": 1, "start_distance": 7,
+        "start_border": 14, "disc_radius": 1.5, "continuity": 1.0, "distractors": 5, "distractor_length": 4,
+        "contrast": 0.75,
+    },
+    "lra-64": {
+        "size": 64, "thickness": 1, "margin": 1, "padding": 1, "start_distance": 12, "start_border": 24,
+        "disc_radius": 2.5, "distractors": 5, "distractor_length": 4, "contrast": 0.8,
+    },
+    "lra-128": {
+        "size": 128, "thickness": 1.5, "margin": [2, 3], "padding": 1, "start_distance": 20, "start_border": 40,
+        "distractors": 8, "distractor_length": 4, "contrast": 0.9,
+    },
+    "lra-256": {
+        "size": 256, "padding": 22, "start_border": 54, "disc_radius": 5, "distractors": 7, "distractor_length": 4,
+    },
 }  # fmt: skip
 
 

@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.ranks.hierarchical_rank import spectra_of
 from htfcli.engine.ranks.matricization import effective_rank
-from htfcli.engine.vision.datasets.image_set import ImageSet, Patch
+from htfcli.engine.vision.datasets.image_set import ImageSet, Region
 from htfcli.engine.vision.datasets.is_same_class import PairCanvases
-from htfcli.engine.vision.regularizer.non_local import absolute_cosine, patch_gradient, swap, true_logit
+from htfcli.engine.vision.regularizer.logits import true_logit
+from htfcli.engine.vision.regularizer.non_local import absolute_cosine, patch_gradient, swap
 from htfcli.engine.vision.regularizer.patches import PatchPair, RandomPatches
 
 Record = dict[str, Any]
@@ -119,7 +120,7 @@ class LocalityMeter:
 
 @torch.no_grad()
 def cross_table(
-    model: nn.Module, base: Tensor, y: Tensor, rows: Tensor, columns: Tensor, region: Patch, other: Patch
+    model: nn.Module, base: Tensor, y: Tensor, rows: Tensor, columns: Tensor, region: Region, other: Region
 ) -> Tensor:
     """T[a, b] = logit of class y for the image `base` with patch I of rows[a] and patch J of columns[b].
 

@@ -17,14 +17,22 @@ class _Sum(torch.autograd.Function):
     """The sum over processes; its gradient is the sum of the gradients over processes."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+    def forward(tensor: Tensor) -> Tensor:
         total = tensor.clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass  # a sum is linear: its derivatives need nothing of it
+
+    @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return sum_over_processes(gradient.contiguous())
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        return sum_over_processes(tangent.contiguous())
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:

@@ -13,6 +13,20 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Block:
+    """A box of positions of an input with any number of axes: start[k] .. start[k] + size[k] - 1 along axis k."""
+
+    start: tuple[int, ...]
+    size: tuple[int, ...]
+
+    def of(self, inputs: Tensor) -> Tensor:
+        """The box of (b, c, ...) inputs, (b, c, *size); a view."""
+        for axis, (start, size) in enumerate(zip(self.start, self.size, strict=True), start=2):
+            inputs = inputs.narrow(axis, start, size)
+        return inputs
+
+
+@dataclass(frozen=True)
 class Patch:
     """A rectangle of an image: rows top .. top + height - 1, columns left .. left + width - 1 (pixels)."""
 
@@ -21,9 +35,20 @@ class Patch:
     height: int
     width: int
 
+    @property
+    def start(self) -> tuple[int, ...]:
+        return self.top, self.left
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        return self.height, self.width
+
     def of(self, images: Tensor) -> Tensor:
         """The patch of (b, c, h, w) images, (b, c, height, width); a view."""
         return images[..., self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+Region = Block | Patch
 
 
 class ImageSet(Protocol):

@@ -5,8 +5,8 @@ recurrent units" (2018), as Razin, Maman and Cohen, arXiv 2201.11729, use it.
 
 A dash is a stroke with round ends: all points within thickness / 2 of a segment, its *core*, which is dash_length -
 thickness long. A path advances by dash_length + 2 margin from dash to dash, and turns half way between two of them by
-an angle d of density proportional to cos(continuity d)^2. All other dashes keep 2 margin or more between them. Points of
-the plane are complex numbers, columns + rows * 1j, in pixels of the canvas.
+an angle d of density proportional to cos(continuity d)^2. All other dashes keep 2 margin or more between them. Points
+of the plane are complex numbers, columns + rows * 1j, in pixels of the canvas.
 
 This module needs no torch, so that processes that draw start fast.
 """
@@ -345,7 +345,7 @@ def draw(config: PathfinderConfig, layout: Layout) -> NDArray[np.uint8]:
 
 
 def draw_mask(config: PathfinderConfig, layout: Layout) -> NDArray[np.uint8]:
-    """1 and 2 where strokes of the first and of the second long path cover some of a pixel, 0 elsewhere, (size, size)."""
+    """1 and 2 where strokes of the first and second long path cover some of a pixel, 0 elsewhere, (size, size)."""
     mask = np.zeros((config.size, config.size), np.uint8)
     for number, path in enumerate(layout.paths, start=1):
         grid = _grid(config)

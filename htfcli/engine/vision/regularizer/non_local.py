@@ -17,34 +17,38 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 
-from htfcli.engine.vision.datasets.image_set import Patch
-from htfcli.engine.vision.regularizer.directional_derivative import tangent_program
-from htfcli.engine.vision.regularizer.patches import FixedPatches, PatchPair, PatchSampler
+from htfcli.engine.vision.datasets.image_set import Region
+from htfcli.engine.vision.regularizer.directional_derivative import directional_derivative
+from htfcli.engine.vision.regularizer.logits import Logit, true_logit
+from htfcli.engine.vision.regularizer.patches import FixedPatches, PatchPair, PatchSampler, check_pair
 from htfcli.errors import ConfigError
 
 Formulation = Literal["double-backward", "tangent"]
-Network = Callable[[Tensor], Tensor]
+Network = Callable[[Tensor], Any]
 
 
 class NonLocalRegularizer:
     """R for a batch, with its gradient with respect to the parameters. Two formulations give the same numbers:
 
-    `double-backward` differentiates the gradients g, g'. The faster one on a CPU (4.8 plain steps of a
-    ResNet18, the other 6.1, or 5.5 compiled), but neither DistributedDataParallel nor torch.compile takes gradients of
+    `double-backward` differentiates the gradients g, g'. The faster one, but torch.compile takes no gradients of
     gradients.
 
     `tangent` holds v = dR/dg and v' = dR/dg' fixed and differentiates <v, g(x)> + <v', g(x')>, which are directional
-    derivatives of the network: forward passes, and one ordinary backward pass. Compiles, and works under
-    DistributedDataParallel (wrap a `RegularizedModel`). Needs a network of known operations, see `tangent_program`.
+    derivatives of the network (see `directional_derivative`): forward passes, and one ordinary backward pass. Compiles.
+
+    Both serve any network of differentiable operations, on signals, images or volumes; attention runs in its plain
+    form, as fused ones have no second derivative. For DistributedDataParallel wrap a `RegularizedModel`.
 
     The network is run on x, then on x': in training mode each has its own batch statistics, and running statistics are
     updated once from either, as in the published code. A sample whose gradient g or g' is zero contributes 0.
 
     Args:
         patches: the two patches, I and J in random order; or a sampler, (height, width, generator) -> (I, J), such as
-            `RandomPatches`; called once a batch.
+            `RandomPatches`; called once a batch. Of inputs with other axes than two, (*sizes, generator) -> (I, J).
+        logit: (outputs, y) -> (b,), the number whose gradient is taken; see `logits`.
         generator: what patches are drawn from (one of seed 0 if None).
         compile: applied to the programs of the tangent formulation, e.g. torch.compile. Dropout then draws other masks
             in the two passes unless the compiler keeps torch's random numbers.
@@ -55,6 +59,7 @@ class NonLocalRegularizer:
         patches: PatchPair | PatchSampler,
         *,
         formulation: Formulation = "double-backward",
+        logit: Logit = true_logit,
         generator: torch.Generator | None = None,
         compile: Callable[[Any], Any] | None = None,
     ) -> None:
@@ -63,10 +68,10 @@ class NonLocalRegularizer:
         if compile is not None and formulation != "tangent":
             raise ConfigError("gradients of gradients cannot be compiled", got=formulation, allowed="tangent")
         self.patches: PatchSampler = FixedPatches(*patches) if isinstance(patches, tuple) else patches
-        self.formulation = formulation
+        self.formulation, self.logit = formulation, logit
         self.generator = generator or torch.Generator().manual_seed(0)
-        self._compile: Callable[[Any], Any] = compile or (lambda program: program)
-        self._known: tuple[nn.Module, list[bool], Network, Callable[..., Any]] | None = None
+        self._run = compile(_run) if compile else _run
+        self._derivative = compile(directional_derivative) if compile else directional_derivative
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, partners: Tensor | None = None) -> Tensor:
         """R, a scalar; see `with_outputs`."""
@@ -74,117 +79,151 @@ class NonLocalRegularizer:
 
     def with_outputs(
         self, model: nn.Module, x: Tensor, y: Tensor, partners: Tensor | None = None, *, whole: int | None = None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Any, Tensor]:
         """The network's outputs for the task loss, and R: f(x) is computed once for both.
 
         Args:
-            model: (b, c, h, w) -> (b, classes), or (b, 1) or (b,) for one logit. x: (b, c, h, w). y: (b,) int64.
+            model: (b, c, h, w) -> outputs that `logit` understands; or inputs of other numbers of axes.
+            x: (b, c, h, w), floating point. y: labels, as `logit` takes them.
             partners: (b, c, h, w), images that lend patch J; x shifted by one sample if None. For a shard of a larger
                 batch, the shard of the larger batch shifted by one.
             whole: size of that larger batch; R is then what the shard contributes to its mean.
         Raises:
-            ConfigError: if a patch does not fit the images, a batch of one has no partners, or the formulation cannot
-                serve the network.
+            ConfigError: if the patches do not fit the images or each other, a batch of one has no partners, the logit
+                does not fit the outputs, or gradients cannot be differentiated here.
         """
-        if isinstance(model, DistributedDataParallel):
-            raise ConfigError(
-                "DistributedDataParallel must wrap the regularized network, not the network",
-                next_step="Use DistributedDataParallel(RegularizedModel(model, regularizer)).",
-            )
-        if hasattr(model, "_orig_mod"):
-            raise ConfigError(
-                "gradients of a compiled network cannot be differentiated",
-                next_step='Give the network itself, and formulation="tangent", compile=torch.compile.',
-            )
-        if partners is None and len(x) < 2:
-            raise ConfigError(
-                "a batch of one has no other sample to take a patch from", got=len(x), allowed="2 or more"
-            )
-        region, other = self.patches(x.shape[-2], x.shape[-1], self.generator)
-        swapped = swap(x, x.roll(-1, 0) if partners is None else partners, other)
-        form = self._tangent if self.formulation == "tangent" else self._double_backward
-        return form(model, x, swapped, y, region, whole or len(x))
+        _check(model, x, partners)
+        lent = x.roll(-1, 0) if partners is None else partners
+        choose = getattr(self.patches, "choose", None)  # of a sampler that looks at the images
+        pair = choose(x, lent, self.generator) if choose else self.patches(*x.shape[2:], self.generator)
+        check_pair(pair, x.shape[2:])
+        region, other = pair
+        swapped, whole = swap(x, lent, other), whole or len(x)
+        with sdpa_kernel(SDPBackend.MATH):
+            if x.device.type == "cpu" and torch.equal(x, swapped):  # elsewhere to look is to wait
+                return self._without_difference(model, x, y, region, whole)
+            if self.formulation == "tangent":
+                return self._tangent(model, x, swapped, y, region, whole)
+            return self._double_backward(model, x, swapped, y, region, whole)
 
     def _double_backward(
-        self, model: nn.Module, x: Tensor, swapped: Tensor, y: Tensor, region: Patch, whole: int
-    ) -> tuple[Tensor, Tensor]:
+        self, model: nn.Module, x: Tensor, swapped: Tensor, y: Tensor, region: Region, whole: int
+    ) -> tuple[Any, Tensor]:
         create_graph = torch.is_grad_enabled()
-        outputs, g = patch_gradient(model, x, y, region, create_graph)
-        _, g_swapped = patch_gradient(model, swapped, y, region, create_graph)
+        outputs, g = patch_gradient(model, x, y, region, create_graph, self.logit)
+        _, g_swapped = patch_gradient(model, swapped, y, region, create_graph, self.logit)
         return outputs, absolute_cosine(g, g_swapped).sum() / whole
 
     def _tangent(
-        self, model: nn.Module, x: Tensor, swapped: Tensor, y: Tensor, region: Patch, whole: int
-    ) -> tuple[Tensor, Tensor]:
-        value, tangent = self._programs_of(model)
+        self, model: nn.Module, x: Tensor, swapped: Tensor, y: Tensor, region: Region, whole: int
+    ) -> tuple[Any, Tensor]:
+        fixed = {name: parameter.detach() for name, parameter in model.named_parameters()}
         devices = [x.device] if x.device.type == "cuda" else []
         with torch.random.fork_rng(devices):  # dropout draws the same masks again in the second pass
-            gradients = [patch_gradient(value, images, y, region)[1].requires_grad_() for images in (x, swapped)]
+            gradients = [
+                patch_gradient(lambda t: self._run(model, fixed, t), images, y, region, False, self.logit)[1]
+                for images in (x, swapped)
+            ]
+        gradients = [g.requires_grad_() for g in gradients]
         with torch.enable_grad():
             penalty = absolute_cosine(*gradients).sum() / whole
         directions = torch.autograd.grad(penalty, gradients)
-        outputs, along = tangent((x, _embedded(directions[0], x, region)))
-        _, along_swapped = tangent((swapped, _embedded(directions[1], x, region)))
-        inner = true_logit(along, y).sum() + true_logit(along_swapped, y).sum()
+        outputs, along = self._derivative(model, self.logit, x, y, _embedded(directions[0], x, region))
+        _, along_swapped = self._derivative(model, self.logit, swapped, y, _embedded(directions[1], x, region))
+        inner = along.sum() + along_swapped.sum()
         return outputs, penalty.detach() + (inner - inner.detach())  # the value of R, the gradient of the products
 
-    def _programs_of(self, model: nn.Module) -> tuple[Network, Callable[..., Any]]:
-        """The network with fixed parameters, and its directional derivative; kept until network or mode change."""
-        mode = [module.training for module in model.modules()]
-        if self._known is None or self._known[0] is not model or self._known[1] != mode:
-            run = self._compile(lambda fixed, images: functional_call(model, fixed, (images,)))
+    def _without_difference(
+        self, model: nn.Module, x: Tensor, y: Tensor, region: Region, whole: int
+    ) -> tuple[Any, Tensor]:
+        """As the formulations, for x' = x: g' = g without a second look at it, and R has no gradient.
 
-            def value(images: Tensor) -> Tensor:
-                fixed = {name: parameter.detach() for name, parameter in model.named_parameters()}
-                outputs: Tensor = run(fixed, images)
-                return outputs
+        Unless the network draws random numbers, as dropout does: then g' differs.
+        """
+        state = torch.get_rng_state()
+        outputs, g = patch_gradient(model, x, y, region, True, self.logit)
+        if not torch.equal(state, torch.get_rng_state()):
+            _, g_swapped = patch_gradient(model, x, y, region, torch.is_grad_enabled(), self.logit)
+            return outputs, absolute_cosine(g, g_swapped).sum() / whole
+        if model.training:
+            with torch.no_grad():
+                model(x)  # running statistics are updated from x' too
+        present = (g.detach() != 0).flatten(1).any(1).sum().to(torch.promote_types(g.dtype, torch.float32))
+        attached = 0 * self.logit(outputs, y).sum()  # so that a loss of R alone has a gradient, of zeros
+        return outputs, present / whole + (attached if torch.is_grad_enabled() else attached.detach())
 
-            self._known = (model, mode, value, self._compile(tangent_program(model)))
-        return self._known[2:]
+
+def _run(model: nn.Module, state: dict[str, Tensor], x: Tensor) -> Any:
+    """A network with other parameters; of its own, so that it compiles."""
+    return functional_call(model, state, (x,))
+
+
+def _check(model: nn.Module, x: Tensor, partners: Tensor | None) -> None:
+    """Raise ConfigError where R or its gradient cannot be had."""
+    if isinstance(model, DistributedDataParallel):
+        raise ConfigError(
+            "DistributedDataParallel must wrap the regularized network, not the network",
+            next_step="Use DistributedDataParallel(RegularizedModel(model, regularizer)).",
+        )
+    if any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) for m in model.modules()):
+        raise ConfigError(
+            "gradients of a compiled network cannot be differentiated",
+            next_step='Give the network itself, and formulation="tangent", compile=torch.compile.',
+        )
+    if not x.is_floating_point():
+        got = str(x.dtype).removeprefix("torch.")
+        raise ConfigError("images must be floating point", got=got, next_step="Convert them, as by x.float() / 255.")
+    if torch.is_inference_mode_enabled() or x.is_inference():
+        raise ConfigError("there are no gradients in inference mode", next_step="Use torch.no_grad() for R alone.")
+    if x.dim() < 3:
+        raise ConfigError("inputs have no positions", got=tuple(x.shape), allowed="batch, channels, one axis or more")
+    if partners is None and len(x) < 2:
+        raise ConfigError("a batch of one has no other sample to take a patch from", got=len(x), allowed="2 or more")
 
 
 class RegularizedModel(nn.Module):
     """A network and its regularizer as one module: (x, y[, partners]) -> (outputs, R).
 
-    What DistributedDataParallel can wrap (tangent formulation): all of a step's work is in its forward.
+    What DistributedDataParallel can wrap, in either formulation: all of a step's work is in its forward. Each process
+    passes the `partners` of its shard, and batch statistics are those of the shard.
     """
 
     def __init__(self, model: nn.Module, regularizer: NonLocalRegularizer) -> None:
         super().__init__()
         self.model, self.regularizer = model, regularizer
 
-    def forward(self, x: Tensor, y: Tensor, partners: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, y: Tensor, partners: Tensor | None = None) -> tuple[Any, Tensor]:
         return self.regularizer.with_outputs(self.model, x, y, partners)
 
 
 # --- the parts of R ---------------------------------------------------------------------------------------------------
 
 
-def swap(x: Tensor, partners: Tensor, patch: Patch) -> Tensor:
+def swap(x: Tensor, partners: Tensor, patch: Region) -> Tensor:
     """x with the patch of `partners`; (b, c, h, w)."""
     swapped = x.clone()
     patch.of(swapped).copy_(patch.of(partners))
     return swapped
 
 
-def true_logit(outputs: Tensor, y: Tensor) -> Tensor:
-    """(b,) logits of the classes y; of outputs (b,) or (b, 1), the single logit."""
-    if outputs.dim() == 1 or outputs.shape[1] == 1:
-        return outputs.flatten()
-    return outputs.gather(1, y[:, None]).squeeze(1)
-
-
 def patch_gradient(
-    network: Network, x: Tensor, y: Tensor, patch: Patch, create_graph: bool = False
-) -> tuple[Tensor, Tensor]:
+    network: Network, x: Tensor, y: Tensor, patch: Region, create_graph: bool = False, logit: Logit = true_logit
+) -> tuple[Any, Tensor]:
     """Outputs of a network, and the gradient of the true class's logit with respect to a patch, (b, c, height, width).
 
     Batch normalization couples samples: differentiated is the sum of all samples' logits.
+
+    Raises:
+        ConfigError: if the logit is not one number per sample.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         outputs = network(x)
-        (gradient,) = torch.autograd.grad(true_logit(outputs, y).sum(), x, create_graph=create_graph)
+        logits = logit(outputs, y)
+        if logits.shape != (len(x),):
+            got = tuple(logits.shape)
+            raise ConfigError("a logit must be one number per sample", got=got, allowed=f"({len(x)},)")
+        (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=create_graph)
     return outputs, patch.of(gradient)
 
 
@@ -202,7 +241,7 @@ def _nonzero(t: Tensor) -> Tensor:
     return torch.where(t == 0, 1.0, t)
 
 
-def _embedded(direction: Tensor, x: Tensor, patch: Patch) -> Tensor:
+def _embedded(direction: Tensor, x: Tensor, patch: Region) -> Tensor:
     """Images that are zero but for a patch."""
     images = torch.zeros_like(x)
     patch.of(images).copy_(direction)

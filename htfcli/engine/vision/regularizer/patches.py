@@ -1,25 +1,47 @@
-"""Pairs of image patches: the same two every time, or squares drawn at random; and how far apart two patches are."""
+"""Pairs of patches: the same two every time, or boxes drawn at random; and how far apart two patches are.
+
+Inputs have one axis of positions (signals), two (images) or three (volumes), of `sizes` positions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from htfcli.engine.vision.datasets.image_set import Patch
+from htfcli.engine.vision.datasets.image_set import Block, Patch, Region
 from htfcli.errors import ConfigError
 
-PatchPair = tuple[Patch, Patch]
-PatchSampler = Callable[[int, int, torch.Generator], PatchPair]  # (height, width, generator) of the images -> (I, J)
+PatchPair = tuple[Region, Region]
+PatchSampler = Callable[..., PatchPair]  # (*sizes, generator) -> (I, J); of images, (height, width, generator)
 
 
-def gap(first: Patch, second: Patch) -> int:
-    """Pixels between two patches along the axis on which they are farther apart; negative if they overlap."""
-    rows = max(second.top - first.top - first.height, first.top - second.top - second.height)
-    columns = max(second.left - first.left - first.width, first.left - second.left - second.width)
-    return max(rows, columns)
+def gap(first: Region, second: Region) -> int:
+    """Positions between two patches along the axis on which they are farthest apart; negative if they overlap."""
+    return max(
+        max(b - a - n, a - b - m) for a, n, b, m in zip(first.start, first.size, second.start, second.size, strict=True)
+    )
+
+
+def check_inside(patch: Region, sizes: Sequence[int]) -> None:
+    """Raise ConfigError unless a patch has as many axes as the input, is not empty and lies inside."""
+    allowed = f"inside {' x '.join(map(str, sizes))}"
+    if len(patch.start) != len(sizes):
+        axes = f"{len(sizes)} axes of positions"
+        raise ConfigError("a patch has another number of axes than the input", got=patch, allowed=axes)
+    if not all(0 <= a <= n - k and k >= 1 for a, k, n in zip(patch.start, patch.size, sizes, strict=True)):
+        raise ConfigError("a patch does not fit the image", got=patch, allowed=allowed)
+
+
+def check_pair(pair: PatchPair, sizes: Sequence[int]) -> None:
+    """Raise ConfigError unless two patches lie inside the input and do not overlap."""
+    for patch in pair:
+        check_inside(patch, sizes)
+    if gap(*pair) < 0:
+        raise ConfigError("the two patches overlap", got=f"{pair[0]} and {pair[1]}")
 
 
 @dataclass(frozen=True)
@@ -27,71 +49,130 @@ class FixedPatches:
     """Always these two patches; which of them is I is drawn by a fair coin.
 
     Raises:
-        ConfigError: when called, if a patch leaves the image; when made, if the two overlap.
+        ConfigError: when called, if a patch leaves the input; when made, if the two overlap.
     """
 
-    first: Patch
-    second: Patch
+    first: Region
+    second: Region
 
     def __post_init__(self) -> None:
+        if len(self.first.start) != len(self.second.start):
+            raise ConfigError("the two patches differ in their axes", got=f"{self.first} and {self.second}")
         if gap(self.first, self.second) < 0:
             raise ConfigError("the two patches overlap", got=f"{self.first} and {self.second}")
 
-    def __call__(self, height: int, width: int, generator: torch.Generator) -> PatchPair:
-        for patch in (self.first, self.second):
-            inside = 0 <= patch.top <= height - patch.height and 0 <= patch.left <= width - patch.width
-            if not inside or patch.height < 1 or patch.width < 1:
-                raise ConfigError("a patch does not fit the image", got=patch, allowed=f"inside {height} x {width}")
+    def __call__(self, *sizes_and_generator: Any) -> PatchPair:
+        *sizes, generator = sizes_and_generator
+        check_inside(self.first, sizes)
+        check_inside(self.second, sizes)
         heads = torch.rand((), generator=generator) < 0.5
         return (self.first, self.second) if heads else (self.second, self.first)
 
 
 class RandomPatches:
-    """Two squares that do not overlap, uniform over all such pairs.
+    """Two boxes (squares of images) that do not overlap, uniform over all such pairs.
 
     Args:
-        size: side of the squares in pixels. distance: the `gap` between them; any if None.
+        size: side of the boxes in positions. distance: the `gap` between them; any if None.
     """
 
     def __init__(self, size: int, distance: int | None = None) -> None:
         self.size, self.distance = size, distance
-        self._pairs: dict[tuple[int, int], Tensor] = {}
 
-    def __call__(self, height: int, width: int, generator: torch.Generator) -> PatchPair:
-        """Draw a pair for images of this size.
+    def __call__(self, *sizes_and_generator: Any) -> PatchPair:
+        """Draw a pair for inputs of these sizes.
+
+        The pairs whose offsets are m or less along every axis are a product over axes, so the largest offset m is
+        drawn by its number of pairs, then the first axis that has it, then the other offsets, then the places.
 
         Raises:
-            ConfigError: if no such pair fits the image.
+            ConfigError: if no such pair fits the input.
         """
-        cumulative = self._cumulative(height, width)
-        drawn = torch.rand((), generator=generator, dtype=torch.float64) * cumulative[-1]
-        row, column = divmod(int(torch.searchsorted(cumulative, drawn, right=True)), 2 * width - 1)
-        down, right = row - (height - 1), column - (width - 1)
-        top, left = self._start(height, down, generator), self._start(width, right, generator)
-        return Patch(top, left, self.size, self.size), Patch(top + down, left + right, self.size, self.size)
+        *sizes, generator = sizes_and_generator
+        places = [self._places(n) for n in sizes]
+        within = [p.cumsum(0) for p in places]  # pairs of starts along an axis, by largest offset
+        shape = max(map(len, within), default=0)
+        within = [torch.cat([w, w[-1:].expand(shape - len(w))]) if len(w) else torch.zeros(shape) for w in within]
+        total = torch.stack(within).prod(0) if shape else torch.zeros(0, dtype=torch.float64)
+        exactly = total.diff(prepend=torch.zeros(1, dtype=torch.float64))
+        if self.distance is None:
+            exactly[: self.size] = 0
+        else:
+            wanted = torch.zeros_like(exactly)
+            wanted[self.size + self.distance :][:1] = exactly[self.size + self.distance :][:1]
+            exactly = wanted
+        if not exactly.any():
+            raise self._no_room(sizes)
+        most = _draw(exactly, generator)
+        offsets = self._offsets(places, within, most, generator)
+        starts = [self._start(n, offset, generator) for n, offset in zip(sizes, offsets, strict=True)]
+        return self._patch(starts), self._patch([a + o for a, o in zip(starts, offsets, strict=True)])
+
+    def _places(self, length: int) -> Tensor:
+        """Pairs of starts along an axis by the absolute offset between them, both signs counted, (n,)."""
+        places = torch.arange(length - self.size + 1, 0, -1, dtype=torch.float64)
+        places[1:] *= 2
+        return places
+
+    @staticmethod
+    def _offsets(places: list[Tensor], within: list[Tensor], most: int, generator: torch.Generator) -> list[int]:
+        """Offsets of which the largest is `most`: by the first axis that has it, then axis by axis; signs by a coin."""
+        below = [float(w[most - 1]) if most else 0.0 for w in within]
+        upto = [float(w[most]) for w in within]
+        weights = [1.0] * len(places)
+        for axis in range(len(places)):
+            for other in range(len(places)):
+                weights[axis] *= below[other] if other < axis else upto[other]
+            weights[axis] *= (upto[axis] - below[axis]) / upto[axis] if upto[axis] else 0
+        first = _draw(torch.tensor(weights, dtype=torch.float64), generator)
+        found = []
+        for axis, counts in enumerate(places):
+            size = most if axis == first else _draw(counts[: most + (axis > first)], generator)
+            found.append(-size if size and torch.rand((), generator=generator) < 0.5 else size)
+        return found
 
     def _start(self, length: int, offset: int, generator: torch.Generator) -> int:
-        """Where the first square starts along an axis such that the second one, `offset` farther, is inside too."""
+        """Where the first box starts along an axis such that the second one, `offset` farther, is inside too."""
         room = length - self.size + 1 - abs(offset)
         return max(0, -offset) + int(torch.randint(room, (), generator=generator))
 
-    def _cumulative(self, height: int, width: int) -> Tensor:
-        """Running number of pairs over all offsets (rows, columns) from one square to the other, flattened."""
-        if (height, width) not in self._pairs:
-            rows = torch.arange(1 - height, height, dtype=torch.float64)[:, None]
-            columns = torch.arange(1 - width, width, dtype=torch.float64)
-            places = (height - self.size + 1 - rows.abs()).clamp(min=0) * (width - self.size + 1 - columns.abs()).clamp(
-                min=0
-            )
-            gaps = torch.maximum(rows.abs().expand_as(places), columns.abs().expand_as(places)) - self.size
-            wanted = gaps >= 0 if self.distance is None else gaps == self.distance
-            cumulative = (places * wanted).flatten().cumsum(0)
-            if cumulative[-1] == 0:
-                apart = "" if self.distance is None else f", {self.distance} pixels apart"
-                raise ConfigError(
-                    f"two patches of {self.size} x {self.size}{apart} do not fit the images",
-                    got=f"images of {height} x {width}",
-                    next_step="Lower --patch-size or --patch-distance.",
-                )
-            self._pairs[height, width] = cumulative
-        return self._pairs[height, width]
+    def _patch(self, start: list[int]) -> Region:
+        if len(start) == 2:
+            return Patch(start[0], start[1], self.size, self.size)
+        return Block(tuple(start), (self.size,) * len(start))
+
+    def _no_room(self, sizes: Sequence[int]) -> ConfigError:
+        apart = "" if self.distance is None else f", {self.distance} pixels apart"
+        return ConfigError(
+            f"two patches of {' x '.join([str(self.size)] * len(sizes))}{apart} do not fit the images",
+            got=f"images of {' x '.join(map(str, sizes))}",
+            next_step="Lower --patch-size or --patch-distance.",
+        )
+
+
+class DifferentPatches:
+    """Of several pairs drawn at random, the one whose J differs between image and partner in the most samples.
+
+    Where the background is the same in most places, as in Pathfinder, most pairs have the same J and R says nothing of
+    them. Not the published regularizer: places where images differ are preferred.
+
+    Args:
+        size, distance: see `RandomPatches`. draws: pairs to choose from.
+    """
+
+    def __init__(self, size: int, distance: int | None = None, draws: int = 16) -> None:
+        self._random, self.draws = RandomPatches(size, distance), draws
+
+    def __call__(self, *sizes_and_generator: Any) -> PatchPair:
+        return self._random(*sizes_and_generator)
+
+    def choose(self, x: Tensor, partners: Tensor, generator: torch.Generator) -> PatchPair:
+        """The pair for a batch x and its partners, both (b, c, ...)."""
+        pairs = [self._random(*x.shape[2:], generator) for _ in range(self.draws)]
+        counts = [int((j.of(x) != j.of(partners)).flatten(1).any(1).sum()) for _, j in pairs]
+        return pairs[counts.index(max(counts))]
+
+
+def _draw(weights: Tensor, generator: torch.Generator) -> int:
+    """An index by its weight."""
+    return int(torch.multinomial(weights, 1, generator=generator)) if len(weights) > 1 else 0

@@ -95,7 +95,7 @@ def test_metadata_say_what_is_drawn():
             assert image[int(y), int(x)] > 0
         for x, y in record["discs"]:
             assert image[int(y), int(x)] == 255
-            assert [x, y] in sum(record["ends"], [])
+            assert [x, y] in [tip for ends in record["ends"] for tip in ends]
         marked = [next(k for k in (0, 1) if disc in record["ends"][k]) for disc in record["discs"]]
         assert (marked[0] == marked[1]) == bool(record["label"])
 
