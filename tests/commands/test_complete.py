@@ -396,7 +396,7 @@ def test_a_missing_value_that_never_occurs_or_is_not_named(htf, numbering, cube,
 def test_a_column_that_is_no_mode(htf, numbering, tmp_path):
     (tmp_path / "a.csv").write_text("id,x,y,v\n" + "".join(f"{n},{n % 3},{n % 4},1\n" for n in range(12)) + "12,0,0,\n")
     done = htf("complete", "a.csv", "-o", "out.csv")
-    advice = "column id has another value in every row, so nothing is learnt from it; name the modes with --index"
+    advice = "column id has a different value in every row; if it is not a mode, name the modes with --index"
     assert f"Warning: {advice}" in done.err.splitlines()
     assert htf("complete", "a.csv", "--index", "x,y", "-o", "b.csv").err.count("Warning: column") == 0
 
@@ -558,7 +558,7 @@ def test_what_is_there_is_not_replaced_unasked(htf, numbering, table, tmp_path):
     assert (done.code, done.error) == (2, "std.csv exists. Choose another name, or replace it with --force.")
     (tmp_path / "out.csv").unlink()
     done = htf("complete", table, "-o", "out.csv", "-q")
-    assert (done.code, done.error) == (2, "out.csv.run holds a run. Choose another name, or replace it with --force.")
+    assert (done.code, done.error) == (2, "out.csv.run contains a run. Choose another name, or replace it with --force.")
     assert htf("complete", table, "-o", "out.csv", "--uncertainty", "std.csv", "--force").code == 0
     assert htf("complete", table, "-o", table, "--force").code == 0  # in place
     assert (tmp_path / table).read_text() == FILLED
@@ -608,7 +608,7 @@ def test_what_is_there_is_not_replaced_unasked(htf, numbering, table, tmp_path):
         ("fitted.csv.run -o x.csv", 2, "fitted.csv.run is fitted; which entries to predict. Name a table of them: --predict queries.csv."),
         ("fitted.csv.run -o x.csv --predict fitted.csv --run r --seed 3 --interval 0.9", 2, "fitted.csv.run is fitted, its settings cannot change (got --seed, --run)."),
         ("data.csv -o x.csv --predict data.csv --all", 2, "--predict names some entries, --all means all: give one (got data.csv)."),
-        ("r.jsonl -o x", 1, "r.jsonl has a format that is not read (got .jsonl, allowed "),
+        ("r.jsonl -o x", 1, "r.jsonl has a format that htf does not read (got .jsonl, allowed "),
     ],
 )  # fmt: skip
 def test_bad_usage(htf, numbering, table, cube, tmp_path, args, code, message):

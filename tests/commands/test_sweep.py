@@ -58,7 +58,7 @@ def test_runs_of_a_plan(htf, write):
         "run": "init-std=0.01_generate.rank=2_width=3_seed=1",
         "varied": {"init_std": 0.01, "generate.rank": 2, "width": [3], "lr": None, "seed": 1},
         "settings": {"iterations": 30, "init_std": 0.01, "width": [3], "seed": 1},
-        "generate": {"order": 2, "dim": 4, "rank": 2, "seed": 1},
+        "generate": {"order": 2, "dim": 4, "width": 2, "seed": 1},
     }
     assert not Path("runs").exists()
 

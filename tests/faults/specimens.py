@@ -41,7 +41,7 @@ Read = Callable[[str], object]
 TENSOR = np.arange(24.0).reshape(2, 3, 4)
 ROWS = [(i, j, k, float(TENSOR[i, j, k])) for i in range(2) for j in range(3) for k in range(4)]
 TABLE = [("oslo", "2024-01", 1.5), ("oslo", "2024-02", ""), ("rome", "2024-01", 2.25), ("rome", "2024-02", -3e5)]
-PATHS = {"size": 16, "path_length": 2, "distractors": 1, "train": 4, "test": 2}
+PATHS = {"size": 16, "draw_size": 64, "path_length": 2, "distractors": 1, "train": 4, "test": 2}
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def test_a_file_cannot_ask_for_code(refused, tmp_path):
         text = json.dumps(header).encode()
         file.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + size :])
     for argv in ("measure-locality run", "train-cnn --resume -o run"):
-        assert "which only your code can build (got no --model, allowed --model evil:build)" in refused(*argv.split())
+        assert "only your own code can build (got no --model, allowed --model evil:build)" in refused(*argv.split())
     assert not (tmp_path / "marker").exists()
 
 

@@ -63,7 +63,7 @@ class CnnRun(TrainingRun[TrainCnnConfig]):
     def _load(self, config: TrainCnnConfig) -> str:
         if self.settings.model not in NETWORKS and "model" not in config.model_fields_set:
             raise ConfigError(
-                "the run's network is one of yours, which only your code can build",
+                "the run's network is one that only your own code can build",
                 got="no --model",
                 allowed=f"--model {self.settings.model}",
             )
