@@ -88,11 +88,11 @@ def test_parquet_bomb(refused, tmp_path):
 
 def test_pt_bomb(refused, tmp_path):
     torch.save(torch.zeros(1).expand(10**6, 10**6), tmp_path / "x.pt")
-    assert "x.pt does not fit in memory (got shape [1000000, 1000000]: 7.276 TiB, allowed" in refused("inspect", "x.pt")
+    assert "x.pt does not fit in memory (got shape [1000000, 1000000]: 7.28 TiB, allowed" in refused("inspect", "x.pt")
     with torch.sparse.check_sparse_tensor_invariants():
         sparse = torch.sparse_coo_tensor(torch.zeros((2, 1), dtype=torch.long), torch.ones(1), (10**6, 10**6))
     torch.save(sparse, tmp_path / "y.pt")
-    assert "y.pt does not fit in memory (got shape [1000000, 1000000]: 7.276 TiB" in refused("inspect", "y.pt")
+    assert "y.pt does not fit in memory (got shape [1000000, 1000000]: 7.28 TiB" in refused("inspect", "y.pt")
     with torch.sparse.check_sparse_tensor_invariants(False):
         sparse = torch.sparse_coo_tensor(torch.full((2, 1), 10**9), torch.ones(1), (3, 3))
     torch.save(sparse, tmp_path / "z.pt")

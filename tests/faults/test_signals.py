@@ -93,7 +93,7 @@ def test_signals_to_a_sweep(server, place, number, record_property):
     running.send(number)
     ended = running.wait()
     assert ended.code == 130
-    assert "go on with: htf sweep" in ended.error
+    assert "continue with: htf sweep" in ended.error
     whole(place)
     assert server.run("sweep", "sweep", "--workers", 2, cwd=place).code == 0
     record_property("fault", (number.name, "sweep", 1))

@@ -27,7 +27,7 @@ def test_plans_are_the_published_ones():
     assert (matrix.target.dims, matrix.settings.depth, matrix.settings.init_std) == ([64, 64], 3, 1e-3)
     assert (cp.target.dims, cp.settings.width, cp.settings.init_std) == ([16] * 3, 256, 1e-3)
     for run in (hierarchical, matrix, cp):
-        assert (run.target.rank, run.target.observed, run.target.norm) == (5, "2048", 64)
+        assert (run.target.width, run.target.observed, run.target.norm) == (5, "2048", 64)
         assert (run.settings.optimizer, run.settings.lr, run.settings.until_loss) == ("group-rmsprop", 1e-2, 5e-5)
     for run in (*runs["is-same-class"], *runs["pathfinder"]):
         s = run.settings

@@ -41,8 +41,8 @@ def test_runs_with_the_same_data_share_a_file():
     names = [run.data_name for run in found]
     assert len(set(names)) == 4
     assert all(name.startswith("htf-") for name in names)
-    by_data = {(run.target.rank, run.target.seed): run.data_name for run in found}
-    assert [by_data[run.target.rank, run.target.seed] for run in found] == names
+    by_data = {(run.target.width, run.target.seed): run.data_name for run in found}
+    assert [by_data[run.target.width, run.target.seed] for run in found] == names
     assert runs()[0].data_name is None
     assert runs()[0].data.endswith("/x.npy")
 
