@@ -56,10 +56,18 @@ def pathfinder(
     config: PathfinderConfig,
     output: OutputOption = None,
     preview: PreviewOption = None,
+    metadata: Annotated[
+        Optional[str],
+        typer.Option(
+            "--metadata",
+            metavar="FILE",
+            help="Also write what is where, a JSON line per image: label, ends of the long paths, discs, all dashes.",
+        ),
+    ] = None,
     workers: Annotated[
         Optional[int],
         typer.Option(
-            "--workers", metavar="N", min=1, help="Processes that draw.  [default: one a core, where it pays]"
+            "--workers", metavar="N", min=1, help="Draw with N processes.  [default: one per core, where it pays]"
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run of the same settings.")] = False,
@@ -69,24 +77,27 @@ def pathfinder(
 ) -> None:
     """Draw dashed paths, two ends marked, and label whether these are of one path.
 
-    Two long paths and short distractors; half of the labels are 1. Lengths are pixels of the canvas that is drawn,
-    which is twice as wide as the stored image: 300 and 150, as published. The number of workers changes nothing in the
-    images. An interrupted run keeps what it has in FILE.part.
+    Two long paths and short distractors, laid out by the published distribution; half of the labels are 1. Lengths are
+    pixels of the canvas that is drawn, which is twice as wide as the stored image: 300 and 150, as published. The
+    number of workers changes nothing in the images. An interrupted run keeps what it has in FILE.part.
     """
-    from htfcli.cli.console import progress
+    from htfcli.cli.console import note, progress
     from htfcli.cli.interrupts import StopSignals
-    from htfcli.experiments.runs.generate_pathfinder import PathfinderRun
+    from htfcli.experiments.runs.generate_pathfinder import PathfinderRun, write_metadata
 
-    output = _refuse(output, preview, force)
+    output = _refuse(output, preview, force, metadata)
     run = PathfinderRun(config, output, resume=resume, force=force)
     with StopSignals() as stop, progress("pathfinder", run.drawing.total, quiet) as show:
         data = run.run(workers, lambda done: show(done, ""), lambda: stop.received)
+    if metadata is not None:
+        write_metadata(metadata, run.drawing)
+        note(f"wrote {metadata}", quiet)
     _finish(data, output, preview, format, quiet)
     run.clean()
 
 
-def _refuse(output: str | None, preview: str | None, force: bool) -> str:
-    """The output; ConfigError unless both files can be written."""
+def _refuse(output: str | None, preview: str | None, force: bool, metadata: str | None = None) -> str:
+    """The output; ConfigError unless all files can be written."""
     from htfcli.errors import ConfigError
     from htfcli.files.own.container import refuse_existing
 
@@ -98,7 +109,9 @@ def _refuse(output: str | None, preview: str | None, force: bool) -> str:
         from htfcli.experiments.figures.style import kind_of
 
         kind_of(preview)
-    for path in filter(None, (preview, output)):
+    if metadata == "-":
+        raise ConfigError("--metadata writes a file; stdout is for the data set")
+    for path in filter(None, (preview, metadata, output)):
         refuse_existing(path, force)
     return output
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from htfcli.engine.vision.datasets.pathfinder import PathfinderDrawing
+from htfcli.files.image_files import load_image_data
 
 DIGITS = ("generate", "is-same-class", "--source", "digits", "--height", 8, "--width", 48, "--train", 40, "--test", 30)
 PATHS = ("generate", "pathfinder", "--path-length", 3, "--size", 32, "--train", 250, "--test", 60)
@@ -40,6 +42,18 @@ def test_paths_record_and_file(htf):
     assert (inspected["train_labels"], inspected["test_labels"]) == ([125, 125], [30, 30])
     table = htf("inspect", "p.safetensors", "--format", "table").out
     assert "test labels  30  30\n" in table
+
+
+def test_metadata_are_lines_about_every_image(htf, tmp_path):
+    done = htf(*PATHS, "--masks", "-o", "p.safetensors", "--metadata", "p.jsonl")
+    assert (done.code, done.err) == (0, "wrote p.jsonl\n")
+    records = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    data = load_image_data(str(tmp_path / "p.safetensors"))
+    assert [r["label"] for r in records] == [*data.train.labels.tolist(), *data.test.labels.tolist()]
+    for record, mask in zip(records, [*data.train.masks, *data.test.masks], strict=True):
+        for (x, y, _), path in zip(record["dashes"], record["long"], strict=True):
+            assert mask[int(y), int(x)] == path
+    assert htf(*PATHS, "-o", "q", "--metadata", "p.jsonl").error.startswith("p.jsonl exists. ")
 
 
 def test_pipe(shell):
@@ -166,7 +180,8 @@ def test_nothing_to_resume(htf, tmp_path):
         ("is-same-class -o x --source digits --test-images 5", 2, "the images cannot be split (got 5 to test on, allowed 10 to 1787 of 1797, so that both sides have all 10 classes)."),
         ("is-same-class -o x --train 0 --seed -1", 2, "2 problems: train: input should be greater than or equal to 1 (got '0'); seed: input should be greater than or equal to 0 (got '-1')."),
         ("pathfinder -o x --path-length 90 --size 64 --train 1 --test 1", 1, "there is no room for two paths of 90 dashes on a canvas of 128 x 128. Shorten them by --path-length, or enlarge --size or --draw-size."),
-        ("pathfinder -o x --disc-radius 5", 2, "disc-radius: discs would touch other dashes (got 5.0, allowed less than margin + thickness / 2 = 4.0)."),
+        ("pathfinder -o x --disc-radius 8", 2, "disc-radius: discs would overlap other dashes (got 8.0, allowed at most 2 margin + thickness / 2 = 7.0)."),
+        ("pathfinder -o x --metadata -", 2, "--metadata writes a file; stdout is for the data set."),
         ("pathfinder -o - --resume", 2, "there is no interrupted run to resume for -o -. Start it without --resume."),
         ("pathfinder -o none/x", 1, "cannot write none/x: No such file or directory."),
     ],

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -19,7 +17,6 @@ from htfcli.engine.vision.training import Training
 from htfcli.files.own.container import read
 
 ROOT = Path(__file__).parents[2]
-MINI = ROOT / "sample_configs" / "is_same_class_mini.yaml"
 DATA = ("--task", "is-same-class", "--source", "digits", "--distance", 4, "--height", 8, "--width", 24,
         "--train", 90, "--test", 60)  # fmt: skip
 NET = ("--model", "resnet-mini", "--widths", "4,8", "--blocks", "1,1", "--batch-size", 20, "--lr", 0.05, "--epochs", 3)
@@ -392,18 +389,3 @@ def test_data_and_a_task(htf):
 
 
 # --- the result -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_the_regularizer_helps_on_miniature_pairs(htf, tmp_path):
-    """Three paired seeds at distance 24, Adam, receptive field 47: at least 3 points of test accuracy in the mean."""
-    gains = []
-    for seed in range(3):
-        accuracy = {}
-        for name, options in (("plain", ("--reg", "none")), ("reg", ("--reg", "non-local", "--reg-coeff", 0.3))):
-            done = htf("train-cnn", "--config", MINI, *options, "--seed", seed, "-o", f"{name}{seed}", "-q")
-            assert done.code == 0
-            accuracy[name] = done.records[-1]["test_accuracy"]
-            shutil.rmtree(tmp_path / f"{name}{seed}")
-        gains.append(accuracy["reg"] - accuracy["plain"])
-    assert statistics.mean(gains) >= 0.03, gains

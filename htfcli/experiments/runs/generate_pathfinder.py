@@ -5,6 +5,7 @@ What an interrupted run has drawn is in a container beside the output, `OUTPUT.p
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -90,3 +91,10 @@ class PathfinderRun:
         """Remove the part file, the data set having been saved."""
         if self.part is not None:
             self.part.unlink(missing_ok=True)
+
+
+def write_metadata(destination: str, drawing: PathfinderDrawing) -> None:
+    """Write what is where in each image, a JSON line per image (see `metadata_of`); whole or not at all."""
+    with container.text_destination(destination) as file:
+        for record in drawing.metadata():
+            file.write(json.dumps(record, separators=(",", ":")) + "\n")
