@@ -3,6 +3,7 @@ of holes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ from htfcli.engine.completion.stacking import stack
 from htfcli.engine.completion.uncertainty import Calibration, calibrate, noise_of_indices
 
 _NEGLIGIBLE = 0.01  # a weight under which a column is left out
+_DENSE = 0.2  # share of cells observed, under which neighbours in two modes are far, and long to look for (kinetic)
 _MOST_CROSS = 50  # indices of a mode whose correlation is estimated
 
 
@@ -134,9 +136,10 @@ class Average:
         generator = torch.Generator().manual_seed(0)
         size = len(first.held)
         rows = torch.randperm(size, generator=generator)[: self.settings.queries]
-        modes = tuple(sorted(self.problem.ordered))
+        dense = len(first.train) >= _DENSE * math.prod(self.problem.dims)
+        modes = tuple(sorted(self.problem.ordered[: 2 if dense else 1]))
         count = self.settings.neighbours if len(modes) == 1 else self.settings.neighbours * 5 // 4
-        cross, correlation = self._cross(first.train.index, residual[0])
+        cross, correlation = self._cross(first.train.index, residual[0]) if dense else (None, None)
         lengths = tuple(5.0 * self._step(m) for m in modes)
         start = Kernel(modes, lengths, 0.05, False, cross, correlation)
         left = first.held.value - base[:size]
@@ -148,7 +151,7 @@ class Average:
         means, variances = [], []
         variance = float(residual[0].square().mean())
         for near, split, r in zip(self._near, self.splits, residual, strict=True):
-            found = krige(near, split.held.index, near.nearest(split.held.index, kernel, count), kernel, r)
+            found = krige(near, split.held.index, kernel, r, count)
             means.append(found[0])
             variances.append(found[1] * variance)
         self.kernels.append(kernel)

@@ -21,6 +21,7 @@ from torch import Tensor
 from htfcli.engine.samples import row_keys
 
 _BLOCK = 2**21  # numbers of a temporary
+_WHOLE = 128  # observations of a page up to which all of them decide: one factorization, not one for each query
 
 
 @dataclass(frozen=True)
@@ -58,17 +59,17 @@ class Neighbours:
 
     def __init__(self, index: Tensor, dims: Sequence[int], positions: Sequence[Tensor | None]) -> None:
         self.index, self.dims, self.positions = index, tuple(dims), positions
+        self._pages: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
         self._place = torch.full((math.prod(dims),), -1, dtype=torch.int32)
         self._place[row_keys(index, dims)] = torch.arange(len(index), dtype=torch.int32)
 
-    def nearest(self, query: Tensor, kernel: Kernel, count: int, skip: bool = False) -> Tensor:
+    def nearest(self, query: Tensor, kernel: Kernel, count: int) -> Tensor:
         """Rows of the nearest observed entries, (q, count) int64, -1 where there are no more.
 
         Args:
-            query: (q, N). kernel: says which modes and what is near. skip: whether an entry at the query itself is
-            left out.
+            query: (q, N). kernel: says which modes and what is near. count: K.
         """
-        offsets = self._offsets(kernel, skip)
+        offsets = self._offsets(kernel)
         found = torch.full((len(query), count), -1, dtype=torch.int64)
         filled = torch.zeros(len(query), dtype=torch.int64)
         strides = [math.prod(self.dims[m + 1 :]) for m in range(len(self.dims))]
@@ -94,7 +95,40 @@ class Neighbours:
             active = active[filled[active] < count]
         return found
 
-    def _offsets(self, kernel: Kernel, skip: bool) -> Tensor:
+    def pages(self, kernel: Kernel, query: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Rows by page, where each begins and how many it has, and the page of every query (q, N), -1 for none."""
+        fixed = [m for m in range(len(self.dims)) if m not in kernel.modes and m != kernel.cross]
+        if tuple(fixed) not in self._pages:
+            key = self._key(self.index, fixed)
+            order = torch.argsort(key, stable=True)
+            names, sizes = torch.unique_consecutive(key[order], return_counts=True)
+            self._pages[tuple(fixed)] = names, order, sizes.cumsum(0) - sizes, sizes
+        names, order, first, sizes = self._pages[tuple(fixed)]
+        key = self._key(query, fixed)
+        at = torch.searchsorted(names, key).clamp_(max=len(names) - 1)
+        return order, first, sizes, torch.where(names[at] == key, at, -1)
+
+    def _key(self, index: Tensor, fixed: list[int]) -> Tensor:
+        if not fixed:
+            return torch.zeros(len(index), dtype=torch.int64)
+        return row_keys(index[:, fixed].long(), [self.dims[m] for m in fixed])
+
+    def alike(self, a: Tensor, b: Tensor, kernel: Kernel) -> Tensor:
+        """Correlation (p, A, B) of the process at entries a (p, A, N) and b (p, B, N) of one page."""
+        square = torch.zeros(len(a), a.shape[1], b.shape[1], dtype=torch.float64)
+        for mode, length in zip(kernel.modes, kernel.lengths, strict=True):
+            position = self.positions[mode]
+            x, y = a[:, :, mode].long(), b[:, :, mode].long()
+            if position is not None:
+                x, y = position[x], position[y]
+            square += ((x.unsqueeze(2) - y.unsqueeze(1)).double() / length).square_()
+        found = kernel.rho(square.sqrt_())
+        if kernel.cross is not None and kernel.correlation is not None:
+            x, y = a[:, :, kernel.cross].long(), b[:, :, kernel.cross].long()
+            found *= kernel.correlation[x.unsqueeze(2), y.unsqueeze(1)]
+        return found
+
+    def _offsets(self, kernel: Kernel) -> Tensor:
         """Steps along the modes, near ones first, (m, modes)."""
         spans, scales = [], []
         budget = 3000 if len(kernel.modes) == 1 else 60
@@ -116,58 +150,68 @@ class Neighbours:
         distance = distance.sqrt()
         if kernel.cross is not None:
             distance += 0.5 * min(scales) * (grid[:, -1] != 0)
-        if skip:
-            keep = (grid != 0).any(1)
-            grid, distance = grid[keep], distance[keep]
         return grid[torch.argsort(distance, stable=True)[:6000]]
 
 
 def krige(
-    neighbours: Neighbours, query: Tensor, rows: Tensor, kernel: Kernel, residual: Tensor, noise: Tensor | None = None
+    neighbours: Neighbours, query: Tensor, kernel: Kernel, residual: Tensor, count: int
 ) -> tuple[Tensor, Tensor]:
     """The residual expected at queries, and its variance over that of the process.
 
+    A page, the entries that agree in all modes but the kernel's, that has few observations is solved as a whole, once
+    for all its queries; in a larger one, the nearest observations of each query decide.
+
     Args:
-        neighbours: of the observed entries. query: (q, N). rows: (q, K) of `Neighbours.nearest`. residual: (n,).
-        noise: (n,) variances of the observed entries over their mean; None for ones.
+        neighbours: of the observed entries. query: (q, N). kernel: of the residuals. residual: (n,) of the observed
+            entries. count: nearest observations of a query.
     Returns: (q,) and (q,) in 0..1.
     """
     mean, variance = torch.zeros(len(query), dtype=torch.float64), torch.ones(len(query), dtype=torch.float64)
-    count = rows.shape[1]
-    for part in torch.split(torch.arange(len(query)), max(1, _BLOCK // (count * count))):
-        near = rows[part]
-        there = near >= 0
-        if not bool(there.any()):
-            continue
-        near = near.clamp(min=0)
-        among = torch.zeros(len(part), count, count, dtype=torch.float64)
-        to = torch.zeros(len(part), count, dtype=torch.float64)
-        for mode, length in zip(kernel.modes, kernel.lengths, strict=True):
-            position = neighbours.positions[mode]
-            at = neighbours.index[near, mode].long()
-            x = (at if position is None else position[at]).double()
-            here = query[part, mode].long()
-            x0 = (here if position is None else position[here]).double()
-            among += ((x.unsqueeze(2) - x.unsqueeze(1)) / length).square_()
-            to += ((x - x0.unsqueeze(1)) / length).square_()
-        among, to = kernel.rho(among.sqrt_()), kernel.rho(to.sqrt_())
-        if kernel.cross is not None and kernel.correlation is not None:
-            at, here = neighbours.index[near, kernel.cross].long(), query[part, kernel.cross].long()
-            among *= kernel.correlation[at.unsqueeze(2), at.unsqueeze(1)]
-            to *= kernel.correlation[here.unsqueeze(1), at]
-        pairs = there.unsqueeze(2) & there.unsqueeze(1)
-        among.masked_fill_(~pairs, 0.0)
-        to.masked_fill_(~there, 0.0)
-        shift = torch.full_like(to, kernel.nugget + 1e-6)
-        if noise is not None:
-            shift *= noise[near]
-        among.diagonal(dim1=1, dim2=2).add_(torch.where(there, shift, 1.0))
-        factor = torch.linalg.cholesky_ex(among).L
-        both = torch.stack([to, torch.where(there, residual[near], 0.0)], 2)
-        half = torch.linalg.solve_triangular(factor, both, upper=False)
-        mean[part] = (half[:, :, 0] * half[:, :, 1]).sum(1)
-        variance[part] = (1 - half[:, :, 0].square().sum(1)).clamp(0.0, 1.0)
+    order, first, sizes, page = neighbours.pages(kernel, query)
+    size = torch.where(page >= 0, sizes[page], 0)
+    far = torch.nonzero(size > _WHOLE).flatten()
+    if len(far):
+        rows = neighbours.nearest(query[far], kernel, count)
+        for part in torch.split(torch.arange(len(far)), max(1, _BLOCK // (count * count))):
+            found = _solved(neighbours, rows[part], query[far[part]].unsqueeze(1), kernel, residual)
+            mean[far[part]], variance[far[part]] = found[0][:, 0], found[1][:, 0]
+    few = torch.nonzero((size > 0) & (size <= _WHOLE)).flatten()
+    few = few[torch.argsort(page[few], stable=True)]
+    names, asked = torch.unique_consecutive(page[few], return_counts=True)
+    start = asked.cumsum(0) - asked
+    by_size, at = torch.argsort(sizes[names], descending=True, stable=True), 0
+    while at < len(by_size):  # pages of about the same size at a time, padded
+        long, wide = int(sizes[names[by_size[at]]]), int(asked.max())
+        chosen = by_size[at : at + max(1, _BLOCK // (long * (long + wide)))]
+        wide = int(asked[chosen].max())
+        slots, places = torch.arange(long), torch.arange(wide)
+        inside = slots < sizes[names[chosen]].unsqueeze(1)
+        rows = torch.where(inside, order[(first[names[chosen]].unsqueeze(1) + slots).clamp_(max=len(order) - 1)], -1)
+        wanted = places < asked[chosen].unsqueeze(1)
+        queries = few[(start[chosen].unsqueeze(1) + places).clamp_(max=len(few) - 1)]
+        found = _solved(neighbours, rows, query[queries], kernel, residual)
+        mean[queries[wanted]], variance[queries[wanted]] = found[0][wanted], found[1][wanted]
+        at += len(chosen)
     return mean, variance
+
+
+def _solved(
+    neighbours: Neighbours, near: Tensor, query: Tensor, kernel: Kernel, residual: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Kriging of queries (b, Q, N) from rows near (b, L), -1 for none: mean and variance, (b, Q)."""
+    there = near >= 0
+    near = near.clamp(min=0)
+    known = neighbours.index[near]
+    among = neighbours.alike(known, known, kernel)
+    to = neighbours.alike(known, query, kernel)
+    among.masked_fill_(~(there.unsqueeze(2) & there.unsqueeze(1)), 0.0)
+    to.masked_fill_(~there.unsqueeze(2), 0.0)
+    among.diagonal(dim1=1, dim2=2).add_(torch.where(there, kernel.nugget + 1e-6, 1.0))
+    factor = torch.linalg.cholesky_ex(among).L
+    both = torch.cat([to, torch.where(there, residual[near], 0.0).unsqueeze(2)], 2)
+    half = torch.linalg.solve_triangular(factor, both, upper=False)
+    mean = (half[:, :, :-1] * half[:, :, -1:]).sum(1)
+    return mean, (1 - half[:, :, :-1].square().sum(1)).clamp(0.0, 1.0)
 
 
 def likeness(index: Tensor, residual: Tensor, dims: Sequence[int], mode: int) -> float:
@@ -237,14 +281,9 @@ def choose_kernel(
     Returns: the kernel, and its error over that without interpolation (geometric mean over the kinds).
     """
     base = _errors(wanted, kinds)
-    cache: dict[object, Tensor] = {}
 
     def score(kernel: Kernel) -> float:
-        ratio = round(math.log2(kernel.lengths[0] / kernel.lengths[-1]))
-        key = (ratio, kernel.cross)
-        if key not in cache:
-            cache[key] = neighbours.nearest(query, kernel, count)
-        mean, _ = krige(neighbours, query, cache[key], kernel, residual)
+        mean, _ = krige(neighbours, query, kernel, residual, count)
         return float((_errors(wanted - mean, kinds) / base).log().mean().exp())
 
     best, lowest = start, score(start)

@@ -194,6 +194,5 @@ class Completion:
         if self._neighbours is None:
             self._neighbours = Neighbours(self.observed.long(), self.dims, self.positions)
         one = self.interpolations[number]
-        rows = self._neighbours.nearest(index, one.kernel, one.count)
-        mean, variance = krige(self._neighbours, index, rows, one.kernel, one.residual)
+        mean, variance = krige(self._neighbours, index, one.kernel, one.residual, one.count)
         return mean, variance * one.variance

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from htfcli.engine.completion import interpolation
 from htfcli.engine.completion.effects import fit_effects, fit_linked, main_terms, pair_terms
 from htfcli.engine.completion.holes import find_holes, held_out_like
 from htfcli.engine.completion.interpolation import Kernel, Neighbours, krige, likeness
@@ -158,15 +159,17 @@ def test_gaps_count_by_their_distance():
 # --- interpolation ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("whole", [128, 0])
 @pytest.mark.parametrize("smooth", [False, True])
-def test_kriging_agrees_with_a_dense_solve(smooth):
+def test_kriging_agrees_with_a_dense_solve(smooth, whole, monkeypatch):
+    """With all observations of a page, and with the nearest ones, which here are all."""
+    monkeypatch.setattr(interpolation, "_WHOLE", whole)
     index = torch.stack([torch.zeros(9, dtype=torch.int64), torch.tensor([0, 1, 2, 5, 6, 9, 12, 13, 19])], 1)
     residual = normal(9)
     query = torch.tensor([[0, 4], [0, 15], [1, 4]])
     kernel = Kernel((1,), (4.0,), 0.1, smooth)
     near = Neighbours(index, (2, 20), [None, None])
-    rows = near.nearest(query, kernel, 9)
-    mean, variance = krige(near, query, rows, kernel, residual)
+    mean, variance = krige(near, query, kernel, residual, 9)
     at, to = index[:, 1].double(), query[:2, 1].double()
     among = kernel.rho((at.unsqueeze(1) - at).abs() / 4) + (0.1 + 1e-6) * torch.eye(9, dtype=torch.float64)
     cross = kernel.rho((to.unsqueeze(1) - at).abs() / 4)
