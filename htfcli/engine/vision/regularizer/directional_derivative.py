@@ -33,8 +33,8 @@ def directional_derivative(
     Parameters are shared, so both can be differentiated with respect to them; buffers stay as they are.
 
     Args:
-        logit: function of outputs and y. x: the input. dx: the direction, of its shape.
-    Returns: f(x) and d/dt logit(f(x + t dx), y) at t = 0.
+        logit: (outputs, y) -> (b,). x: (b, c, ...). y: labels. dx: (b, c, ...), the direction.
+    Returns: f(x), and d/dt logit(f(x + t dx), y) at t = 0, (b,).
     """
 
     def run(images: Tensor) -> tuple[Tensor, Any]:
@@ -52,7 +52,11 @@ class _NormalizationWrittenOut(TorchFunctionMode):
     """Calls of torch's normalization functions are replaced while it is active."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _WRITTEN_OUT.get(func, func)(*args, **(kwargs or {}))
+        options = dict(kwargs or {})
+        if func not in _WRITTEN_OUT:
+            return func(*args, **options)
+        first = () if args else (options.pop("input"),)
+        return _WRITTEN_OUT[func](*first, *args, **options)
 
 
 def _normalized(x: Tensor, axes: list[int], eps: float) -> Tensor:
@@ -74,39 +78,39 @@ def _channels(x: Tensor) -> tuple[int, ...]:
 
 
 def _batch_norm(
-    input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
+    x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
     bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
 ) -> Tensor:  # fmt: skip
-    shape = _channels(input)
+    shape = _channels(x)
     if training or running_mean is None or running_var is None:
-        value = _normalized(input, [0, *range(2, input.dim())], eps)
+        value = _normalized(x, [0, *range(2, x.dim())], eps)
     else:
-        value = (input - running_mean.view(shape)) * (running_var + eps).rsqrt().view(shape)
-    return _scaled(value, weight, bias, shape, input.dtype)
+        value = (x - running_mean.view(shape)) * (running_var + eps).rsqrt().view(shape)
+    return _scaled(value, weight, bias, shape, x.dtype)
 
 
 def _instance_norm(
-    input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None, weight: Tensor | None = None,
+    x: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None, weight: Tensor | None = None,
     bias: Tensor | None = None, use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5,
 ) -> Tensor:  # fmt: skip
     if not use_input_stats:
-        return _batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
-    value = _normalized(input, list(range(2, input.dim())), eps)
-    return _scaled(value, weight, bias, _channels(input), input.dtype)
+        return _batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
+    value = _normalized(x, list(range(2, x.dim())), eps)
+    return _scaled(value, weight, bias, _channels(x), x.dtype)
 
 
 def _group_norm(
-    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+    x: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
-    grouped = input.reshape(input.shape[0], num_groups, -1)
-    return _scaled(_normalized(grouped, [2], eps).view(input.shape), weight, bias, _channels(input), input.dtype)
+    grouped = x.reshape(x.shape[0], num_groups, -1)
+    return _scaled(_normalized(grouped, [2], eps).view(x.shape), weight, bias, _channels(x), x.dtype)
 
 
 def _layer_norm(
-    input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+    x: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
     shape = tuple(normalized_shape)
-    return _scaled(_normalized(input, list(range(-len(shape), 0)), eps), weight, bias, shape, input.dtype)
+    return _scaled(_normalized(x, list(range(-len(shape), 0)), eps), weight, bias, shape, x.dtype)
 
 
 # torch's own functions take two flags more than those of torch.nn.functional, which are about kernels
