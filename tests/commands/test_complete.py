@@ -558,7 +558,10 @@ def test_what_is_there_is_not_replaced_unasked(htf, numbering, table, tmp_path):
     assert (done.code, done.error) == (2, "std.csv exists. Choose another name, or replace it with --force.")
     (tmp_path / "out.csv").unlink()
     done = htf("complete", table, "-o", "out.csv", "-q")
-    assert (done.code, done.error) == (2, "out.csv.run contains a run. Choose another name, or replace it with --force.")
+    assert (done.code, done.error) == (
+        2,
+        "out.csv.run contains a run. Choose another name, or replace it with --force.",
+    )
     assert htf("complete", table, "-o", "out.csv", "--uncertainty", "std.csv", "--force").code == 0
     assert htf("complete", table, "-o", table, "--force").code == 0  # in place
     assert (tmp_path / table).read_text() == FILLED

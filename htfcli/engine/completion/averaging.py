@@ -112,7 +112,7 @@ class Average:
             return []
         names = [s.name for s in self.sources]
         effects = [k for k, name in enumerate(names) if name in ("effects", "pairs")]
-        found = [names.index("mean"), min(effects, key=lambda k: self.judge.score(self.members[:, k]))]
+        found = [names.index("mean"), *sorted(effects, key=lambda k: self.judge.score(self.members[:, k]))[:1]]
         own = torch.nonzero(self.blend > 0).flatten().tolist()
         return found + ([BLEND] if len(own) > 1 else own)
 

@@ -35,6 +35,8 @@ from htfcli.engine.completion.trees import candidate_trees
 from htfcli.engine.completion.units import find_units
 from htfcli.engine.samples import Entries
 
+_LINKS = ("poisson", "logistic")  # losses on a scale of their own
+
 
 def complete(
     entries: Entries,
@@ -121,8 +123,10 @@ class _Completing:
             return exact
         sources = self._effects(splits)
         sources += [self._of(c, s, search) for c in candidates for s in c.snapshots]
-        sources += self._linked(search, splits, candidates[0])
-        average = Average(problem, splits, judge, sources, self._settings)
+        linked = self._linked(search, splits, candidates[0])
+        if linked and self._config.loss in _LINKS:  # asked for: only the mean stays beside them
+            sources = [source for source in sources if source.name == "mean"]
+        average = Average(problem, splits, judge, sources + linked, self._settings)
         return self._finished(average, judge, candidates)
 
     def _finished(self, average: Average, judge: Judge, candidates: Sequence[Candidate]) -> Completion:
@@ -141,7 +145,9 @@ class _Completing:
         return completion
 
     def _loss_named(self, completion: Completion) -> str:
-        """The loss that the greatest part of the predictions comes from."""
+        """The loss that was asked for, or that the greatest part of the predictions comes from."""
+        if self._config.loss != "auto":
+            return self._config.loss
         links = [m.link for m in completion.members]
         part = {"log": 0.0, "logit": 0.0, "identity": 0.0}
         for number, column in enumerate(completion.columns):
@@ -153,7 +159,7 @@ class _Completing:
 
     def _leave_out(self, search: Search, best: Candidate, split: Split) -> bool:
         """Take outliers out of the data; whether there were any. Once."""
-        if self._config.loss != "auto" or self._outliers or len(split.train) > 300_000:
+        if self._config.loss not in ("auto", "huber", "l1") or self._outliers or len(split.train) > 300_000:
             return False
         problem = self._problem
         far = find_outliers(best, split, problem.scaled, search.between, self._settings.first_sweeps)
@@ -175,7 +181,7 @@ class _Completing:
 
     def _exact(self, candidates: Sequence[Candidate], search: Search, split: Split) -> Completion | None:
         """The one member of noise-free data, if a candidate leads to it."""
-        if self._loss != "l2" or len(split.train) > 100_000:
+        if self._loss != "l2" or self._config.loss in _LINKS or len(split.train) > 100_000:
             return None
         for candidate in candidates[:2]:
             if candidate.recipe.centre and candidate.near_exact(0.15 * search.size):

@@ -153,9 +153,7 @@ class Neighbours:
         return grid[torch.argsort(distance, stable=True)[:6000]]
 
 
-def krige(
-    neighbours: Neighbours, query: Tensor, kernel: Kernel, residual: Tensor, count: int
-) -> tuple[Tensor, Tensor]:
+def krige(neighbours: Neighbours, query: Tensor, kernel: Kernel, residual: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The residual expected at queries, and its variance over that of the process.
 
     A page, the entries that agree in all modes but the kernel's, that has few observations is solved as a whole, once

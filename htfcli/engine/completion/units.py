@@ -36,7 +36,7 @@ class Units:
 def find_units(entries: Entries, dims: Sequence[int], least: float) -> Units:
     """The mode, if there is one, whose indices differ in scale more than within themselves.
 
-    The logarithm of |value - mean of its index| is parted into what the index explains and the rest; a mode whose
+    The logarithm of |value - median of its index| is parted into what the index explains and the rest; a mode whose
     indices' deviations differ by more than the factor `least` and explain more than half of the variance is one of
     variables. Then every index has its own mean and deviation; else all values share their root mean square.
     """
@@ -51,7 +51,7 @@ def find_units(entries: Entries, dims: Sequence[int], least: float) -> Units:
             continue
         scaled = value / largest
         mean = torch.zeros(d, dtype=torch.float64).index_add_(0, column, scaled) / count.clamp_min(1)
-        off = scaled - mean[column]
+        off = scaled - _middles(scaled, column, d)[column]  # a mean would follow a few far larger entries
         middles = _middles(off.abs(), column, d)  # which a few spikes do not move
         limit = 15 * torch.where(middles > 0, middles, off.abs().max())[column]
         square = off.clamp(-limit, limit).square()
@@ -75,7 +75,7 @@ def find_units(entries: Entries, dims: Sequence[int], least: float) -> Units:
 
 
 def _middles(size: Tensor, column: Tensor, d: int) -> Tensor:
-    """The median of the sizes (n,) of every index, (d,); 0 for one without observations."""
+    """The median of the numbers (n,) of every index, (d,); 0 for one without observations."""
     order = torch.argsort(size, stable=True)
     order = order[torch.argsort(column[order], stable=True)]
     count = torch.bincount(column, minlength=d)
