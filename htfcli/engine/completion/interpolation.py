@@ -153,9 +153,7 @@ class Neighbours:
         return grid[torch.argsort(distance, stable=True)[:6000]]
 
 
-def krige(
-    neighbours: Neighbours, query: Tensor, kernel: Kernel, residual: Tensor, count: int
-) -> tuple[Tensor, Tensor]:
+def krige(neighbours: Neighbours, query: Tensor, kernel: Kernel, residual: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The residual expected at queries, and its variance over that of the process.
 
     A page, the entries that agree in all modes but the kernel's, that has few observations is solved as a whole, once
@@ -215,8 +213,8 @@ def _solved(
 
 
 def likeness(index: Tensor, residual: Tensor, dims: Sequence[int], mode: int) -> float:
-    """Mean squared difference of residuals one step apart along a mode, over that of all pairs in one fibre: well under
-    one where the order of the indices means something; 1 where there are too few pairs to say.
+    """Mean squared difference of residuals (n,) one step apart along a mode, over that of all pairs in one fibre: well
+    under one where the order of the indices means something; 1 where there are too few pairs to say.
     """
     others = [m for m in range(len(dims)) if m != mode]
     key = row_keys(index[:, others], [dims[m] for m in others])
