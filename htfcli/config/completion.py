@@ -31,7 +31,7 @@ class CompleteConfig(Config):
         "normal", description="How much is tried: quick, normal or thorough."
     )
     seconds: float | None = Field(None, gt=0, description="Seconds at most for the search (what it needs).")
-    device: Device = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    device: Device = Field("auto", description="auto or cpu: completion computes on the CPU.")
     threads: int | None = Field(None, ge=1, description="CPU threads (torch's choice).")
     seed: Seed = Field(0, description="Seed of everything random.")
     dims: Dims | None = Field(None, description="Dimensions of coordinate data (largest index + 1).")

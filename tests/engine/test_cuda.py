@@ -6,19 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from htfcli.config.completion import CompleteConfig
 from htfcli.config.tensors import FitConfig, TargetConfig
-from htfcli.engine.completion.complete import complete
-from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.fitting.fit import build_model
 from htfcli.engine.fitting.gradient_descent import GradientFit
 from htfcli.engine.fitting.losses import LOSSES
 from htfcli.engine.fitting.records import SampleLoss
-from htfcli.engine.observations.observations import Observations, sample_entries
+from htfcli.engine.observations.observations import Observations
 from htfcli.engine.observations.synthetic import make_observations
-from htfcli.engine.samples import Entries
 from tests.problems import GOLDEN, generator, golden_entries, golden_htf, random_sample
 
 pytestmark = [
@@ -108,18 +104,3 @@ def test_command(htf):
     assert done.code == 0
     assert "on cuda" in done.err
     assert htf("measure-rank", "run").code == 0
-
-
-def test_a_large_completion_on_the_gpu():
-    """From a spectral start, fitted by alternating least squares: as near to the truth as on the CPU."""
-    dims = (140, 110, 80)
-    model = CPFactorization(dims, 3).init_gaussian(1.0, generator(0))
-    index = sample_entries(dims, 42_000, generator(1))
-    value = model.values(index) / model.values(index).square().mean().sqrt()
-    noisy = value[:40_000] + 0.1 * torch.randn(40_000, generator=generator(2), dtype=torch.float64)
-    train, unseen = Entries(index[:40_000].clone(), noisy), index[40_000:]
-    found = {device: complete(train, dims, CompleteConfig(device=device)) for device in ("cuda", "cpu")}
-    assert found["cuda"].report["widths"] == found["cpu"].report["widths"]
-    on_gpu, on_cpu = (found[device].predictor.values(unseen) for device in ("cuda", "cpu"))
-    assert float((on_gpu - on_cpu).norm() / on_cpu.norm()) < 1e-2
-    assert float((on_gpu - value[40_000:]).norm() / value[40_000:].norm()) < 0.02

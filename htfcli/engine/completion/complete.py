@@ -33,7 +33,9 @@ from htfcli.engine.completion.settings import SETTINGS
 from htfcli.engine.completion.training import Search
 from htfcli.engine.completion.trees import candidate_trees
 from htfcli.engine.completion.units import find_units
+from htfcli.engine.runtime.device import choose_device
 from htfcli.engine.samples import Entries
+from htfcli.errors import ConfigError
 
 _LINKS = ("poisson", "logistic")  # losses on a scale of their own
 
@@ -61,9 +63,14 @@ def complete(
             observed. unordered: modes whose order means nothing.
     Raises:
         DataError: if nothing is observed, a value is not finite or not where it must be.
-        ConfigError: if a tree or widths do not fit the data.
+        ConfigError: if a tree or widths do not fit the data, or the device is not the CPU.
     """
     config = config or CompleteConfig()
+    if config.device not in ("auto", "cpu"):
+        raise ConfigError(
+            "completion computes on the CPU", got=f"device {config.device}", next_step="Leave out --device."
+        )
+    choose_device("cpu", config.threads)
     checked(entries, dims, config, std)
     limit = math.inf if config.seconds is None else time.monotonic() + config.seconds
     return _Completing(
@@ -243,7 +250,8 @@ class _Completing:
         dims = self._problem.dims
         terms = main_terms(len(dims)) if name.endswith("effects") else pair_terms(dims, 2 * len(entries))
         moved = Entries(entries.index, (entries.value - low) / span)
-        return fit_linked(moved, dims, terms, weight, link, 8)
+        noise = 1.0 if link == "logit" else 1 / (span * float(self._problem.units.scale[0]))
+        return fit_linked(moved, dims, terms, weight, link, noise)
 
     def _linked(self, search: Search, splits: Sequence[Split], best: Candidate) -> list[Source]:
         """Members on the scale of counts or of two values, where the data are such."""

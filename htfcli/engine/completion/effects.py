@@ -19,6 +19,7 @@ from htfcli.engine.completion.links import start_of, working
 from htfcli.engine.samples import Entries
 
 Term = tuple[int, ...]
+_ROUNDS, _SWEEPS = 10, 20  # of reweighting, and in each
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,8 @@ class Effects:
     """A constant and the effects of terms.
 
     Args:
-        mean: the constant. terms: modes of each term. values: per term (cells + 1,) float64 by row-major position,
-        and a
-            zero for an index never seen. dims: of the tensor.
+        mean: the constant. terms: modes of each term. values: per term (cells + 1,) float64 by row-major position, and
+            a zero for an index never seen. dims: of the tensor.
     """
 
     mean: float
@@ -45,7 +45,7 @@ class Effects:
 
 
 def cell_of(index: Tensor, term: Term, dims: Sequence[int]) -> Tensor:
-    """Row-major position of entries in the grid of some modes, -1 where one of these indices is -1."""
+    """Row-major position (n,) of entries (n, N) in the grid of some modes, -1 where one of these indices is -1."""
     cell = index[:, term[0]].long()
     unseen = cell < 0
     for mode in term[1:]:
@@ -67,13 +67,18 @@ def pair_terms(dims: Sequence[int], most: int) -> tuple[Term, ...]:
 
 
 def fit_effects(
-    entries: Entries, dims: Sequence[int], terms: tuple[Term, ...], weight: Tensor | None, sweeps: int
+    entries: Entries,
+    dims: Sequence[int],
+    terms: tuple[Term, ...],
+    weight: Tensor | None,
+    sweeps: int,
+    known: float | None = None,
 ) -> Effects:
     """Effects of these terms.
 
     Args:
         entries: n of them. terms: none for the mean alone. weight: (n,) of the squared residuals. sweeps: over all
-        terms.
+            terms. known: sigma^2; None to find it.
     """
     w = torch.ones_like(entries.value) if weight is None else weight
     total = float(w.sum())
@@ -97,6 +102,7 @@ def fit_effects(
         shift = float((w * residual).sum()) / total
         mean, residual = mean + shift, residual - shift
         noise = float((w * residual.square()).sum()) / max(len(residual) - spent, 0.1 * len(residual))
+        noise = noise if known is None else known
         for t, count in enumerate(counts):
             seen = count > 0
             tau = effects[t][:-1][seen].square() + noise / (count[seen] + prior[t])
@@ -107,12 +113,19 @@ def fit_effects(
 
 
 def fit_linked(
-    entries: Entries, dims: Sequence[int], terms: tuple[Term, ...], weight: Tensor | None, link: str, rounds: int
+    entries: Entries, dims: Sequence[int], terms: tuple[Term, ...], weight: Tensor | None, link: str, noise: float
 ) -> Effects:
-    """Effects on the scale of a link, by iteratively reweighted least squares; see `links`."""
+    """Effects on the scale of a link, by iteratively reweighted least squares; see `links`.
+
+    Args:
+        entries: n of them. terms: of the effects. weight: (n,) of the squared residuals. link: log or logit.
+        noise: the variance of a value over that which `links` says: one for 0 and 1, and for counts; one over what
+            counts have been divided by. It is not estimated: a small table has too many effects for that, and nearly
+            all of it would be taken for noise (UCBAdmissions: error .92 instead of .42).
+    """
     effects = Effects(start_of(float(entries.value.mean()), link), (), (), tuple(dims))
-    for _ in range(rounds):
+    for _ in range(_ROUNDS):
         target, importance = working(effects.at(entries.index), entries.value, link)
         importance = importance if weight is None else importance * weight
-        effects = fit_effects(Entries(entries.index, target), dims, terms, importance, 10)
+        effects = fit_effects(Entries(entries.index, target), dims, terms, importance, _SWEEPS, noise)
     return effects

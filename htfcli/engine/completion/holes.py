@@ -80,7 +80,7 @@ class Holes:
 def find_holes(
     index: Tensor, dims: Sequence[int], wanted: Tensor | None, ordered: Sequence[int], settings: Settings
 ) -> Holes:
-    """Kinds of holes among the wanted entries; all unobserved ones where `wanted` is None."""
+    """Kinds of holes among the wanted entries (m, N), all unobserved ones for None, where (n, N) are observed."""
     holes, total = Holes(tuple(dims), ordered=tuple(ordered)), math.prod(dims)
     if total <= settings.most_cells and len(index) >= 0.05 * total:
         _by_fibres(holes, index, wanted, settings)

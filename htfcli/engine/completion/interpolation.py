@@ -213,8 +213,8 @@ def _solved(
 
 
 def likeness(index: Tensor, residual: Tensor, dims: Sequence[int], mode: int) -> float:
-    """Mean squared difference of residuals one step apart along a mode, over that of all pairs in one fibre: well under
-    one where the order of the indices means something; 1 where there are too few pairs to say.
+    """Mean squared difference of residuals (n,) one step apart along a mode, over that of all pairs in one fibre: well
+    under one where the order of the indices means something; 1 where there are too few pairs to say.
     """
     others = [m for m in range(len(dims)) if m != mode]
     key = row_keys(index[:, others], [dims[m] for m in others])

@@ -105,7 +105,12 @@ class Member:
 
 
 class Fit:
-    """One recipe on some entries."""
+    """One recipe on some entries, n of them.
+
+    Args:
+        weight: (n,) of the squared residuals, None for ones. effects: below it. between: per ordered mode (d - 1,), see
+            `smoothing`. begin: weights to start from, None for random ones.
+    """
 
     def __init__(
         self,
@@ -290,7 +295,8 @@ def begin(
     dtype: torch.dtype,
     start: Callable[[Split, Effects | None], Factorization] | None = None,
 ) -> Candidate:
-    """A recipe on every split, before its first sweep; from random weights, or from what `start` finds."""
+    """A recipe on every split, before its first sweep; from random weights, or from what `start` finds. `between`: per
+    ordered mode (d - 1,)."""
     fits = []
     for split in splits:
         effects = split.effects[recipe.centre] if recipe.centre else None
@@ -366,7 +372,8 @@ def refit(
     settings: Settings,
     dtype: torch.dtype,
 ) -> Member:
-    """The recipe at its best ridge on all observations, from where it was on the first split."""
+    """The recipe at its best ridge on all n observations, from where it was on the first split. `weight`: (n,);
+    `between`: per ordered mode (d - 1,)."""
     fit = Fit(recipe, entries, weight, effects, dims, between, snapshot.members[0].model, dtype)
     fit.run(settings.sweeps, snapshot.ridge, settings.slow)
     return fit.member()

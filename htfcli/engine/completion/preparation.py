@@ -47,7 +47,7 @@ class Problem:
 
 
 def checked(entries: Entries, dims: Sequence[int], config: CompleteConfig, std: Tensor | None) -> None:
-    """Refuse data that nothing can be made of.
+    """Refuse data that nothing can be made of; `std` (n,) are the measurement errors of the entries.
 
     Raises:
         DataError: if nothing is observed, a value is not finite or outside --min and --max, an index out of range, or a
@@ -83,7 +83,9 @@ def prepare(
     wanted: Tensor | None,
     unordered: Sequence[int],
 ) -> Problem:
-    """The problem in units; entries are put in row-major order first, so that theirs means nothing."""
+    """The problem in units; see `complete` for the arguments. Entries are put in row-major order first, so that theirs
+    means nothing; `std` (n,) goes with them.
+    """
     dims = tuple(int(d) for d in dims)
     order = torch.argsort(row_keys(entries.index.long(), dims))
     raw = Entries(entries.index[order].long(), entries.value[order].double())
@@ -148,7 +150,9 @@ def _even(levels: Tensor) -> bool:
 
 
 def effects_of(entries: Entries, dims: tuple[int, ...], weight: Tensor | None) -> dict[str, Effects]:
-    """The mean, effects of the modes, and of pairs of modes where there are more than two and cells are few."""
+    """The mean, effects of the modes, and of pairs of modes where there are more than two and cells are few; `weight` (n,)
+    of the squared residuals.
+    """
     sweeps = _EFFECT_SWEEPS if len(entries) < 10**6 else 4
     found = {
         "mean": fit_effects(entries, dims, (), weight, 0),

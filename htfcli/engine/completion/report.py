@@ -160,7 +160,7 @@ def _scatter(
 
 
 def per_index(problem: Problem, index: Tensor, value: Tensor, predicted: Tensor) -> list[dict[str, Any]] | None:
-    """Held-out error of every index of a mode of variables, beside that of its own mean, both over its deviation."""
+    """Error at what was held out, (n, N), of every index of a mode of variables, beside that of its own mean, both over its deviation."""
     mode = problem.units.mode
     if mode is None:
         return None

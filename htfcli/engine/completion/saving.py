@@ -96,7 +96,7 @@ def read_state(tensors: Mapping[str, Tensor], content: Mapping[str, Any], make: 
     """The completion of a state.
 
     Args:
-        tensors, content: of `state_of`. make: the class of a completion.
+        tensors, content: of `state_of`, tensors of any shape. make: the class of a completion.
     Raises:
         DataError: if it is damaged.
     """

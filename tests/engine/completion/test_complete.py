@@ -13,7 +13,7 @@ from htfcli.engine.completion.result import Completion
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.samples import Entries
-from htfcli.errors import DataError
+from htfcli.errors import ConfigError, DataError
 from tests.problems import generator
 
 
@@ -188,3 +188,40 @@ def test_imputations_have_the_spread_that_is_stated():
     ratio = draws.std(0) / done.std(rest)
     assert 0.85 < float(ratio.median()) < 1.15
     assert math.isclose(float((draws.mean(0) - done.values(rest)).mean()), 0.0, abs_tol=0.05)
+
+
+def test_threads_are_set_and_other_devices_refused():
+    entries, _, _ = low_rank()
+    before = torch.get_num_threads()
+    try:
+        complete(entries, (12, 10, 8), CompleteConfig(threads=1, effort="quick"))
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    with pytest.raises(ConfigError, match="computes on the CPU"):
+        complete(entries, (12, 10, 8), CompleteConfig(device="cuda"))
+
+
+def share_covered(repetitions):
+    """Share of hidden values, noise included, inside the 90 % interval; all repetitions together."""
+    inside, count = 0, 0
+    for seed in range(repetitions):
+        draw = generator(1000 + seed)
+        a, b = (torch.randn(d, 2, generator=draw, dtype=torch.float64) for d in (16, 14))
+        table = a @ b.t() + 0.5 * torch.randn(16, 14, generator=draw, dtype=torch.float64)
+        seen = torch.rand(16, 14, generator=draw) < 0.7
+        config = CompleteConfig(effort="quick", seed=seed)
+        done = complete(Entries(torch.nonzero(seen), table[seen]), (16, 14), config, unordered=(0, 1))
+        low, high = done.interval(torch.nonzero(~seen), 0.9)
+        inside += int(((low <= table[~seen]) & (table[~seen] <= high)).sum())
+        count += int((~seen).sum())
+    return inside / count
+
+
+def test_intervals_cover_what_they_state():
+    assert 0.82 < share_covered(10) < 0.97
+
+
+@pytest.mark.long
+def test_intervals_cover_what_they_state_in_500_repetitions():
+    assert 0.88 <= share_covered(500) <= 0.92
