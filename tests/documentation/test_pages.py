@@ -35,7 +35,7 @@ BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 SHELL = [block for block in BLOCKS if block.shell]
 PYTHON = [block for block in BLOCKS if block.language == "python"]
 RENEW = "python -m tests.documentation writes it anew"
-WAITING_PAGES = {"look-far"}  # long blocks that wait for the new miniature
+WAITING_PAGES: set[str] = set()
 
 
 def of_page(block: Block) -> str:

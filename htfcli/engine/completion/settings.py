@@ -24,10 +24,7 @@ class Settings:
     least_kind: float = 0.04  # share of the wanted entries that makes a kind of holes (gapminder: the year is .07)
     most_kinds: int = 4  # beside random ones; each costs held-out entries (gapminder has four)
     # Units
-    least_ratio: float = (
-        30.0  # of two variables' deviations that are on scales of their own: the squares of the smaller are
-    )
-    # under a thousandth, and nothing fits them; below, factorizations carry the factor better (il2 has 17)
+    least_ratio: float = 30.0  # of variables' deviations: beyond, squares of the smaller are nothing (il2 has 17)
     # Wide factorizations
     width: int = 12  # far above the ranks of most tables, cheap enough for five seconds (gapminder, weather)
     first_ridge: float = 0.5  # enough to keep a start from swamps, too little to kill its components (weather: 10 does)
