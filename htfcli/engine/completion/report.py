@@ -160,7 +160,11 @@ def _scatter(
 
 
 def per_index(problem: Problem, index: Tensor, value: Tensor, predicted: Tensor) -> list[dict[str, Any]] | None:
-    """Error at what was held out, (n, N), of every index of a mode of variables, beside that of its own mean, both over its deviation."""
+    """Errors of every index of a mode of variables on what was held out, beside those of its own mean, over its deviation.
+
+    Args:
+        index: (n, N) of the held-out entries. value, predicted: (n,).
+    """
     mode = problem.units.mode
     if mode is None:
         return None
