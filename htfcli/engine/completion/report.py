@@ -160,7 +160,7 @@ def _scatter(
 
 
 def per_index(problem: Problem, index: Tensor, value: Tensor, predicted: Tensor) -> list[dict[str, Any]] | None:
-    """Errors of every index of a mode of variables on what was held out, beside those of its own mean, over its deviation.
+    """Held-out errors of every index of a mode of variables beside those of its own mean, over its deviation.
 
     Args:
         index: (n, N) of the held-out entries. value, predicted: (n,).
