@@ -1,4 +1,4 @@
-"""What `htf complete` can be told; it needs none of it."""
+"""Settings of a completion; none of them is needed."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ from htfcli.config.base import Config, Device, Dims, Seed, Tree, Widths
 
 
 class CompleteConfig(Config):
-    """`htf complete`: how a tensor with holes is filled. The defaults find everything from the data."""
+    """How a tensor with holes is filled. The defaults find everything from the data."""
 
-    tree: Tree = Field("auto", description="Mode tree: auto (found from the data), a name, or nested lists.")
+    tree: Tree = Field("auto", description="Mode tree: auto (several are averaged), a name, or nested lists.")
     arity: int | None = Field(None, description="Children per node of a named tree.")
     width: Widths | None = Field(
-        None, description="Local components per node: one number, one a level from the leaves up (far above the rank)."
+        None,
+        description="Local components per node: one number, or one per level from the leaves up. Default: 12, far above the rank.",
     )
     loss: Literal["auto", "l2", "l1", "huber", "poisson", "logistic"] = Field(
         "auto",
-        description="Loss: l2; huber or l1 where there are outliers; poisson for counts, logistic for two values; auto "
-        "lets held-out observations decide.",
+        description="Loss: l2, huber or l1 (outliers), poisson (counts), logistic (two values); auto lets held-out "
+        "observations decide.",
     )
-    min: float | None = Field(None, description="Never predict below this (the data must not be below it).")
-    max: float | None = Field(None, description="Never predict above this (the data must not be above it).")
+    min: float | None = Field(None, description="Never predict below X.")
+    max: float | None = Field(None, description="Never predict above X.")
     integers: bool = Field(False, description="Predict whole numbers.")
-    nonnegative: bool = Field(False, description="Never predict below zero (the data must not be below it).")
-    held_out: float = Field(0.1, gt=0, lt=1, description="Share of the observations that choices are checked on.")
+    nonnegative: bool = Field(False, description="Never predict below zero: --min 0.")
+    held_out: float = Field(0.1, gt=0, lt=1, description="Hold out this fraction of the observations, to judge by.")
     effort: Literal["quick", "normal", "thorough"] = Field(
-        "normal", description="How much is tried: quick, normal or thorough."
+        "normal", description="Try fewer or more trees, widths and sweeps."
     )
-    seconds: float | None = Field(None, gt=0, description="Seconds at most for the search (what it needs).")
-    device: Device = Field("auto", description="auto or cpu: completion computes on the CPU.")
-    threads: int | None = Field(None, ge=1, description="CPU threads (torch's choice).")
-    seed: Seed = Field(0, description="Seed of everything random.")
-    dims: Dims | None = Field(None, description="Dimensions of coordinate data (largest index + 1).")
+    seconds: float | None = Field(None, gt=0, description="Stop trying models after this many seconds.")
+    device: Device = Field("auto", description="Compute on auto or cpu; completion uses the CPU.")
+    threads: int | None = Field(None, ge=1, description="CPU threads. Default: torch's choice.")
+    seed: Seed = Field(0, description="Seed of all random numbers.")
+    dims: Dims | None = Field(None, description="Dimensions of coordinate data. Default: largest index + 1.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -37,33 +37,33 @@ Modes = Annotated[list[str], PlainValidator(_names)]
 
 
 class CompletionRunConfig(CompleteConfig):
-    """`htf complete`: what is read as an index, a value and a hole, and what is written."""
+    """Settings of `htf complete`: which columns are read, what counts as missing, what is written."""
 
-    value: Column | None = Field(None, description="Column of a table that holds the values (the last one).")
-    index: Columns | None = Field(None, description="Columns of a table that are the modes, a,b,c (all others).")
+    value: Column | None = Field(None, description="Column of values. Default: the last one.")
+    index: Columns | None = Field(None, description="Columns that are modes, e.g. a,b,c. Default: all others.")
     std: Column | None = Field(
         None,
-        description="Column of known measurement errors (standard deviations of the values); of a dense tensor a .npy "
-        "file of its shape.",
+        description="Column of known measurement errors (standard deviations), used as weights; for a dense tensor a "
+        ".npy file of its shape.",
     )
     ordered: Modes | None = Field(
         None,
-        description="Modes whose neighbouring indices are alike, a,b (numbers and dates, if held-out entries agree); "
-        "text labels stand in the order in which they first appear.",
+        description="Modes whose neighbouring indices are alike, e.g. year,hour. Default: modes of numbers and dates, if "
+        "held-out entries agree. Text labels are ordered by first appearance.",
     )
-    missing_value: float | None = Field(None, description="A number that means missing, as NaN does, e.g. -999.")
-    mask: str | None = Field(None, description="Boolean .npy file that says which entries of a tensor are observed.")
+    missing_value: float | None = Field(None, description="Treat this number as missing, like NaN, e.g. -999.")
+    mask: str | None = Field(None, description="Boolean .npy file of the observed entries of a dense tensor.")
     duplicates: Literal["refuse", "mean"] = Field(
-        "refuse", description="Rows of a table that disagree about an entry (those that agree are one)."
+        "refuse", description="Refuse rows of a table that disagree about an entry, or take their mean."
     )
-    smooth: bool = Field(False, description="Replace observed entries by the model too.")
-    all: bool = Field(False, description="Write every combination that a table lacks, however many.")
+    smooth: bool = Field(False, description="Replace observed entries by predictions too.")
+    all: bool = Field(False, description="Write all combinations that a table lacks, however many.")
     interval: float | None = Field(
         None,
         gt=0,
         lt=1,
-        description="Add intervals that hold this share of the true values, e.g. 0.9: columns lower and upper; for "
-        ".tns and dense tensors the files FILE.lower and FILE.upper (out.lower.npy).",
+        description="Add prediction intervals of this coverage, e.g. 0.9: columns lower and upper; for .tns and dense "
+        "tensors the files FILE.lower and FILE.upper (out.lower.npy).",
     )
     imputations: int | None = Field(
         None,
