@@ -50,7 +50,7 @@ def run_complete_configuration(htf, tmp_path, args):
     else:
         names = config["index"]
         cells = list(itertools.product("abc", repeat=len(names)))
-        text = [",".join([*cell, "" if n % 9 == 0 else str(n)]) for n, cell in enumerate(cells)]
+        text = [",".join([*cell, "" if n % 9 == 0 else str(1 + n % 5)]) for n, cell in enumerate(cells)]
         (tmp_path / args[1]).write_text("\n".join([",".join([*names, config["value"]]), *text]) + "\n")
         (tmp_path / "queries.csv").write_text("\n".join([",".join(names), *map(",".join, cells[:5])]) + "\n")
     done = htf(*args, "--set", "seconds=2")

@@ -16,7 +16,8 @@ class CompleteConfig(Config):
     arity: int | None = Field(None, description="Children per node of a named tree.")
     width: Widths | None = Field(
         None,
-        description="Local components per node: one number, or one per level from the leaves up. Default: 12, far above the rank.",
+        description="Local components per node: one number, or one per level from the leaves up. Default: far above "
+        "the rank.",
     )
     loss: Literal["auto", "l2", "l1", "huber", "poisson", "logistic"] = Field(
         "auto",

@@ -17,7 +17,7 @@ def _columns(value: object) -> list[str]:
     if isinstance(names, list) and len(names) > 1:
         return [str(name).strip() for name in names]
     raise PydanticCustomError(
-        "not_allowed", "not columns", {"what": "columns", "allowed": "two names or more, as ligand,dose,cell"}
+        "not_allowed", "not columns", {"what": "columns", "allowed": "two or more names, as ligand,dose,cell"}
     )
 
 
@@ -27,7 +27,7 @@ def _names(value: object) -> list[str]:
     if found and all(found):
         return found
     raise PydanticCustomError(
-        "not_allowed", "not names of modes", {"what": "names of modes", "allowed": "one name or more, as year,hour"}
+        "not_allowed", "not names of modes", {"what": "names of modes", "allowed": "one or more names, as year,hour"}
     )
 
 
@@ -48,13 +48,13 @@ class CompletionRunConfig(CompleteConfig):
     )
     ordered: Modes | None = Field(
         None,
-        description="Modes whose neighbouring indices are alike, e.g. year,hour. Default: modes of numbers and dates, if "
+        description="Modes whose neighbouring indices are alike, e.g. year,hour. Default: numbers and dates, if "
         "held-out entries agree. Text labels are ordered by first appearance.",
     )
     missing_value: float | None = Field(None, description="Treat this number as missing, like NaN, e.g. -999.")
     mask: str | None = Field(None, description="Boolean .npy file of the observed entries of a dense tensor.")
     duplicates: Literal["refuse", "mean"] = Field(
-        "refuse", description="Refuse rows of a table that disagree about an entry, or take their mean."
+        "refuse", description="Refuse rows that disagree about an entry, or take their mean."
     )
     smooth: bool = Field(False, description="Replace observed entries by predictions too.")
     all: bool = Field(False, description="Write all combinations that a table lacks, however many.")

@@ -18,8 +18,8 @@ def test_columns():
     ("values", "message"),
     [
         ({"index": "cell"}, "index: not columns (got 'cell', allowed two or more names, as ligand,dose,cell)."),
-        ({"index": "a,b", "value": "b"}, "a column can be one mode or the value (got b twice)."),
-        ({"index": "a,b,a"}, "a column can be one mode or the value (got a twice)."),
+        ({"index": "a,b", "value": "b"}, "a column can be one mode, the value or its error (got b twice)."),
+        ({"index": "a,b,a"}, "a column can be one mode, the value or its error (got a twice)."),
         ({"duplicates": "first"}, "duplicates: input should be 'refuse' or 'mean' (got 'first')."),
     ],
 )
