@@ -275,12 +275,12 @@ class Judge:
         self.others = self.part * torch.tensor([float(k > 0) for k in self.kinds], dtype=torch.float64)
 
     def errors(self, predictions: Tensor) -> Tensor:
-        """Root mean square error by kind."""
+        """Root mean square error of predictions (n,) by kind."""
         miss = (predictions - self.value).square()
         return torch.stack([miss[self.kind == k].mean().sqrt() for k in self.kinds])
 
     def score(self, predictions: Tensor, part: Tensor | None = None) -> float:
-        """Geometric mean of the errors of the kinds, by their parts."""
+        """Geometric mean of the errors of predictions (n,) in the kinds, by their parts."""
         if not bool(torch.isfinite(predictions).all()):
             return math.inf
         part = self.part if part is None else part / part.sum()

@@ -150,8 +150,8 @@ def _even(levels: Tensor) -> bool:
 
 
 def effects_of(entries: Entries, dims: tuple[int, ...], weight: Tensor | None) -> dict[str, Effects]:
-    """The mean, effects of the modes, and of pairs of modes where there are more than two and cells are few; `weight` (n,)
-    of the squared residuals.
+    """The mean, effects of the modes, and of pairs of modes where there are more than two and cells are few;
+    `weight` (n,) of the squared residuals.
     """
     sweeps = _EFFECT_SWEEPS if len(entries) < 10**6 else 4
     found = {

@@ -160,7 +160,8 @@ def _scatter(
 
 
 def per_index(problem: Problem, index: Tensor, value: Tensor, predicted: Tensor) -> list[dict[str, Any]] | None:
-    """Error at what was held out, (n, N), of every index of a mode of variables, beside that of its own mean, both over its deviation."""
+    """Error at what was held out, (n, N), for every index of a mode of variables, beside that of its own mean, both
+    over its deviation."""
     mode = problem.units.mode
     if mode is None:
         return None
