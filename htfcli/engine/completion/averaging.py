@@ -18,7 +18,7 @@ from htfcli.engine.completion.preparation import Problem
 from htfcli.engine.completion.result import Averaged, Completion, average
 from htfcli.engine.completion.settings import Settings
 from htfcli.engine.completion.stacking import stack
-from htfcli.engine.completion.uncertainty import Calibration, calibrate, noise_of_indices
+from htfcli.engine.completion.uncertainty import Calibration, calibrate
 
 _NEGLIGIBLE = 0.01  # a weight under which a column is left out
 _DENSE = 0.2  # share of cells observed, under which neighbours in two modes are far, and long to look for (kinetic)
@@ -235,14 +235,14 @@ class Average:
         """From what was held out."""
         found, judge = self.averaged, self.judge
         residual = judge.value - found.mean
-        noise = noise_of_indices(judge.index, residual, self.problem.dims)
+        half = torch.unique(judge.group, return_inverse=True)[1] % 2
         counts = self._counts(self.splits[0].train.index)
         kinds = len(self.problem.holes.names)
         part = torch.zeros(kinds, dtype=torch.float64)
         for kind in judge.kinds:  # a kind counts by its share of what is to be predicted
             part[kind] = (self.problem.holes.share[kind] + 1e-6) / int((judge.kind == kind).sum())
         weight = part[judge.kind]
-        return calibrate(judge.index, residual, found.spread, found.kriging, judge.kind, kinds, noise, counts, weight)
+        return calibrate(judge.index, residual, found.spread, found.kriging, judge.kind, kinds, half, counts, weight)
 
     def _counts(self, index: Tensor) -> tuple[Tensor, ...]:
         counts = [torch.bincount(index[:, m], minlength=d) for m, d in enumerate(self.problem.dims)]

@@ -84,38 +84,36 @@ def calibrate(
     kriging: Tensor,
     kind: Tensor,
     kinds: int,
-    noise: tuple[Tensor, ...],
+    half: Tensor,
     counts: tuple[Tensor, ...],
     part: Tensor | None = None,
 ) -> Calibration:
     """From held-out entries.
 
+    The quantiles are of residuals of one half over deviations that were found from the other: what is fitted to
+    residuals states them too small.
+
     Args:
-        index: (n, N). residual, spread, kriging: (n,). kind: (n,) of holes, of `kinds`. noise, counts: per mode.
-        part: (n,) how much each counts
-            for the coefficients; None for all alike.
+        index: (n, N). residual, spread, kriging: (n,). kind: (n,) of holes, of `kinds`. half: (n,) 0 or 1, the same for
+            entries that err together. counts: per mode (d + 1,). part: (n,) how much each counts for the
+            coefficients; None for all alike.
     """
-    found = features(index, noise, counts, spread, kriging)
     part = torch.ones_like(residual) if part is None else part
-    square = residual.square()
-    size = max(float(square.mean()), 1e-100)
-    square = square.clamp(1e-4 * size, max(float(torch.quantile(square, 0.99)), 1e-4 * size))
-    scale = found.mean(0).clamp_min(1e-300)
-    scaled = found / scale
-    coefficients = torch.full((found.shape[1],), 0.25 * size, dtype=torch.float64)
-    # Held-out entries are rarely as far from others as those in the middle of a hole, so that the likelihood says
-    # little of
-    # what interpolation leaves: at least half of what kriging itself states, scaled to the error as a whole
-    least = 0.5 * scale[2] * min(1.0, float((part * square).sum() / (part * found[:, 2]).sum().clamp_min(1e-300)))
-    for _ in range(100):  # multiplicative steps of maximum likelihood, which stay at or above zero
-        variance = (scaled @ coefficients).clamp_min(1e-120)
-        up, down = scaled.t() @ (part * square / variance.square()), scaled.t() @ (part / variance)
-        coefficients = coefficients * (up / down.clamp_min(1e-300)).sqrt()
-        coefficients[2] = coefficients[2].clamp_min(least)
-    coefficients = coefficients / scale
-    coefficients[0] = coefficients[0].clamp_min(1e-8 * size)
-    deviation = (found @ coefficients).clamp_min(1e-300).sqrt()
-    ratio = residual.abs() / deviation
+    dims = [len(c) - 1 for c in counts]
+
+    def fitted(rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        noise = noise_of_indices(index[rows], residual[rows], dims)
+        found = features(index[rows], noise, counts, spread[rows], kriging[rows])
+        return noise, _likely(found, residual[rows].square(), part[rows])
+
+    everything = torch.arange(len(index))
+    noise, coefficients = fitted(everything)
+    ratio = torch.empty_like(residual)
+    for number in (0, 1):
+        rows, others = torch.nonzero(half == number).flatten(), torch.nonzero(half != number).flatten()
+        own_noise, own = fitted(others) if len(others) >= _FEWEST else (noise, coefficients)
+        found = features(index[rows], own_noise, counts, spread[rows], kriging[rows])
+        ratio[rows] = residual[rows].abs() / (found @ own).clamp_min(1e-300).sqrt()
     levels = torch.linspace(0, 1, _LEVELS, dtype=torch.float64)
     whole = _quantiles(ratio, levels)
     table = []
@@ -126,6 +124,26 @@ def calibrate(
         else:
             table.append(torch.maximum(whole, _quantiles(own, levels)) if len(own) > 4 else whole)
     return Calibration(coefficients, noise, counts, torch.stack(table))
+
+
+def _likely(found: Tensor, square: Tensor, part: Tensor) -> Tensor:
+    """The coefficients (4,) of features (n, 4) that make squared residuals (n,) most likely, none below zero."""
+    size = max(float(square.mean()), 1e-100)
+    square = square.clamp(1e-4 * size, max(float(torch.quantile(square, 0.99)), 1e-4 * size))
+    scale = found.mean(0).clamp_min(1e-300)
+    scaled = found / scale
+    coefficients = torch.full((found.shape[1],), 0.25 * size, dtype=torch.float64)
+    # Held-out entries are rarely as far from others as those in the middle of a hole, so that the likelihood says
+    # little of what interpolation leaves: at least half of what kriging itself states, scaled to the error as a whole
+    least = 0.5 * scale[2] * min(1.0, float((part * square).sum() / (part * found[:, 2]).sum().clamp_min(1e-300)))
+    for _ in range(100):  # multiplicative steps of maximum likelihood, which stay at or above zero
+        variance = (scaled @ coefficients).clamp_min(1e-120)
+        up, down = scaled.t() @ (part * square / variance.square()), scaled.t() @ (part / variance)
+        coefficients = coefficients * (up / down.clamp_min(1e-300)).sqrt()
+        coefficients[2] = coefficients[2].clamp_min(least)
+    coefficients = coefficients / scale
+    coefficients[0] = coefficients[0].clamp_min(1e-8 * size)
+    return coefficients
 
 
 def _quantiles(ratio: Tensor, levels: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from htfcli.engine.completion.links import value_of
 from htfcli.engine.completion.settings import SETTINGS
 from htfcli.engine.completion.smoothing import coupling, solve_smooth
 from htfcli.engine.completion.stacking import stack
-from htfcli.engine.completion.uncertainty import calibrate, noise_of_indices
+from htfcli.engine.completion.uncertainty import calibrate
 from htfcli.engine.completion.units import find_units
 from htfcli.engine.completion.wide import WideFit
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
@@ -251,9 +251,8 @@ def test_the_conformal_factor_holds_the_share_that_it_states():
     kind = (torch.arange(2 * n) // 2) % 2
     residual = normal(2 * n) * (0.1 + spread).sqrt() * (1 + 2 * kind)
     counts = tuple(torch.full((d + 1,), 50.0, dtype=torch.float64) for d in (7, 5))
-    noise = noise_of_indices(index[:n], residual[:n], (7, 5))
     zero = torch.zeros(n, dtype=torch.float64)
-    found = calibrate(index[:n], residual[:n], spread[:n], zero, kind[:n], 2, noise, counts)
+    found = calibrate(index[:n], residual[:n], spread[:n], zero, kind[:n], 2, torch.arange(n) // 4 % 2, counts)
     deviation = found.variance(index[n:], spread[n:], zero).sqrt()
     for level in (0.5, 0.9):
         inside = residual[n:].abs() <= deviation * found.quantile(kind[n:], level)
