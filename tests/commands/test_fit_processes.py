@@ -19,9 +19,9 @@ from htfcli.files.own.artefacts import save_observations
     ("data", "options"),
     [
         ("--order 4 --dim 5 --rank 2 --observed 257", ""),
-        ("--order 4 --dim 5 --rank 2 --observed 257 --test 1", ""),
-        ("--order 3 --dim 5 --rank 2 --task sensing --observed 61", "--batch-size 20 --optimizer adam --lr 0.003 --loss huber"),
-        ("", ""),
+        pytest.param("--order 4 --dim 5 --rank 2 --observed 257 --test 1", "", marks=pytest.mark.long),
+        pytest.param("--order 3 --dim 5 --rank 2 --task sensing --observed 61", "--batch-size 20 --optimizer adam --lr 0.003 --loss huber", marks=pytest.mark.long),
+        pytest.param("", "", marks=pytest.mark.long),
     ],
     ids=["completion", "one held out", "sensing in batches", "data of unknown size"],
 )  # fmt: skip

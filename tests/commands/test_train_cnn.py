@@ -279,7 +279,7 @@ def test_out_of_memory_says_what_to_lower(htf, monkeypatch):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_compiled_training_is_the_same(shell):
     """By torch's default compiler, which takes a minute or two; the regularizer in its tangent formulation."""
     options = " ".join(map(str, (*QUICK, *REG, "--dtype", "float64", "--epochs", 2)))
@@ -293,7 +293,12 @@ def test_a_compiled_training_is_the_same(shell):
 
 
 @pytest.mark.parametrize(
-    "options", [REG, (*REG, "--formulation", "tangent", "--accumulate", 2)], ids=["double", "tangent"]
+    "options",
+    [
+        pytest.param(REG, marks=pytest.mark.long),
+        (*REG, "--formulation", "tangent", "--accumulate", 2),
+    ],
+    ids=["double", "tangent"],
 )
 def test_two_processes_do_what_one_does(htf, shell, tmp_path, options):
     """Uneven shards, synchronized batch statistics, patches that come from the next process's first sample."""
