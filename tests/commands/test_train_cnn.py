@@ -157,7 +157,7 @@ def test_a_network_of_ones_own(htf, tmp_path):
     done = htf("train-cnn", "--resume", "-o", "r")
     assert (done.code, done.error) == (
         2,
-        "the run's network is one of yours, which only your code can build (got no --model, allowed --model own_networks:mine).",
+        "the run's network is one that only your own code can build (got no --model, allowed --model own_networks:mine).",
     )
     assert htf("train-cnn", "--resume", "-o", "r", "--model", "own_networks:mine", "--epochs", 3).code == 0
 

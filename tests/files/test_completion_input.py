@@ -57,7 +57,7 @@ def test_dimensions_of_tables(folder):
     ("argument", "settings", "error", "message"),
     [
         ("a.csv", {"dims": [4, 3, 2]}, ConfigError, "--dims does not match a.csv (got 3 dimensions, allowed 2)."),
-        ("a.csv", {"mask": "mask.npy"}, ConfigError, "--mask is for dense tensors; in a table leave values empty (got mask.npy)."),
+        ("a.csv", {"mask": "mask.npy"}, ConfigError, "--mask is for dense tensors; leave the value of a row empty (got mask.npy)."),
         ("a.npy", {"value": "v", "all": True}, ConfigError, "--value, --all: for tables; this input is a dense tensor (got a.npy)."),
         ("s.safetensors", {}, DataError, "s.safetensors does not hold entries to complete (got rank-one sensing, allowed completion)."),
         ("a.xlsx", {}, DataError, "a.xlsx does not exist."),

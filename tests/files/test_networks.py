@@ -65,6 +65,7 @@ def own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     Path("own_networks.py").write_text(OWN)
+    sys.modules.pop("own_networks", None)  # of another test
     yield
     sys.modules.pop("own_networks", None)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from htfcli.config.completion_run import CompletionRunConfig
+from htfcli.engine import samples
 from htfcli.engine.observations import observations
 from htfcli.engine.observations.observations import Observations, checked_entries, first_duplicate, sample_entries
 from htfcli.engine.samples import Entries
@@ -102,7 +103,7 @@ def test_repeats_are_found_part_by_part(monkeypatch, sorted_at_once):
 
 @pytest.mark.parametrize("checked", [7, 1000])
 def test_entries_are_checked_part_by_part(monkeypatch, checked):
-    monkeypatch.setattr(observations, "_CHECKED", checked)
+    monkeypatch.setattr(samples, "_CHECKED", checked)
     index = sample_entries((9, 8, 7), 100, generator(0)).to(torch.int32)
     value = torch.ones(100, dtype=torch.float64)
     assert checked_entries(index, value, (9, 8, 7), "row").index is index

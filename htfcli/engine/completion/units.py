@@ -51,8 +51,9 @@ def find_units(entries: Entries, dims: Sequence[int], least: float) -> Units:
             continue
         scaled = value / largest
         mean = torch.zeros(d, dtype=torch.float64).index_add_(0, column, scaled) / count.clamp_min(1)
-        off = scaled - _middles(scaled, column, d)[column]  # a mean would follow a few far larger entries
-        middles = _middles(off.abs(), column, d)  # which a few spikes do not move
+        # medians decide: means and deviations follow a few far larger entries
+        middles = _middles((scaled - _middles(scaled, column, d)[column]).abs(), column, d)
+        off = scaled - mean[column]
         limit = 15 * torch.where(middles > 0, middles, off.abs().max())[column]
         square = off.clamp(-limit, limit).square()
         deviation = (torch.zeros(d, dtype=torch.float64).index_add_(0, column, square) / count.clamp_min(1)).sqrt()

@@ -24,7 +24,7 @@ def filled(file, value, index_at=(0, 1)):
 
     def fill(start, stop):
         block = values[start:stop]
-        return [math.isnan(v) for v in block], [value if math.isnan(v) else v for v in block]
+        return [math.isnan(v) for v in block], [value if math.isnan(v) else v for v in block], []
 
     target = file.path.with_name("out.csv")
     file.write(str(target), Filled(head, list(index_at), value_at, "v", fill, iter(())))
