@@ -79,7 +79,7 @@ def assert_close(got, wanted, tolerance):
         assert float((got[name] - gradient).abs().max()) <= tolerance * scale, name
 
 
-@pytest.mark.parametrize("compiler", [None, eager], ids=["", "compiled"])
+@pytest.mark.parametrize("compiler", [None, pytest.param(eager, marks=pytest.mark.long)], ids=["", "compiled"])
 @pytest.mark.parametrize("formulation", FORMULATIONS)
 @pytest.mark.parametrize("case", CASES)
 def test_golden(case, formulation, compiler):
