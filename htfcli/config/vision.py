@@ -1,4 +1,4 @@
-"""What the commands on networks can be told: `train-cnn`, `measure-locality`."""
+"""Settings of the commands on networks: `train-cnn` and `measure-locality`."""
 
 from __future__ import annotations
 
@@ -18,28 +18,35 @@ _PATHFINDER_FIELDS = ("path_length", "size")
 _MINI_FIELDS = ("widths", "blocks", "stem_kernel", "stem_stride", "max_pool")
 
 
+def _of_task(config: type[Config], name: str, task: str) -> Any:
+    """The setting `name` of a task's images, with its bounds and help; unset, the task's own default holds."""
+    info = config.model_fields[name]
+    default = "" if info.default is None else f" (default: {info.default})"
+    field: Any = Field(None, description=f"{task}: {(info.description or '').rstrip('.')}{default}.")
+    field.metadata = list(info.metadata)
+    return field
+
+
 class TrainCnnConfig(Config):
     """`htf train-cnn`: the task, the network, the regularizer and how to train."""
 
     task: Literal["is-same-class", "pathfinder"] | None = Field(
         None, description="Generate this task's images, where no DATA is given."
     )
-    source: Literal["shapes", "digits", "cifar10", "folder"] | None = Field(
-        None, description="is-same-class: images to pair, as for htf generate is-same-class (shapes)."
+    source: Literal["shapes", "digits", "cifar10", "folder"] | None = _of_task(
+        IsSameClassConfig, "source", "is-same-class"
     )
-    data_dir: str | None = Field(None, description="is-same-class: where cifar10 or the folder is.")
+    data_dir: str | None = _of_task(IsSameClassConfig, "data_dir", "is-same-class")
     download: bool = Field(False, description="is-same-class: download CIFAR-10 (162 MiB) where there is none.")
-    image_size: int | None = Field(
-        None, ge=1, le=1024, description="Resize the images of a folder to squares of this side (the first one's size)."
-    )
-    test_images: int | None = Field(None, ge=1, description="is-same-class: source images that only test pairs use.")
-    distance: int | None = Field(None, ge=0, description="is-same-class: zero columns between the images (0).")
-    height: int | None = Field(None, ge=1, description="is-same-class: rows of the canvas (7 times the images').")
-    width: int | None = Field(None, ge=1, description="is-same-class: columns of the canvas (7 times the images').")
-    path_length: int | None = Field(None, ge=1, le=100, description="pathfinder: dashes of the two long paths (9).")
-    size: int | None = Field(None, ge=16, le=1024, description="pathfinder: rows and columns of the images (150).")
-    train: int | None = Field(None, ge=2, description="Train images to generate (5000 pairs; 10000 for pathfinder).")
-    test: int | None = Field(None, ge=1, description="Test images to generate (10000).")
+    image_size: int | None = _of_task(IsSameClassConfig, "image_size", "folders")
+    test_images: int | None = _of_task(IsSameClassConfig, "test_images", "is-same-class")
+    distance: int | None = _of_task(IsSameClassConfig, "distance", "is-same-class")
+    height: int | None = _of_task(IsSameClassConfig, "height", "is-same-class")
+    width: int | None = _of_task(IsSameClassConfig, "width", "is-same-class")
+    path_length: int | None = _of_task(PathfinderConfig, "path_length", "pathfinder")
+    size: int | None = _of_task(PathfinderConfig, "size", "pathfinder")
+    train: int | None = Field(None, ge=2, description="Generate this many train images. Default: that of the task.")
+    test: int | None = Field(None, ge=1, description="Generate this many test images. Default: that of the task.")
 
     model: str = Field(
         "resnet18",
@@ -54,7 +61,7 @@ class TrainCnnConfig(Config):
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout after each of the first three stages.")
 
     reg: Literal["non-local", "none"] = Field("none", description="Regularizer.")
-    reg_coeff: float = Field(1.0, ge=0, description="Its coefficient c: loss = task loss + c R.")
+    reg_coeff: float = Field(1.0, ge=0, description="Coefficient c of the regularizer: loss = task loss + c R.")
     reg_every: int = Field(
         1,
         ge=1,
@@ -64,7 +71,7 @@ class TrainCnnConfig(Config):
     patch_size: int | None = Field(
         None, ge=1, description="Side of its two patches, drawn at random (2; the two images of is-same-class)."
     )
-    patch_distance: int | None = Field(None, ge=0, description="Pixels between randomly drawn patches (any).")
+    patch_distance: int | None = Field(None, ge=0, description="Pixels between randomly drawn patches. Default: any.")
     formulation: Literal["auto", "double-backward", "tangent"] = Field(
         "auto", description="How its gradient is computed; the numbers are the same (tangent with --compile)."
     )
@@ -91,7 +98,7 @@ class TrainCnnConfig(Config):
     compile: bool = Field(False, description="Compile the network (torch.compile).")
     channels_last: bool = Field(False, description="Keep images in the memory format channels_last.")
     device: Device = Field("auto", description="auto, cpu, cuda or cuda:N.")
-    threads: int | None = Field(None, ge=1, description="CPU threads (torch's choice).")
+    threads: int | None = Field(None, ge=1, description="CPU threads. Default: torch's choice.")
     seed: Seed = Field(0, description="Seed of everything random.")
 
     @model_validator(mode="after")
@@ -167,5 +174,5 @@ class MeasureLocalityConfig(Config):
     samples: int = Field(64, ge=2, description="Images per pair.")
     table: int = Field(12, ge=2, description="Rows and columns of a cross table.")
     device: Device = Field("auto", description="auto, cpu, cuda or cuda:N.")
-    threads: int | None = Field(None, ge=1, description="CPU threads (torch's choice).")
+    threads: int | None = Field(None, ge=1, description="CPU threads. Default: torch's choice.")
     seed: Seed = Field(0, description="Seed of everything random.")
