@@ -1,1 +1,1 @@
-"""Configuration classes: what a command can be told, checked before any work starts; one class a command."""
+"""Configuration classes: the settings of each command, checked before any work starts; one class per command."""

@@ -111,16 +111,21 @@ def _read(tensors: Mapping[str, Tensor], content: Mapping[str, Any], make: Calla
     order = len(dims)
     members = tuple(_member(tensors, content["members"][k], k, dims) for k in range(len(content["members"])))
     interpolations = []
-    for number, told in enumerate(content["interpolations"]):
+    for number, saved in enumerate(content["interpolations"]):
         correlation = tensors.get(f"interpolations/{number}/correlation")
         kernel = Kernel(
-            tuple(told["modes"]), tuple(told["lengths"]), told["nugget"], told["smooth"], told["cross"], correlation
+            tuple(saved["modes"]),
+            tuple(saved["lengths"]),
+            saved["nugget"],
+            saved["smooth"],
+            saved["cross"],
+            correlation,
         )
         residual = tensors[f"interpolations/{number}/residual"]
-        interpolations.append(Interpolation(kernel, residual, told["variance"], told["count"]))
-    told = content["holes"]
-    holes = Holes(dims, list(told["names"]), list(told["share"]), tensors["holes/cells"])
-    holes.starved = [(int(a), int(b)) for a, b in told["starved"]]
+        interpolations.append(Interpolation(kernel, residual, saved["variance"], saved["count"]))
+    saved = content["holes"]
+    holes = Holes(dims, list(saved["names"]), list(saved["share"]), tensors["holes/cells"])
+    holes.starved = [(int(a), int(b)) for a, b in saved["starved"]]
     holes.counts = [tensors[f"holes/counts/{m}"] for m in range(order)] if "holes/counts/0" in tensors else []
     columns = tuple(Column(str(a), int(b), int(c)) for a, b, c in content["columns"])
     kinds = len(holes.names)
@@ -161,9 +166,9 @@ def _read(tensors: Mapping[str, Tensor], content: Mapping[str, Any], make: Calla
     )
 
 
-def _member(tensors: Mapping[str, Tensor], told: Mapping[str, Any], number: int, dims: tuple[int, ...]) -> Member:
+def _member(tensors: Mapping[str, Tensor], saved: Mapping[str, Any], number: int, dims: tuple[int, ...]) -> Member:
     model, effects = None, None
-    shape = told["factorization"]
+    shape = saved["factorization"]
     if shape is not None:
         children = tuple(() for _ in dims) + tuple(tuple(c) for c in shape["children"])
         tree = ModeTree(children)
@@ -171,12 +176,12 @@ def _member(tensors: Mapping[str, Tensor], told: Mapping[str, Any], number: int,
         model = HierarchicalTensorFactorization.blank(dims, tree, widths)
         start = f"members/{number}/weights/"
         model.load({name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)})
-    if told["effects"] is not None:
-        terms = tuple(tuple(int(m) for m in t) for t in told["effects"]["terms"])
+    if saved["effects"] is not None:
+        terms = tuple(tuple(int(m) for m in t) for t in saved["effects"]["terms"])
         values = tuple(tensors[f"members/{number}/effects/{k}"] for k in range(len(terms)))
         if any(len(v) != math.prod(dims[m] for m in t) + 1 for v, t in zip(values, terms, strict=True)):
             raise ValueError
-        effects = Effects(float(told["effects"]["mean"]), terms, values, dims)
-    if told["link"] not in ("identity", "log", "logit"):
+        effects = Effects(float(saved["effects"]["mean"]), terms, values, dims)
+    if saved["link"] not in ("identity", "log", "logit"):
         raise ValueError
-    return Member(model, effects, told["link"], float(told["low"]), float(told["span"]))
+    return Member(model, effects, saved["link"], float(saved["low"]), float(saved["span"]))

@@ -155,7 +155,7 @@ class SpectralStart:
         generator: for samples and the starts of small fits. most: dimension of a subspace at most.
 
     Attributes:
-        subspaces: one a mode. core: (K_0, ..., K_{N-1}) of the tensor in them; all zeros where nothing stood out.
+        subspaces: one per mode. core: (K_0, ..., K_{N-1}) of the tensor in them; all zeros where nothing stood out.
     """
 
     def __init__(self, entries: Entries, dims: Sequence[int], generator: torch.Generator, most: int = 16) -> None:
