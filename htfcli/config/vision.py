@@ -125,7 +125,7 @@ class TrainCnnConfig(Config):
             raise ValueError(f"dropout: a network of yours has its own (got model {self.model})")
         for name in ("widths", "blocks"):
             if isinstance(getattr(self, name), int | dict):
-                raise ValueError(f"{name}: one number a stage (got {getattr(self, name)}, allowed e.g. 8,16,32)")
+                raise ValueError(f"{name}: one number per stage (got {getattr(self, name)}, allowed e.g. 8,16,32)")
         if self.task == "pathfinder" and self.image_size is not None:
             raise ValueError("image-size: only for a folder of images (got task pathfinder)")
         if self.compile and self.reg == "non-local" and self.formulation == "double-backward":

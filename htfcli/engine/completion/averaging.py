@@ -178,33 +178,28 @@ class Average:
     # --- weights ------------------------------------------------------------------------------------------------------
 
     def _weighted(self) -> tuple[Tensor, Tensor]:
-        """(rows, C) by `row_of`: for the holes of a kind, of a variable where there is a mode of these; and (n, C)
-        for what
-        was held out, from the other half of it, so that the error stated is not that of weights which saw it.
+        """(rows, C) by `row_of`: for the holes of a kind, of a variable where there is a mode of these; and (n, C) for
+        what was held out, from the other half of it, so that the error stated is not that of weights which saw it.
         """
         judge, mode = self.judge, self.problem.units.mode
-        half = torch.unique(judge.group, return_inverse=True)[1] % 2
         rows, crossed = [], torch.zeros_like(self.held)
         for kind in range(len(self.problem.holes.names)):
             own = judge.kind == kind
-            pooled = self._crossed_on(own, half, crossed, torch.ones_like(own))
+            pooled = self._crossed_on(own, crossed, torch.ones_like(own))
             if mode is not None:
                 for at in range(self.problem.dims[mode]):
-                    rows.append(self._crossed_on(own & (judge.index[:, mode] == at), half, crossed, own, pooled))
+                    rows.append(self._crossed_on(own & (judge.index[:, mode] == at), crossed, own, pooled))
             rows.append(pooled)
         return torch.stack(rows), crossed
 
-    def _crossed_on(
-        self, own: Tensor, half: Tensor, crossed: Tensor, wider: Tensor, otherwise: Tensor | None = None
-    ) -> Tensor:
+    def _crossed_on(self, own: Tensor, crossed: Tensor, wider: Tensor, otherwise: Tensor | None = None) -> Tensor:
         """Weights by some of the held-out entries, of each half by the other one into `crossed`; by more, or others
-        found
-        before, where they are few.
+        found before, where they are few.
         """
         least = 8 if otherwise is None else 50
         if int(own.sum()) < least:
             return self._weights_on(wider) if otherwise is None else otherwise
-        weights = self._weights_on(own)
+        weights, half = self._weights_on(own), self.judge.half
         for part in (0, 1):
             other = own & (half != part)
             crossed[own & (half == part)] = weights if 2 * int(other.sum()) < least else self._weights_on(other)
@@ -235,14 +230,15 @@ class Average:
         """From what was held out."""
         found, judge = self.averaged, self.judge
         residual = judge.value - found.mean
-        half = torch.unique(judge.group, return_inverse=True)[1] % 2
         counts = self._counts(self.splits[0].train.index)
         kinds = len(self.problem.holes.names)
         part = torch.zeros(kinds, dtype=torch.float64)
         for kind in judge.kinds:  # a kind counts by its share of what is to be predicted
             part[kind] = (self.problem.holes.share[kind] + 1e-6) / int((judge.kind == kind).sum())
         weight = part[judge.kind]
-        return calibrate(judge.index, residual, found.spread, found.kriging, judge.kind, kinds, half, counts, weight)
+        return calibrate(
+            judge.index, residual, found.spread, found.kriging, judge.kind, kinds, judge.half, counts, weight
+        )
 
     def _counts(self, index: Tensor) -> tuple[Tensor, ...]:
         counts = [torch.bincount(index[:, m], minlength=d) for m, d in enumerate(self.problem.dims)]
@@ -253,8 +249,7 @@ class Average:
     def finish(self) -> Completion:
         """What counts, fitted to all observations."""
         problem = self.problem
-        residual = self.judge.value - self.averaged.mean
-        errors = dict(zip(self.judge.kinds, self.judge.errors(residual + self.judge.value).tolist(), strict=True))
+        errors = dict(zip(self.judge.kinds, self.judge.errors(self.averaged.mean).tolist(), strict=True))
         problem.holes.settle([errors.get(kind, 0.0) for kind in range(len(problem.holes.names))])
         used = self.used
         on_blend = any(self.columns[k].source == BLEND for k in used)

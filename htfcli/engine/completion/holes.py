@@ -191,8 +191,7 @@ def _moved(
 ) -> tuple[Tensor, Tensor]:
     """Observed entries under the cells of a kind, moved elsewhere; some whole groups of them, `most` entries or so."""
     dims = holes.dims
-    where = {"key": row_keys(index, dims)}
-    keys, order = torch.sort(where["key"])
+    keys, order = torch.sort(row_keys(index, dims))
     own = holes.kept[number]
     cells = torch.nonzero((holes.codes & own) == own).flatten()  # with those that have further marks besides
     cells = torch.stack(torch.unravel_index(cells, dims), 1)

@@ -1,4 +1,4 @@
-"""What kind of number an entry is: links between the scale that is fitted and the values.
+"""Links between the scale that is fitted and the values, by kind of number.
 
 With a link, eta is fitted and mean(eta) is the value: the identity, exp for counts, the logistic function for two
 values.

@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from torch import Tensor
 from htfcli.engine.completion.effects import Effects
 from htfcli.engine.completion.links import value_of, working
 from htfcli.engine.completion.settings import Settings
-from htfcli.engine.completion.wide import WideFit
+from htfcli.engine.completion.wide import WideFit, node_vectors
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
@@ -94,13 +93,8 @@ class Member:
             weights[:order] = [torch.cat([w, w.mean(0, keepdim=True)]) for w in weights[:order]]
         parts = []
         for rows in torch.split(index, _CHUNK):
-            vectors: list[Tensor] = []
-            for node, children in enumerate(tree.children):
-                if not children:
-                    vectors.append(weights[node][rows[:, node].long()])
-                else:
-                    vectors.append(reduce(torch.mul, (vectors[c] for c in children)) @ weights[node])
-            parts.append(vectors[-1][:, 0])
+            columns = [rows[:, mode].long() % len(weights[mode]) for mode in range(order)]  # -1 is the last row
+            parts.append(node_vectors(tree, weights, columns)[-1][:, 0])
         return torch.cat([torch.empty(0, dtype=torch.float64), *(part.double() for part in parts)])
 
 
@@ -260,14 +254,17 @@ class Judge:
 
     Args:
         splits: at least one. share: of the wanted entries by kind of holes; a kind counts by it, random holes by a
-        tenth
-            at least.
+            tenth at least.
+
+    Attributes:
+        half: (n,) 0 or 1, the same for entries that were held out together: each half is judged by the other.
     """
 
     def __init__(self, splits: Sequence[Split], share: Sequence[float]) -> None:
         self.value = torch.cat([s.held.value for s in splits])
         self.kind = torch.cat([s.kind for s in splits])
         self.group = torch.cat([s.group + number * 2**40 for number, s in enumerate(splits)])
+        self.half = torch.unique(self.group, return_inverse=True)[1] % 2
         self.index = torch.cat([s.held.index for s in splits])
         self.kinds = [int(k) for k in torch.unique(self.kind)]
         part = torch.tensor([max(share[k], 0.1 if k == 0 else 0.0) for k in self.kinds], dtype=torch.float64)

@@ -123,15 +123,14 @@ def _column(average: Average, number: int, judge: Judge, names: Sequence[str]) -
 
 def _calibration(completion: Completion, average: Average, judge: Judge, names: Sequence[str]) -> dict[str, Any]:
     """Stated quantiles against the share of held-out entries inside, with the deviation before the conformal factor
-    that
-    stands for normal residuals."""
+    that stands for normal residuals."""
     found = average.averaged
-    deviation = completion.calibration.variance(judge.index, found.spread, found.kriging).clamp_min(1e-300).sqrt()
-    ratio = (judge.value - found.mean).abs() / deviation
+    deviation = completion.calibration.deviation(judge.index, found.spread, found.kriging)
+    ratio = (judge.value - found.mean).abs() / deviation.clamp_min(1e-150)
     result = {}
     for kind in judge.kinds:
         own = ratio[judge.kind == kind]
-        unit = completion.calibration.quantile(torch.tensor([kind]), 0.9) / 1.6448536269514722
+        unit = completion.calibration.factor(torch.tensor([kind]))
         stated = [math.sqrt(2) * float(torch.erfinv(torch.tensor(level, dtype=torch.float64))) for level in _LEVELS]
         result[names[kind]] = {
             "stated": _LEVELS,
@@ -148,9 +147,8 @@ def _scatter(
     rows = torch.arange(0, len(value), step)
     found = average.averaged
     _, scale = completion.units.of(judge.index)
-    variance = completion.calibration.variance(judge.index, found.spread, found.kriging)
-    factor = completion.calibration.quantile(judge.kind, 0.9) / 1.6448536269514722
-    std = scale * variance.clamp_min(0.0).sqrt() * factor
+    deviation = completion.calibration.deviation(judge.index, found.spread, found.kriging)
+    std = scale * deviation * completion.calibration.factor(judge.kind)
     return {
         "observed": value[rows].tolist(),
         "predicted": predicted[rows].tolist(),

@@ -16,7 +16,7 @@ from htfcli.engine.completion.holes import Holes
 from htfcli.engine.completion.interpolation import Neighbours, krige
 from htfcli.engine.completion.members import Member
 from htfcli.engine.completion.saving import read_state, state_of
-from htfcli.engine.completion.uncertainty import NORMAL_90, Calibration
+from htfcli.engine.completion.uncertainty import Calibration
 from htfcli.engine.completion.units import Units
 from htfcli.engine.factorizations.factorization import Factorization
 
@@ -101,7 +101,7 @@ class Completion:
     def std(self, index: Tensor) -> Tensor:
         """Predictive standard deviation, (n,): 1.645 of it on each side hold the true value in 90 % of cases."""
         deviation, kind = self._deviation(index)
-        return deviation * self.calibration.quantile(kind, 0.9) / NORMAL_90
+        return deviation * self.calibration.factor(kind)
 
     def interval(self, index: Tensor, level: float) -> tuple[Tensor, Tensor]:
         """Lower and upper ends (n,) of intervals that hold the true value in a share `level` of cases."""
@@ -163,8 +163,7 @@ class Completion:
     def _deviation(self, index: Tensor) -> tuple[Tensor, Tensor]:
         averaged, kind = self._at(index)
         _, scale = self.units.of(index)
-        variance = self.calibration.variance(index, averaged.spread, averaged.kriging)
-        return scale * variance.clamp_min(0.0).sqrt(), kind
+        return scale * self.calibration.deviation(index, averaged.spread, averaged.kriging), kind
 
     def _at(self, index: Tensor) -> tuple[Averaged, Tensor]:
         """Averaged predictions and kinds of holes; those of the last entries asked for are kept."""

@@ -46,7 +46,6 @@ class Settings:
     power: float = 6.0  # how fast a worse member loses its part of equal weights: twice the error leaves 1/64
     # Exact solutions
     nearly: float = 0.05  # relative error on train and held-out entries from which an exact solution is looked for (B)
-    noise: float = 1e-3  # train error of a solution that still has noise in it (E has .05)
 
     def for_effort(self, effort: str) -> Settings:
         """quick: two trees; thorough: all trees, wider, finer."""

@@ -41,6 +41,14 @@ class Calibration:
         """Before the conformal factor, (n,)."""
         return features(index, self.noise, self.counts, spread, kriging) @ self.coefficients
 
+    def deviation(self, index: Tensor, spread: Tensor, kriging: Tensor) -> Tensor:
+        """Before the conformal factor, (n,)."""
+        return self.variance(index, spread, kriging).clamp_min(0.0).sqrt()
+
+    def factor(self, kind: Tensor) -> Tensor:
+        """The conformal factor (n,): 1.645 deviations times it hold 90 % of entries of each kind (n,)."""
+        return self.quantile(kind, 0.9) / NORMAL_90
+
     def quantile(self, kind: Tensor, level: float) -> Tensor:
         """Deviations on each side that hold a share `level` of entries of each kind (n,)."""
         place = level * (_LEVELS - 1)

@@ -16,16 +16,46 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from htfcli.engine.completion.smoothing import solve_smooth
+from htfcli.engine.factorizations.balance import balance
 from htfcli.engine.factorizations.factorization import Factorization
+from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.least_squares.entry_groups import Groups, grouped
 from htfcli.engine.samples import row_keys
 
 _BLOCK = 2**22  # numbers in the largest temporary of a block of entries
+
+
+def node_vectors(tree: ModeTree, weights: Sequence[Tensor], columns: Sequence[Tensor]) -> list[Tensor]:
+    """The vector of every node at some entries: (b, R) of its parent, (b, 1) of the root, whose column is the values.
+
+    Args:
+        weights: of every node. columns: per mode (b,) rows of the leaf's matrix.
+    """
+    vectors: list[Tensor] = []
+    for node, children in enumerate(tree.children):
+        if children:
+            vectors.append(reduce(torch.mul, (vectors[c] for c in children)) @ weights[node])
+        else:
+            vectors.append(weights[node].index_select(0, columns[node]))
+    return vectors
+
+
+class _Shared(NamedTuple):
+    """Entries of an interior node grouped by what its derivative, or the product of its children, has in common.
+
+    Args:
+        groups: of entries. outer: whether they share the derivative. first: (D,) one entry of each group.
+    """
+
+    groups: Groups
+    outer: bool
+    first: Tensor
 
 
 class WideFit:
@@ -45,12 +75,13 @@ class WideFit:
         self._columns = [index[:, m].contiguous() for m in range(model.order)]
         self._weights: list[Tensor] = [w for w in model.node_weights if w is not None]
         self._root_weight = None if weight is None else weight.sqrt()
-        self._groups: dict[int, tuple[Groups, bool]] = {}
+        self._leaf_groups: dict[int, Groups] = {}
+        self._shared: dict[int, _Shared] = {}
         widest = max(w.shape[1] for w in self._weights[: model.order])
         self._block = max(2**12, _BLOCK // ((len(self.tree.children) + 2) * widest))
         self._cached = len(target) <= 8 * self._block
         self._weights[-1].fill_(1.0)
-        self.balance()
+        balance(self.model, keep_root=True)
         self.refresh()
 
     def set_weight(self, weight: Tensor | None, target: Tensor | None = None) -> None:
@@ -62,14 +93,8 @@ class WideFit:
 
     def _up(self, rows: Tensor | None) -> list[Tensor]:
         """E (b, R_parent) of every node at some entries, all where `rows` is None."""
-        vectors: list[Tensor] = []
-        for node, children in enumerate(self.tree.children):
-            if not children:
-                column = self._columns[node]
-                vectors.append(self._weights[node].index_select(0, column if rows is None else column[rows]))
-            else:
-                vectors.append(reduce(torch.mul, (vectors[c] for c in children)) @ self._weights[node])
-        return vectors
+        columns = self._columns if rows is None else [column[rows] for column in self._columns]
+        return node_vectors(self.tree, self._weights, columns)
 
     def _slopes(self, node: int, vectors: Sequence[Tensor]) -> Tensor:
         """S (b, R_parent) of a node: the derivative of the value with respect to its vector."""
@@ -109,7 +134,7 @@ class WideFit:
         else:
             for node in range(self.tree.root):
                 self._solve(node, ridge, smooth or {}, None, None)
-        self.balance()
+        balance(self.model, keep_root=True)
         self.refresh()
         self.sweeps += 1
 
@@ -190,9 +215,10 @@ class WideFit:
     def _solve_leaf(self, node: int, ridge: float, between: Tensor | None, slope: Tensor | None) -> None:
         weight = self._weights[node]
         d, width = weight.shape
-        groups, _ = self._grouped(node, self._columns[node], d)
+        if node not in self._leaf_groups:
+            self._leaf_groups[node] = grouped(self._columns[node], d)
         total = torch.zeros(d, width * (width + 1), dtype=torch.float64, device=weight.device)
-        for row, both in self._pieces(groups, node, slope, None):
+        for row, both in self._pieces(self._leaf_groups[node], node, slope):
             total.index_add_(0, row, (both[:, :, :width].mT @ both).flatten(1).double())
         total = total.view(d, width, width + 1)
         square, aim = total[:, :, :width].contiguous(), total[:, :, width].contiguous()
@@ -206,17 +232,15 @@ class WideFit:
             good = info == 0
             weight[good] = found[good].to(weight.dtype)
 
-    def _pieces(
-        self, groups: Groups, node: int, slope: Tensor | None, product: Tensor | None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Per block of pieces: their group, and (m, L, R + 1) weighted S (P, where `product` is asked) and target."""
+    def _pieces(self, groups: Groups, node: int, features: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Per block of pieces: their group, and (m, L, R + 1) weighted features, S for None, and target."""
         length = groups.entry.shape[1]
         step = max(1, self._block // length)
         for entry, row in zip(torch.split(groups.entry, step), torch.split(groups.row, step), strict=True):
             rows = entry.flatten().long()
             empty = rows < 0
             rows = rows.clamp_(min=0)
-            found, _ = self._features(rows, node, slope if product is None else product, None)
+            found, _ = self._features(rows, node, features, None)
             both = torch.cat([found, self._target[rows].unsqueeze(1)], 1)
             if self._root_weight is not None:
                 both.mul_(self._root_weight[rows].unsqueeze(1))
@@ -227,7 +251,7 @@ class WideFit:
         weight = self._weights[node]
         size, width = weight.shape
         if slope is None or product is None:
-            square, aim = self._by_entries(node, weight, slope, product)
+            square, aim = self._by_entries(node, slope, product)
         else:
             square, aim = self._by_groups(node, weight, slope, product)
         square.diagonal().add_(ridge + 1e-12 * float(square.diagonal().mean()))
@@ -235,9 +259,8 @@ class WideFit:
         if int(info) == 0:
             weight.copy_(torch.cholesky_solve(aim.unsqueeze(1), factor).view(size, width))
 
-    def _by_entries(
-        self, node: int, weight: Tensor, slope: Tensor | None, product: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _by_entries(self, node: int, slope: Tensor | None, product: Tensor | None) -> tuple[Tensor, Tensor]:
+        weight = self._weights[node]
         count = weight.numel()
         square = torch.zeros(count, count, dtype=torch.float64, device=weight.device)
         aim = torch.zeros(count, dtype=torch.float64, device=weight.device)
@@ -255,26 +278,15 @@ class WideFit:
 
     def _by_groups(self, node: int, weight: Tensor, slope: Tensor, product: Tensor) -> tuple[Tensor, Tensor]:
         size, width = weight.shape
-        if node not in self._groups:
-            inside = list(self.tree.modes[node])
-            outside = [m for m in range(self.tree.order) if m not in inside]
-            keys = [
-                torch.unique(row_keys(self._index[:, ms], [self.model.dims[m] for m in ms]), return_inverse=True)
-                for ms in (inside, outside)
-            ]
-            outer = len(keys[1][0]) <= len(keys[0][0])
-            key, of = keys[1] if outer else keys[0]
-            first = torch.empty(len(key), dtype=torch.int64).scatter_(0, of, torch.arange(len(of)))
-            self._groups[node] = (grouped(of, len(key)), outer)
-            self._first = getattr(self, "_first", {}) | {node: first}
-        groups, outer = self._groups[node]
-        first = self._first[node]
+        if node not in self._shared:
+            self._shared[node] = self._share(node)
+        groups, outer, first = self._shared[node]
         if 2 * len(first) > len(self._target):
-            return self._by_entries(node, weight, slope, product)
+            return self._by_entries(node, slope, product)
         summed, shared = (product, slope) if outer else (slope, product)
         inner = summed.shape[1]
         total = torch.zeros(len(first), inner * (inner + 1), dtype=weight.dtype)
-        for row, both in self._pieces(groups, node, summed, None):
+        for row, both in self._pieces(groups, node, summed):
             total.index_add_(0, row, (both[:, :, :inner].mT @ both).flatten(1))
         total = total.view(len(first), inner, inner + 1)
         own = shared[first]
@@ -286,21 +298,14 @@ class WideFit:
             return square.permute(0, 2, 1, 3).reshape(size * width, -1), aim.flatten()
         return square.permute(2, 0, 3, 1).reshape(size * width, -1), aim.t().flatten()
 
-    def _grouped(self, node: int, column: Tensor, size: int) -> tuple[Groups, bool]:
-        if node not in self._groups:
-            self._groups[node] = (grouped(column, size), True)
-        return self._groups[node]
-
-    def balance(self) -> None:
-        """Make the weight vectors of every local component equally long; the root's weights stay as they are."""
-        for node in self.tree.interior:
-            vectors = [self._weights[c] for c in self.tree.children[node]]
-            own = self._weights[node] if node != self.tree.root else None
-            norms = [w.norm(dim=0) for w in vectors] + ([] if own is None else [own.norm(dim=1)])
-            logs = torch.stack(norms).log()
-            alive = logs.isfinite().all(0)
-            factors = torch.where(alive, (logs.mean(0) - logs).exp(), 1.0)
-            for vector, factor in zip(vectors, factors, strict=False):
-                vector.mul_(factor)
-            if own is not None:
-                own.mul_(factors[-1].unsqueeze(1))
+    def _share(self, node: int) -> _Shared:
+        inside = list(self.tree.modes[node])
+        outside = [m for m in range(self.tree.order) if m not in inside]
+        keys = [
+            torch.unique(row_keys(self._index[:, ms], [self.model.dims[m] for m in ms]), return_inverse=True)
+            for ms in (inside, outside)
+        ]
+        outer = len(keys[1][0]) <= len(keys[0][0])
+        key, of = keys[1] if outer else keys[0]
+        first = torch.empty(len(key), dtype=torch.int64).scatter_(0, of, torch.arange(len(of)))
+        return _Shared(grouped(of, len(key)), outer, first)

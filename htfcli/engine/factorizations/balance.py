@@ -7,7 +7,7 @@ import torch
 from htfcli.engine.factorizations.factorization import Factorization
 
 
-def balance(model: Factorization, sweeps: int = 1) -> None:
+def balance(model: Factorization, sweeps: int = 1, *, keep_root: bool = False) -> None:
     """Make the weight vectors of every local component equally long, in place; the tensor stays the same.
 
     Every vector of a component is scaled to the geometric mean of their lengths. A component with a zero vector is left
@@ -15,12 +15,13 @@ def balance(model: Factorization, sweeps: int = 1) -> None:
     balances the root exactly and the other nodes approximately; passes converge.
 
     Args:
-        model: changed in place. sweeps: passes over the tree.
+        model: changed in place. sweeps: passes over the tree. keep_root: leave the output weights as they are.
     """
     tree, weights = model.tree, model.node_weights
     for _ in range(sweeps):
         for node in tree.interior:
-            own, vectors = weights[node], [weights[c] for c in tree.children[node]]
+            own = None if keep_root and node == tree.root else weights[node]
+            vectors = [weights[c] for c in tree.children[node]]
             norms = [torch.linalg.vector_norm(w, dim=0) for w in vectors if w is not None]
             if own is not None:
                 norms.append(torch.linalg.vector_norm(own, dim=1))
