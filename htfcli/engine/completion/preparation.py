@@ -16,7 +16,7 @@ from htfcli.engine.completion.interpolation import likeness
 from htfcli.engine.completion.members import Split
 from htfcli.engine.completion.settings import Settings
 from htfcli.engine.completion.units import Units, find_units
-from htfcli.engine.samples import Entries, row_keys
+from htfcli.engine.samples import Entries, check_range, row_keys
 from htfcli.errors import DataError
 
 _EFFECT_SWEEPS = 20
@@ -57,11 +57,7 @@ def checked(entries: Entries, dims: Sequence[int], config: CompleteConfig, std: 
         raise DataError("no entry is observed: there is nothing to complete from")
     if not bool(torch.isfinite(entries.value).all()):
         raise DataError("an observed value is NaN or infinite")
-    least, most = entries.index.amin(0).tolist(), entries.index.amax(0).tolist()
-    if len(most) != len(dims) or min(least) < 0 or any(at >= d for at, d in zip(most, dims, strict=True)):
-        raise DataError(
-            "an index is out of range", got=f"from {least} to {most}", allowed=f"0 to {[d - 1 for d in dims]}"
-        )
+    check_range(entries.index, dims)
     lowest, highest = float(entries.value.min()), float(entries.value.max())
     if config.nonnegative and lowest < 0:
         raise DataError("the data are to be non-negative and are not", got=lowest, next_step="Leave out --nonnegative.")
