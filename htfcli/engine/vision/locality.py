@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from htfcli.config.records import Record
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.ranks.hierarchical_rank import spectra_of
 from htfcli.engine.ranks.matricization import effective_rank
@@ -28,8 +29,6 @@ from htfcli.engine.vision.datasets.is_same_class import PairCanvases
 from htfcli.engine.vision.regularizer.logits import true_logit
 from htfcli.engine.vision.regularizer.non_local import absolute_cosine, patch_gradient, swap
 from htfcli.engine.vision.regularizer.patches import PatchPair, RandomPatches
-
-Record = dict[str, Any]
 
 SHARE = 0.9  # of the gradient, within the effective receptive field
 _DISTANCES = 9

@@ -11,12 +11,12 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 -- its name everywhere
 from torch import Tensor, nn
 
+from htfcli.config.records import Record
 from htfcli.config.vision import TrainCnnConfig
 from htfcli.engine.runtime.distributed import Workers
 from htfcli.engine.vision.datasets.image_set import ImageData, ImageSet
@@ -24,8 +24,6 @@ from htfcli.engine.vision.regularizer.non_local import NonLocalRegularizer
 from htfcli.engine.vision.regularizer.patches import FixedPatches, PatchSampler, RandomPatches
 from htfcli.engine.vision.shared_batch_norm import with_shared_batch_norms
 from htfcli.errors import ConfigError, DataError, RunError
-
-Record = dict[str, Any]
 
 DEFAULT_PATCH = 2  # side of random patches, as published
 _CHECK_EVERY = 50  # steps between looks at loss and weights, each of which waits for the device

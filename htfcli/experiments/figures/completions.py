@@ -20,6 +20,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from htfcli.config.records import Record
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.errors import ConfigError, DataError, did_you_mean
 from htfcli.experiments.figures.style import STYLE
@@ -29,7 +30,6 @@ from htfcli.files.own import container
 from htfcli.files.own.completion import Slices, to_completion
 from htfcli.files.own.records import Records
 
-Record = dict[str, Any]
 Drawer = Callable[[Any], None]  # draws on its axes; the slices, which are several, on their part of the figure
 Array = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from htfcli.config.completion_run import CompletionRunConfig
+from htfcli.config.records import Record
 from htfcli.engine.completion.complete import complete
 from htfcli.engine.completion.result import Completion
 from htfcli.engine.factorizations.factorization import DENSE_LIMIT
@@ -18,7 +19,7 @@ from htfcli.engine.runtime.device import choose_device, describe_device
 from htfcli.engine.runtime.distributed import Workers
 from htfcli.errors import ConfigError, DataError, HtfError, Interrupted
 from htfcli.experiments.runs.completion_output import Output
-from htfcli.experiments.runs.completion_summary import LONG, Record, summarize
+from htfcli.experiments.runs.completion_summary import LONG, summarize
 from htfcli.files.completion_input import Data, load_data, load_queries, observed, order_of_modes
 from htfcli.files.foreign.dense_tensor import DenseTensor
 from htfcli.files.foreign.labelled_table import Table

@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 
+from htfcli.config.records import Record
 from htfcli.config.units import duration
 from htfcli.engine.completion.result import Completion
 from htfcli.engine.factorizations.mode_tree import ModeTree, Nested
 from htfcli.engine.samples import Entries
 from htfcli.files.own.axes import Axis
-
-Record = dict[str, Any]
 
 _MOST_ROWS = 24  # of a table, for ranks and for indices
 _NAMED = 20  # labels listed of a mode

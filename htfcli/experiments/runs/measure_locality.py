@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from htfcli.config.records import Record
 from htfcli.config.vision import USER_NETWORK, MeasureLocalityConfig, TrainCnnConfig
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.runtime.device import choose_device
@@ -25,8 +25,6 @@ from htfcli.files.networks import (
     to_network,
 )
 from htfcli.files.own.artefacts import to_factorization
-
-Record = dict[str, Any]
 
 _PATCHES = 12  # patches side by side across the larger side, where no size is given
 
