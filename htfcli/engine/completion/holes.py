@@ -1,12 +1,11 @@
 """What the holes look like, and held-out entries that look the same.
 
-Random entries held out say how well random holes are filled. A whole missing fibre, block or slice is another
-matter: its
-neighbours are missing too. Here every cell without an observation gets a kind: along which modes its fibre has no
+Random entries held out say how well random holes are filled. A whole missing fibre, block or slice is another matter:
+its neighbours are missing too. Here every cell without an observation gets a kind: along which modes its fibre has no
 observation at all, and along which ordered modes it lies in a gap longer than chance makes them. Held-out entries of a
 kind are the cells of that kind moved elsewhere, by a permutation of the indices of every mode, a shift for ordered
-ones, as far as
-observations are there. In sparse tables, where nearly every fibre is empty, a kind is an index with few observations.
+ones, as far as observations are there. In sparse tables, where nearly every fibre is empty, a kind is an index with few
+observations.
 
 Axes: `n` observed entries, `N` modes.
 """

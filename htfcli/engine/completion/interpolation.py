@@ -49,6 +49,11 @@ class Kernel:
         return value
 
 
+def step_of(position: Tensor | None) -> float:
+    """The usual distance of neighbouring indices at positions (d,); one where they have none."""
+    return 1.0 if position is None or len(position) < 2 else float((position[1:] - position[:-1]).median())
+
+
 class Neighbours:
     """Where the nearest observed entries of an entry are.
 
@@ -133,13 +138,9 @@ class Neighbours:
         spans, scales = [], []
         budget = 3000 if len(kernel.modes) == 1 else 60
         for mode, length in zip(kernel.modes, kernel.lengths, strict=True):
-            position = self.positions[mode]
-            unit = (
-                float((position[1:] - position[:-1]).median()) if position is not None and self.dims[mode] > 1 else 1.0
-            )
             reach = min(self.dims[mode] - 1, budget if len(kernel.modes) == 1 else budget // 2)
             spans.append(torch.arange(-reach, reach + 1))
-            scales.append(unit / length)
+            scales.append(step_of(self.positions[mode]) / length)
         if kernel.cross is not None:
             reach = self.dims[kernel.cross] - 1
             spans.append(torch.arange(-reach, reach + 1))

@@ -1,10 +1,8 @@
 """Links between the scale that is fitted and the values, by kind of number.
 
 With a link, eta is fitted and mean(eta) is the value: the identity, exp for counts, the logistic function for two
-values.
-A fit of eta is a sequence of weighted least-squares problems (iteratively reweighted least squares; McCullagh and
-Nelder,
-Generalized Linear Models, 1989, section 2.5).
+values. A fit of eta is a sequence of weighted least-squares problems (iteratively reweighted least squares; McCullagh
+and Nelder, Generalized Linear Models, 1989, section 2.5).
 """
 
 from __future__ import annotations

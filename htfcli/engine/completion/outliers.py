@@ -2,8 +2,7 @@
 
 Least squares are decided by them, and no average of such fits is any good. So where a few residuals make up much of the
 squared error, a robust fit (Huber) is tried on values cut off at first; if it predicts the other held-out entries
-clearly
-better, what lies far from it is left out.
+clearly better, what lies far from it is left out.
 """
 
 from __future__ import annotations

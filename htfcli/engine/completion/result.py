@@ -50,9 +50,8 @@ def average(
 
 
 def row_of(kind: Tensor, index: Tensor, units: Units, dims: tuple[int, ...]) -> Tensor:
-    """The row of weights for entries (n, N) of kinds (n,): one for each kind, or for each kind and variable, of
-    which the
-    last is for all of them together.
+    """The row of weights for entries (n, N) of kinds (n,): one for each kind, or for each kind and variable, of which
+    the last is for all of them together.
     """
     if units.mode is None:
         return kind

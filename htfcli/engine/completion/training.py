@@ -100,8 +100,8 @@ class Search:
         return best
 
     def _width(self, tree: ModeTree) -> int:
-        """The usual one; less where a star has several weights for each
-        observation, and where many modes make many matrices."""
+        """The usual one; less where a star has several weights for each observation, and where many modes make many
+        matrices."""
         most = max(2, 2 * len(self.problem.scaled) // max(sum(self.problem.dims), 1))
         width = self.settings.width // (2 if len(self.problem.dims) > _HIGH_ORDER else 1)
         return min(width, most)

@@ -3,9 +3,8 @@
     variance(i) = c_0 g(i) + c_1 spread(i) + c_2 kriging(i) + c_3 g(i) sum over modes of 1 / (1 + observations of i_k)
 
 with g the product of the noise of the entry's indices over the mean noise, spread the variance over members from
-independent starts, kriging the variance that interpolation leaves; c >= 0 by maximum likelihood on held-out
-residuals. Then
-a conformal factor for every kind of holes: quantiles of |residual| / deviation of what was held out like these holes.
+independent starts, kriging the variance that interpolation leaves; c >= 0 by maximum likelihood on held-out residuals.
+Then a conformal factor for every kind of holes: quantiles of |residual| / deviation of what was held out like these.
 (Lei et al., Distribution-free predictive inference for regression, JASA 113, 2018.)
 """
 

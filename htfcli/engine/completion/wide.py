@@ -142,8 +142,8 @@ class WideFit:
         """So many sweeps at most; fewer where one gains less than the share `slow` of the objective.
 
         Between sweeps the weights go on in the direction they moved, as far as that lowers the objective: out of the
-        long
-        valleys where sweeps by themselves take hundreds. (Without the smoothing penalty, which it follows closely.)
+        long valleys where sweeps by themselves take hundreds. (Without the smoothing penalty, which it follows
+        closely.)
         """
         before, length = math.inf, 1.0
         parameters = self.model.parameters
