@@ -27,20 +27,20 @@ class Settings:
     least_ratio: float = 30.0  # of variables' deviations: beyond, squares of the smaller are nothing (il2 has 17)
     # Wide factorizations
     width: int = 12  # far above the ranks of most tables, cheap enough for five seconds (gapminder, weather)
-    first_ridge: float = 0.5  # enough to keep a start from swamps, too little to kill its components (weather: 10 does)
-    ridge_step: float = 2.0  # a coarser path misses a percent or two (gapminder)
+    first_ridge: float = 0.5  # enough to keep a start from swamps, too little to kill its components (weather)
+    ridge_step: float = 2.0  # fine enough that the best ridge is hardly missed (gapminder)
     least_ridge: float = 1e-3  # below, the way is that to an exact solution (flights end at .01)
     most_ridge: float = 200.0  # components of rms-one data are gone by then (ratings end at 30)
-    first_sweeps: int = 12  # from a random start (weather .02 better than 8)
-    sweeps: int = 5  # at a further ridge, from the last one: the error changes in the third digit after that
+    first_sweeps: int = 12  # from a random start, which needs more than a warm one (weather)
+    sweeps: int = 5  # at a further ridge, from the last one, which is near (gapminder)
     slow: float = 1e-3  # gain of a sweep, over the objective, under which a ridge is left
     near: float = 1.3  # error of a tree after its first sweeps, over the best tree's, up to which it goes on (flights)
-    most_members: int = 4  # trees that go on: more cost as much and change the average by under 1 % (weather)
+    most_members: int = 4  # trees that go on: each costs as much as the first and adds less to the average (weather)
     widenings: int = 1  # times that the best tree gets half as many components again, where they are used up (flights)
     smooth: float = 3.0  # penalty along ordered modes over the ridge, where held-out entries ask for it (gapminder)
     # Interpolation
     ordered: float = 0.75  # squared difference of neighbours over that of a fibre, under which a mode may be ordered
-    neighbours: int = 16  # of a query along one mode; a quarter more along two (photo: more than 24 change nothing)
+    neighbours: int = 16  # of a query along one mode; a quarter more along two, where they lie all around (photo)
     queries: int = 500  # held-out entries that choose a kernel: enough to tell lengths apart (weather)
     # Averages
     power: float = 6.0  # how fast a worse member loses its part of equal weights: twice the error leaves 1/64
