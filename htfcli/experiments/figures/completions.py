@@ -241,9 +241,10 @@ def _ridge(run: _Run) -> Drawer | None:
         axes.set(title="error along the ridge (solid: held out)", xlabel="ridge", xscale="log", yscale="log")
         axes.set_ylabel("relative error")
         axes.invert_xaxis()
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-        axes.yaxis.set_major_formatter("{x:.3g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        for axis, subs in ((axes.xaxis, (1, 2, 5)), (axes.yaxis, (1, 1.5, 2, 3, 5, 7))):
+            axis.set_major_locator(LogLocator(subs=subs))
+            axis.set_major_formatter("{x:.3g}")
+            axis.set_minor_formatter(NullFormatter())
         axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), fontsize=6)  # inside it would hide the minimum
 
     return draw
@@ -277,7 +278,9 @@ def _held_out(run: _Run) -> Drawer | None:
         values = np.array([t[:2] for t in triples])
         low, high = values.min(), values.max()
         axes.axline((low, low), (high, high), color="0.5", linewidth=1) if high > low else None
-        names = list(dict.fromkeys(str(t[2]) for t in triples))
+        present = {str(t[2]) for t in triples}
+        names = [name for name in run.summary.get("held_out", {}) if name in present]  # coloured as in other panels
+        names += sorted(present - set(names))
         alpha = min(1.0, 0.2 + 60 / len(triples))
         for number, name in enumerate(names):
             own = np.array([t[:2] for t in triples if str(t[2]) == name])
