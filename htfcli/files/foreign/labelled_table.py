@@ -7,7 +7,7 @@ is written as it was read, row by row, with values filled in.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from htfcli.engine.samples import Entries, row_keys, unravel
+from htfcli.engine.samples import Entries
 from htfcli.errors import ConfigError, DataError, did_you_mean
+from htfcli.files.foreign.cells import each_once, known_at, lacking, lacking_blocks
 from htfcli.files.foreign.parquet_table import ParquetTable
 from htfcli.files.foreign.readers import holes_at, suffix_of
-from htfcli.files.foreign.text_table import BLOCK, MISSING, Filled, Floats, Head, Rows, TextTable
+from htfcli.files.foreign.text_table import MISSING, Filled, Floats, Head, Rows, TextTable
 from htfcli.files.own.axes import Axis, axis_of
 
 TABLES: dict[str, Callable[[Path, str], TextTable | ParquetTable]] = {
@@ -116,44 +117,9 @@ class Table:
         Raises:
             DataError: for the first two rows that disagree, or if no row has a value, or one has no deviation.
         """
-        row = torch.nonzero(~torch.isnan(self.value)).flatten()
-        if len(row) == 0:
-            raise DataError(f"{self.name} has no observed value", next_step="Is the value in another column? --value.")
-        every = len(row) == len(self.value)  # tens of millions of rows are copied only if needed
-        known = Entries(self.index, self.value) if every else Entries(self.index[row], self.value[row])
-        std = None if self.std is None else self.std[row]
-        if std is not None and not bool((std > 0).all()):
-            first = int(row[torch.nonzero(~(std > 0))[0]])
-            got = float(self.std[first])  # type: ignore[index]
-            what = f"{self.name} {self.place(first)}: the standard deviation of a value must be above zero"
-            raise DataError(what, got="nothing" if math.isnan(got) else got)
-        key, order = torch.sort(row_keys(known.index, self.dims), stable=True)
-        fresh = torch.ones(len(key), dtype=torch.bool)
-        fresh[1:] = key[1:] != key[:-1]
-        if bool(fresh.all()):
-            return known, std
-        first_of = torch.nonzero(fresh).flatten()
-        group = fresh.cumsum(0) - 1  # of rows in sorted order: which entry they are about
-        value = known.value[order]
-        mean = value[first_of].clone()
-        deviation = None if std is None else std[order][first_of].clone()
-        other = torch.nonzero(value != mean[group]).flatten()
-        if len(other) and not average:
-            at = other[torch.argmin(order[other])]
-            earlier, later = (int(row[order[i]]) for i in (first_of[group[at]], at))
-            raise DataError(
-                f"{self.name} {self.place(later)} disagrees with {self.place(earlier)} about one entry",
-                got=f"{float(self.value[later])!r} and {float(self.value[earlier])!r}",
-                next_step="Correct one of them, or average them: --duplicates mean.",
-            )
-        if len(other):
-            count = torch.bincount(group).to(torch.float64)
-            mean.zero_().index_add_(0, group, value / count[group])  # of shares: a sum of 1e308s would be infinite
-            if deviation is not None and std is not None:  # of the mean of independent values
-                deviation.zero_().index_add_(0, group, (std[order] / count[group]).square()).sqrt_()
-        kept = torch.sort(order[first_of])  # in the order of the file
-        entries = Entries(known.index[kept.values], mean[kept.indices])
-        return entries, None if deviation is None else deviation[kept.indices]
+        return each_once(
+            self.index, self.value, self.dims, std=self.std, average=average, name=self.name, place=self.place
+        )
 
     def remarks(self) -> list[str]:
         """Remarks about columns that seem not to be modes, such as row numbers and notes."""
@@ -166,12 +132,12 @@ class Table:
 
     def lacking(self) -> int:
         """Number of combinations of labels without a row."""
-        return math.prod(self.dims) - len(torch.unique(row_keys(self.index, self.dims)))
+        return lacking(self.index, self.dims)
 
     def asked(self, entries: Entries | None = None, *, everywhere: bool = False, further: bool = False) -> Tensor:
         """Indices (n, N) that `write`, with the same arguments, asks for the values of, in its order."""
         unknown = torch.isnan(self._to_fill(entries, everywhere)[1])
-        added = list(self._lacking_blocks()) if further else []
+        added = list(lacking_blocks(self.index, self.dims)) if further else []
         return torch.cat([self.index[unknown].long(), *added])
 
     def write(
@@ -215,38 +181,15 @@ class Table:
         holes = torch.ones_like(self.value, dtype=torch.bool) if everywhere else torch.isnan(self.value)
         value = torch.where(holes, math.nan, self.value)
         if entries is not None:
-            value[holes] = _known(entries, self.index[holes], self.dims)
+            value[holes] = known_at(entries, self.index[holes], self.dims)
         return holes, value
 
     def _further(self, values: Values, bounds: Bounds | None) -> Rows:
         """Labels, values and bounds of every combination that has no row, block by block."""
-        for index in self._lacking_blocks():
+        for index in lacking_blocks(self.index, self.dims):
             labels = [list(map(axis.label, index[:, k].tolist())) for k, axis in enumerate(self.axes)]
             filled = values(index).tolist()
             yield labels, filled, [ends.tolist() for ends in bounds(index)] if bounds is not None else []
-
-    def _lacking_blocks(self) -> Iterator[Tensor]:
-        """Indices (n, N) of every combination that has no row, block by block."""
-        taken = torch.unique(row_keys(self.index, self.dims))  # row-major positions, in order
-        total = math.prod(self.dims)
-        for start in range(0, total, BLOCK):
-            stop = min(start + BLOCK, total)
-            low, high = torch.searchsorted(taken, torch.tensor([start, stop])).tolist()
-            free = torch.ones(stop - start, dtype=torch.bool)
-            free[taken[low:high] - start] = False
-            position = torch.nonzero(free).flatten() + start
-            if len(position):
-                yield unravel(position, self.dims)
-
-
-def _known(entries: Entries, index: Tensor, dims: Sequence[int]) -> Tensor:
-    """Values (m,) of entries (m, N): the known ones, NaN for the others."""
-    # keys of both together: in a large tensor a key is a rank among the given rows
-    key = row_keys(torch.cat([entries.index, index]), dims)
-    known, order = torch.sort(key[: len(entries)])
-    wanted = key[len(entries) :]
-    at = torch.searchsorted(known, wanted).clamp_(max=len(known) - 1)
-    return torch.where(known[at] == wanted, entries.value[order[at]], math.nan)
 
 
 def read_table(

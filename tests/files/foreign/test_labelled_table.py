@@ -10,8 +10,7 @@ import torch
 
 from htfcli.engine.samples import Entries
 from htfcli.errors import ConfigError, DataError
-from htfcli.files.foreign import labelled_table as tables
-from htfcli.files.foreign import text_table
+from htfcli.files.foreign import cells, text_table
 from htfcli.files.foreign.labelled_table import read_queries, read_table
 from htfcli.files.foreign.readers import suffix_of
 from htfcli.files.own.axes import Axis
@@ -75,7 +74,7 @@ def test_every_value_can_be_replaced(tmp_path):
 @pytest.mark.parametrize("block", [2, 3, 1000])
 def test_missing_combinations_follow(tmp_path, monkeypatch, block):
     """Block by block, whatever the block: the whole is never in memory."""
-    monkeypatch.setattr(tables, "BLOCK", block)
+    monkeypatch.setattr(cells, "BLOCK", block)
     monkeypatch.setattr(text_table, "BLOCK", block)
     asked = []
 
@@ -319,6 +318,6 @@ def test_a_failed_write_leaves_nothing(tmp_path):
 
 def test_known_entries_of_a_large_tensor():
     index = torch.tensor([[5] * 70, [3] * 70])
-    known = tables._known(Entries(index, torch.tensor([1.0, 2.0])), torch.tensor([[3] * 70, [4] * 70]), [10] * 70)
+    known = cells.known_at(Entries(index, torch.tensor([1.0, 2.0])), torch.tensor([[3] * 70, [4] * 70]), [10] * 70)
     assert known[0] == 2
     assert known[1].isnan()
