@@ -176,10 +176,12 @@ def write_bytes(destination: str, data: bytes) -> None:
 
 
 @contextmanager
-def text_destination(destination: str, compressed: bool = False) -> Iterator[IO[str]]:
+def text_destination(
+    destination: str, compressed: bool = False, encoding: str = "utf-8", errors: str = "strict"
+) -> Iterator[IO[str]]:
     """Yield a text file that replaces `destination` after the block, or for `-` stdout, which is written directly."""
     if destination == "-":
-        stream = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="")
+        stream = io.TextIOWrapper(sys.stdout.buffer, encoding=encoding, errors=errors, newline="")
         try:
             yield stream
         finally:
@@ -188,7 +190,7 @@ def text_destination(destination: str, compressed: bool = False) -> Iterator[IO[
     opened: Any = gzip.open if compressed else open
     with (
         atomic_write(Path(destination)) as temporary,
-        opened(temporary, "wt", encoding="utf-8", newline="") as file,
+        opened(temporary, "wt", encoding=encoding, errors=errors, newline="") as file,
     ):
         yield file
 

@@ -64,7 +64,14 @@ class TextFile:
         import pandas as pd
 
         rows = [row for row in self.first[int(self.head.named) :] if len(row) == len(self.head.names)]
-        return pd.DataFrame(dict(enumerate(zip(*rows, strict=True))), columns=range(len(self.head.names)), dtype=object)
+        columns: dict[int, Any] = {}
+        for at in range(len(self.head.names)):
+            fields = [row[at] for row in rows]
+            try:
+                columns[at] = self.dialect.notation.values(fields)
+            except NotANumber:
+                columns[at] = np.array([field or None for field in fields], dtype=object)
+        return pd.DataFrame(columns)
 
     def read(self, labels: Sequence[int], numbers: Sequence[int]) -> pd.DataFrame:
         import pandas as pd
