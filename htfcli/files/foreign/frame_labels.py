@@ -9,6 +9,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from htfcli.errors import DataError
 from htfcli.files.own.axes import Axis, axis_of
@@ -57,8 +59,15 @@ class Mode:
         return np.asarray(np.array([*at, -1], dtype=np.int64)[number])
 
 
-def numbered_mode(name: str, index: pd.Index[Any]) -> Mode:
-    """Rows that have numbers only."""
+def coordinates_of(modes: Sequence[Mode]) -> tuple[list[Tensor | None], list[int]]:
+    """Per mode rising positions (d,) or None, and the modes whose order means nothing."""
+    known = [mode.coordinates for mode in modes]
+    found = [None if places is None else torch.tensor(places, dtype=torch.float64) for places in known]
+    return found, [number for number, mode in enumerate(modes) if mode.unordered]
+
+
+def numbered_mode(name: str, index: Any) -> Mode:
+    """Rows that have numbers only; `index`: what stands beside them, a pandas Index or a range."""
     return Mode(Axis(name, len(index)), index, numbered=True)
 
 

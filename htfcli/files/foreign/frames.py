@@ -75,10 +75,7 @@ class FrameTensor:
 
     def coordinates(self) -> tuple[list[Tensor | None], list[int]]:
         """Per mode rising positions (d,) or None, and the modes whose order means nothing."""
-        found = [
-            None if m.coordinates is None else torch.tensor(m.coordinates, dtype=torch.float64) for m in self.modes
-        ]
-        return found, [number for number, mode in enumerate(self.modes) if mode.unordered]
+        return coordinates_of(self.modes)
 
     def holes(self) -> int:
         """Number of cells without a value."""
@@ -113,14 +110,16 @@ class FrameTensor:
         frame = self._with(known, holes, keep_types=True)
         return self._extended(frame, values) if self.further else frame
 
-    def like(self, values: Values, *, holes_only: bool = False) -> pd.DataFrame:
+    def like(self, values: Values, *, holes_only: bool = False, keep: bool = False) -> pd.DataFrame:
         """A frame of the same form that has something else of every entry, as float64: its deviation, a bound.
 
         Args:
-            values: of given entries. holes_only: of entries without a value only; NaN for the others.
+            values: of given entries. holes_only: of entries without a value only; NaN for the others. keep: the others
+            keep their value.
         """
-        found = torch.full_like(self.value, math.nan)
-        cells = torch.nonzero(torch.isnan(self.value)).flatten() if holes_only else torch.arange(len(found))
+        found = self._known() if keep else torch.full_like(self.value, math.nan)
+        holes = torch.isnan(found if keep else self.value)
+        cells = torch.nonzero(holes).flatten() if holes_only or keep else torch.arange(len(found))
         _fill(found, cells, self.index, values)
         frame = self._with(found, torch.ones_like(found, dtype=torch.bool), keep_types=False)
         return self._extended(frame, values) if self.further else frame
