@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import codecs
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from htfcli.config.base import Config
 
-_NAMED = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "space": " ", "spaces": " ", "point": ".", "pipe": "|"}
+_NAMED = {
+    "tab": "\t",
+    "\\t": "\t",
+    "comma": ",",
+    "semicolon": ";",
+    "space": " ",
+    "spaces": " ",
+    "point": ".",
+    "pipe": "|",
+}
 
 
 def _not(what: str, allowed: str) -> PydanticCustomError:
@@ -100,6 +109,9 @@ class TableConfig(Config):
         None, description="Also read this text as a missing value (repeatable)."
     )
     missing_value: float | None = Field(None, description="Treat this number as missing, like NaN, e.g. -999.")
+    duplicates: Literal["refuse", "mean"] = Field(
+        "refuse", description="Refuse rows that disagree about an entry, or take their mean."
+    )
     absent_is_zero: bool = Field(False, description="Combinations without a row are zero. Default: unknown.")
 
     @model_validator(mode="after")
@@ -112,7 +124,9 @@ class TableConfig(Config):
         if self.variables is not None and (self.value is not None or self.wide):
             raise ValueError("variables, value and wide exclude each other: give one")
         if self.wide and self.value is not None:
-            raise ValueError(f"value: a wide table has many columns of values (got {self.value}); --index names the others")
+            raise ValueError(
+                f"value: a wide table has many columns of values (got {self.value}); --index names the others"
+            )
         if self.delimiter is not None and self.delimiter == self.decimal:
             raise ValueError(f"delimiter and decimal are the same sign (got {self.decimal})")
         if self.thousands is not None and self.thousands == (self.decimal or "."):

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from htfcli.engine.samples import Entries, unravel
 from htfcli.errors import ConfigError, DataError
-from htfcli.files.foreign.labelled_arrays import write_dataset
 from htfcli.files.foreign.number_types import clipped
 from htfcli.files.foreign.readers import Dense, missing_library, refuse_absent
 from htfcli.files.own.axes import Axis, plain_axes
@@ -159,15 +158,9 @@ def _mat(path: Path, tensor: Tensor, dense: Dense) -> None:
         savemat(file, {**dense.others, dense.key: tensor.numpy()}, do_compression=True)
 
 
-def _dataset(path: Path, tensor: Tensor, dense: Dense) -> None:
-    write_dataset(path, tensor.numpy(), dense)
-
-
 WRITERS: dict[str, Callable[[Path, Tensor, Dense], None]] = {
     ".npy": _npy,
     ".npz": _npz,
     ".pt": _pt,
     ".mat": _mat,
-    ".nc": _dataset,
-    ".zarr": _dataset,
 }

@@ -194,7 +194,9 @@ def _pick(arrays: Iterable[str], key: str, name: str) -> str:
 
 def _npy(path: Path, name: str, key: str) -> Dense:
     with parsing(name, ".npy file"):
-        return dense_of(np.load(path, mmap_mode="r", allow_pickle=False), name)  # mapped, as a header may claim any size
+        return dense_of(
+            np.load(path, mmap_mode="r", allow_pickle=False), name
+        )  # mapped, as a header may claim any size
 
 
 def _npz(path: Path, name: str, key: str) -> Dense:
@@ -204,7 +206,9 @@ def _npz(path: Path, name: str, key: str) -> Dense:
         size = sum(entry.file_size for entry in arrays.zip.infolist())
         refuse_unless_fits(name, 2 * size, "unpacked, and as float64")
         dense = dense_of(arrays[chosen], name, chosen)
-        others = {other: kept for other in arrays.files if other != chosen and (kept := _plain(arrays, other)) is not None}
+        others = {
+            other: kept for other in arrays.files if other != chosen and (kept := _plain(arrays, other)) is not None
+        }
         return replace(dense, others=others)
 
 

@@ -66,8 +66,8 @@ class Axis:
 
     @cached_property
     def _index_of(self) -> dict[str | Number, int]:
-        texts = {composed(label): index for index, label in enumerate(self.labels or ())}
-        return {**texts, **{number: index for index, number in enumerate(self._numbers or ())}}
+        found: dict[str | Number, int] = {composed(label): at for at, label in enumerate(self.labels or ())}
+        return found | {number: at for at, number in enumerate(self._numbers or ())}
 
     def place(self, index: int) -> str:
         """An index in words, for messages."""
@@ -97,12 +97,12 @@ def axis_of(name: str, labels: Sequence[str], as_met: bool = False) -> tuple[Axi
         text.setdefault(key, label)
     days = as_days(labels) if numbers is None else None
     if days is not None:
-        place = {key: day for key, day in zip(reversed(keys), reversed(days), strict=True)}
+        place = dict(zip(reversed(keys), reversed(days), strict=True))
         ordered: list[str | Number] = sorted(text, key=lambda key: (place[key], text[key]))
     elif numbers is not None:
         ordered = sorted(text, key=lambda key: value[text[key]])
     else:
-        ordered = list(text) if as_met else sorted(text)  # type: ignore[type-var]
+        ordered = list(text) if as_met else sorted(text)
     position = {key: index for index, key in enumerate(ordered)}
     plain = all(text[key] == str(index) for index, key in enumerate(ordered))
     axis = Axis(name, len(ordered), None if plain else tuple(text[key] for key in ordered))

@@ -20,7 +20,7 @@ _SIGN = r"[+-]?"
 _WITH_COMMA = re.compile(rf"{_SIGN}\d*,\d+([eE][+-]?\d+)?")
 _WITH_POINT = re.compile(rf"{_SIGN}\d*\.\d+([eE][+-]?\d+)?")
 _ONE_GROUP = re.compile(rf"{_SIGN}[1-9]\d{{0,2}}[.,]\d{{3}}")  # 1,234: a thousand and more, or one and a fraction
-_GROUPS = re.compile(rf"{_SIGN}[1-9]\d{{0,2}}(?P<sign>[., '’\u00a0\u202f])\d{{3}}((?P=sign)\d{{3}})*(?P<rest>[.,]\d+)?")
+_GROUPS = re.compile(rf"{_SIGN}[1-9]\d{{0,2}}(?P<sign>[., '\u2019\u00a0\u202f])\d{{3}}((?P=sign)\d{{3}})*(?P<rest>[.,]\d+)?")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ class Dialect:
         Args:
             usual: the delimiter that files of this suffix have.
         """
-        found = [] if self.delimiter == usual else [_WORDS.get(self.delimiter, f"fields separated by {self.delimiter!r}")]
+        found = (
+            [] if self.delimiter == usual else [_WORDS.get(self.delimiter, f"fields separated by {self.delimiter!r}")]
+        )
         if self.notation.decimal == ",":
             found.append("decimal commas")
         if sign := self.notation.thousands:
@@ -91,7 +93,7 @@ def find_delimiter(lines: Sequence[str], name: str, usual: str | None) -> str | 
     for sign in DELIMITERS:
         rows = _parsed(lines, sign)
         width, share = _usual_width(rows)
-        if width > 1 and share >= _CONSISTENT or (width > 1 and len(rows) < 10 and share >= 0.5):
+        if (width > 1 and share >= _CONSISTENT) or (width > 1 and len(rows) < 10 and share >= 0.5):
             possible[sign] = [row for row in rows if len(row) == width]
     clean = [
         sign
@@ -139,7 +141,9 @@ def _is_comma_number(text: str) -> bool:
     return bool(_WITH_COMMA.fullmatch(text) or _GROUPS.fullmatch(text))
 
 
-def find_notation(rows: Sequence[Sequence[str]], name: str, delimiter: str | None, known: Notation, fixed: bool) -> Notation:
+def find_notation(
+    rows: Sequence[Sequence[str]], name: str, delimiter: str | None, known: Notation, fixed: bool
+) -> Notation:
     """How numbers are written in the first rows of a table.
 
     Args:
@@ -157,9 +161,14 @@ def find_notation(rows: Sequence[Sequence[str]], name: str, delimiter: str | Non
             continue
         for text in fields:
             grouped = _GROUPS.fullmatch(text)
-            if grouped and (grouped["rest"] or len(grouped[0].split(grouped["sign"])) > 2 or grouped["sign"] not in ".,"):
+            if grouped and (
+                grouped["rest"] or len(grouped[0].split(grouped["sign"])) > 2 or grouped["sign"] not in ".,"
+            ):
                 thousands.add(grouped["sign"])
-                commas, points = commas or (grouped["rest"] or "")[:1] == ",", points or (grouped["rest"] or "")[:1] == "."
+                commas, points = (
+                    commas or (grouped["rest"] or "")[:1] == ",",
+                    points or (grouped["rest"] or "")[:1] == ".",
+                )
             elif _ONE_GROUP.fullmatch(text):
                 doubtful.setdefault("," if "," in text else ".", text)
             elif _WITH_COMMA.fullmatch(text):
@@ -196,7 +205,7 @@ def find_notation(rows: Sequence[Sequence[str]], name: str, delimiter: str | Non
 
 def _looks_like_a_number(text: str) -> bool:
     shown = text.replace(",", "").replace(".", "")
-    for sign in (" ", "'", "’", "\u00a0", "\u202f"):
+    for sign in (" ", "'", "\u2019", "\u00a0", "\u202f"):
         shown = shown.replace(sign, "") if _GROUPS.fullmatch(text) else shown
     try:
         float(shown)

@@ -68,7 +68,7 @@ def scan(path: Path, name: str, codec: str | None = None) -> Scan:
             bare = known.removesuffix("-sig") if known == "utf-8-sig" else known
             found = found if known in ("utf-16", "utf-8-sig") and found else bare
             found = "utf-16-le" if found == "utf-16" else found
-            mark = mark if found in dict((f, m) for m, f in _MARKS) else b""
+            mark = mark if found in [one for _, one in _MARKS] else b""
         if not found and b"\0" in head:
             found = _unmarked_utf16(head)
             if not found:
@@ -84,7 +84,9 @@ def scan(path: Path, name: str, codec: str | None = None) -> Scan:
                     decoder.decode(block, final=not block)
             except UnicodeDecodeError:
                 if codec is not None:
-                    raise DataError(f"{name} is not in the encoding {codec}", next_step="Name another: --encoding.") from None
+                    raise DataError(
+                        f"{name} is not in the encoding {codec}", next_step="Name another: --encoding."
+                    ) from None
                 guessed = WESTERN
             joined = last + block
             comments = comments or any(end + b"#" in joined for end in (b"\n", b"\r"))
@@ -99,7 +101,9 @@ def _codec(name: str) -> str:
     try:
         return codecs.lookup(name).name.replace("iso8859-1", "latin-1")
     except LookupError:
-        raise ConfigError("--encoding: no such encoding", got=name, allowed="utf-8, utf-16, latin-1, cp1252, ...") from None
+        raise ConfigError(
+            "--encoding: no such encoding", got=name, allowed="utf-8, utf-16, latin-1, cp1252, ..."
+        ) from None
 
 
 def _unmarked_utf16(head: bytes) -> str:

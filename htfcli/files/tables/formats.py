@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from htfcli.config.tables import TableConfig
 from htfcli.errors import DataError
-from htfcli.files.own.axes import Axis
 from htfcli.files.tables.header import Head
 from htfcli.files.tables.labelled import Labelled, read_labelled
 from htfcli.files.tables.layout import Layout
@@ -40,7 +38,7 @@ def _json(paths: Sequence[Path], name: str, config: TableConfig) -> TableFile:
 
 
 TABLES: dict[str, Opener] = {
-    **{suffix: open_text_table for suffix in TEXT},
+    **dict.fromkeys(TEXT, open_text_table),
     ".parquet": _arrow,
     ".feather": _arrow,
     ".xlsx": _excel,
@@ -86,36 +84,58 @@ def notation_of(file: TableFile, config: TableConfig) -> Notation:
     return Notation(missing=frozenset(text.strip().lower() for text in config.na or ()))
 
 
-def read_queries(paths: Sequence[Path], name: str, axes: Sequence[Axis], value_name: str, config: TableConfig) -> Any:
-    """Read a table of entries to predict; its columns have the names of the axes, or their order.
+def read_queries(
+    paths: Sequence[Path], name: str, wanted: Sequence[str], value_name: str, config: TableConfig
+) -> Labelled:
+    """Read a table of entries to predict; its columns have the names of the modes, or their order.
 
     Args:
-        paths, name: as for `read_table`. axes: of the tensor. value_name: of its values. config: how text is written.
+        paths, name: as for `read_table`. wanted: the names of the modes. value_name: of the values. config: how text is
+            written.
     Raises:
         DataError: if a column is missing.
     """
-    from htfcli.files.tables.table import Table
-
     bare = TableConfig(**{k: v for k, v in config.model_dump().items() if k in _WRITTEN})
     file = open_table(paths, name, bare)
-    head, wanted = file.head, [axis.name for axis in axes]
+    head = file.head
     if head.padding and not set(wanted) <= set(head.names) and isinstance(file, TextFile):
         head = Head.numbered(len(head.names))  # all values are asked for: the first row may be one
         file = replace(file, head=head)
     if head.named and set(wanted) <= set(head.names):
         labels = [head.names.index(column) for column in wanted]
-    elif (head.named and not all(column.isdigit() for column in wanted)) or len(head.names) < len(axes):
+    elif (head.named and not all(column.isdigit() for column in wanted)) or len(head.names) < len(wanted):
         missing = [column for column in wanted if column not in head.names]
         raise DataError(f"{name} lacks columns", got=", ".join(head.names), allowed=", ".join(missing or wanted))
     else:
-        labels = list(range(len(axes)))
+        labels = list(range(len(wanted)))
     value = head.names.index(value_name) if head.named and value_name in head.names else None
-    if not head.named and len(head.names) > len(axes):
+    if not head.named and len(head.names) > len(wanted):
         value = len(head.names) - 1
     layout = Layout(tuple(labels), () if value is None else (value,), chosen=True)
     source = read_labelled(file, bare, notation_of(file, bare), layout=layout)
-    table = Table.of(replace(source, name=value_name))
-    return table.on(axes, unknown_labels=True)
+    return replace(source, name=value_name)
+
+
+_WRITTEN})
+    file = open_table(paths, name, bare)
+    head = file.head
+    if head.padding and not set(wanted) <= set(head.names) and isinstance(file, TextFile):
+        head = Head.numbered(len(head.names))  # all values are asked for: the first row may be one
+        file = replace(file, head=head)
+    if head.named and set(wanted) <= set(head.names):
+        labels = [head.names.index(column) for column in wanted]
+    elif (head.named and not all(column.isdigit() for column in wanted)) or len(head.names) < len(wanted):
+        missing = [column for column in wanted if column not in head.names]
+        raise DataError(f"{name} lacks columns", got=", ".join(head.names), allowed=", ".join(missing or wanted))
+    else:
+        labels = list(range(len(wanted)))
+    value = head.names.index(value_name) if head.named and value_name in head.names else None
+    if not head.named and len(head.names) > len(wanted):
+        value = len(head.names) - 1
+    layout = Layout(tuple(labels), () if value is None else (value,), chosen=True)
+    source = read_labelled(file, bare, notation_of(file, bare), layout=layout)
+    table: Table = Table.of(replace(source, name=value_name)).on(axes, unknown_labels=True)
+    return table
 
 
 _WRITTEN = ("delimiter", "decimal", "thousands", "encoding", "header", "sheet", "na")

@@ -77,7 +77,11 @@ def _names_columns(
         return not notation.is_missing(named[-1])
     columns = {at: [row[at] for row in same] for at in range(len(named))}
     values = {
-        at: [value for field in columns[at] if (value := notation.number(field)) is not None and not notation.is_missing(field)]
+        at: [
+            value
+            for field in columns[at]
+            if (value := notation.number(field)) is not None and not notation.is_missing(field)
+        ]
         for at in numbers
     }
     whole = all(isinstance(number, int) for number in numbers.values()) and len(set(numbers.values())) == len(numbers)
@@ -86,14 +90,15 @@ def _names_columns(
     unlike = [
         at
         for at, number in numbers.items()
-        if all(isinstance(value, float) for value in values[at]) or not min(values[at]) <= number <= max(values[at])
+        if 2 * sum(isinstance(value, float) for value in values[at]) > len(values[at])
+        or not min(values[at]) <= number <= max(values[at])
     ]
     texts = [at for at in range(len(named)) if at not in numbers]
     if any(named[at] in columns[at] for at in texts):
         return False
     if not texts:  # numbers only: those of columns counted from 0 or 1
         counted = list(numbers.values()) in ([*range(len(named))], [*range(1, len(named) + 1)])
-        return counted and len(named) > 2 and all(isinstance(v, float) for column in values.values() for v in column)
+        return counted and len(named) > 2 and len(unlike) == len(numbers)
     if len(numbers) == 1:
         recur = all(len(set(columns[at])) < len(columns[at]) for at in texts)
         return recur and len(unlike) == 1

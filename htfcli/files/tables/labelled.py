@@ -27,10 +27,10 @@ class Labelled:
     """A table that was read. The cells are those of its columns of values, row by row.
 
     Args:
-        file: where it stands. layout: what its columns are. modes: with their labels. index: (cells, modes) int32. value:
-            (cells,) float64, NaN where there is none. std: (cells,) standard deviations of the values, if known.
-        like: for each column of labels, a row that has the label of each index. remarks: for the user. name: of the value, if
-            the table does not say it.
+        file: where it stands. layout: what its columns are. modes: with their labels. index: (cells, modes) int32.
+        value: (cells,) float64, NaN where there is none. std: (cells,) standard deviations of the values, if known.
+        like: for each column of labels, a row that has the label of each index. warnings: what may be a mistake.
+        name: of the value, if the table does not say it.
     """
 
     file: TableFile
@@ -40,8 +40,14 @@ class Labelled:
     value: Floats
     std: Floats | None
     like: tuple[Integers, ...]
-    remarks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     name: str = ""
+
+    @property
+    def notes(self) -> list[str]:
+        """How the table was read, where that is not as one expects."""
+        said = self.file.remark()
+        return [*([f"read with {said}"] if said else []), *self.layout.remarks]
 
     @property
     def axes(self) -> tuple[Axis, ...]:
@@ -72,14 +78,14 @@ def read_labelled(
     frame = file.read(layout.labels_at, [*layout.values_at, *std])
     layout = without_keys(layout, frame, file)
     ordered = getattr(config, "ordered", None) or ()
-    modes, index, like, remarks = list[Mode](), [], [], list(layout.remarks)
+    modes, index, like, warnings = list[Mode](), [], [], list[str]()
     for at in layout.labels_at:
         name = file.head.names[at]
         refuse_no_label(file, name, frame[at], notation)
         mode, codes = mode_of(name, frame[at], as_met=name in ordered)
         if isinstance(frame[at].dtype, pd.CategoricalDtype) and mode.axis.size <= _COMPARED:
             remark = label_remark(mode.axis, list(map(str, frame[at].cat.categories)))
-            remarks += [] if remark is None else [remark]
+            warnings += [] if remark is None else [remark]
         modes.append(mode)
         index.append(codes.astype(np.int32))
         like.append(first_rows(index[-1], mode.axis.size))
@@ -93,11 +99,11 @@ def read_labelled(
         modes.append(mode)
         index = [np.repeat(numbers, width) for numbers in index]
         index.append(np.tile(codes.astype(np.int32), rows))
-    value = values[0] if width == 1 else np.stack(values, axis=1).reshape(-1)
-    deviation = frame[layout.std_at].to_numpy() if layout.std_at is not None else None
+    value = np.require(values[0], requirements="W") if width == 1 else np.stack(values, axis=1).reshape(-1)
+    deviation = frame[layout.std_at].to_numpy(copy=True) if layout.std_at is not None else None
     if deviation is not None and width > 1:
         deviation = np.repeat(deviation, width)
-    return Labelled(file, layout, tuple(modes), np.stack(index, axis=1), value, deviation, tuple(like), tuple(remarks))
+    return Labelled(file, layout, tuple(modes), np.stack(index, axis=1), value, deviation, tuple(like), tuple(warnings))
 
 
 def without_keys(layout: Layout, frame: pd.DataFrame, file: TableFile) -> Layout:
@@ -148,5 +154,3 @@ def first_rows(codes: np.ndarray[Any, np.dtype[np.int32]], size: int) -> Integer
     found = np.zeros(size, dtype=np.int64)
     found[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
     return found
-
-

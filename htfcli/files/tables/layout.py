@@ -46,7 +46,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Profile:
-    """A column in the first rows: whether it holds numbers only, fractions among them, gaps; how many different ones."""
+    """A column in the first rows: whether it holds numbers only, fractions among them, gaps; how many differ."""
 
     numeric: bool
     fractions: bool
@@ -89,6 +89,8 @@ class _Choice:
         self.index = None if config.index is None else [position(name, head, column) for column in config.index]
 
     def layout(self) -> Layout:
+        if len(self.others) < 2:
+            raise self._too_few()
         if self.config.variables is not None:
             values = [position(self.name, self.head, column) for column in self.config.variables]
             return self._across(values, "variable", [])
@@ -107,7 +109,9 @@ class _Choice:
         if self.config.wide or (self.index is not None and len(self.index) == 1):
             found = self._without_rows(numeric) if self.index is None else numeric
             if len(found) < 2:
-                raise DataError(f"{self.name} has too few columns of numbers for a wide table", got=len(found), allowed="2 or more")
+                raise DataError(
+                    f"{self.name} has too few columns of numbers for a wide table", got=len(found), allowed="2 or more"
+                )
             return found
         named = [at for at in numeric if _is_index(self.head.names[at])] if self.head.named else []
         if len(named) > 1:
@@ -137,7 +141,9 @@ class _Choice:
         gaps = any(one.gaps for one in profiles[:-1])
         if profiles[0].rows > 2 and (all(one.measured for one in profiles) or gaps):
             return values
-        alike = all(not one.fractions and one.low <= profiles[0].high and one.high >= profiles[0].low for one in profiles)
+        alike = all(
+            not one.fractions and one.low <= profiles[0].high and one.high >= profiles[0].low for one in profiles
+        )
         if texts and self.profiles[texts[0]].unique and alike and profiles[0].rows > FEW:
             raise ConfigError(
                 f"{self.name}: one row per entry, or one column per index?",
@@ -165,7 +171,9 @@ class _Choice:
         while across in (self.head.names[at] for at in labels):
             across += "_"
         if len(values) < 2 or (not labels and across == "variable"):
-            raise DataError(f"{self.name} has too few columns", got=len(self.others), allowed="2 columns of values and labels")
+            raise DataError(
+                f"{self.name} has too few columns", got=len(self.others), allowed="2 columns of values and labels"
+            )
         return Layout(tuple(labels), tuple(values), across, tuple(remarks), self.index is not None, self.std_at)
 
     def _said_wide(self, values: Sequence[int]) -> str:
@@ -175,7 +183,7 @@ class _Choice:
     # --- one row per entry --------------------------------------------------------------------------------------------
 
     def _long(self) -> Layout:
-        config, remarks = self.config, []
+        config, remarks = self.config, list[str]()
         value = position(self.name, self.head, config.value) if config.value is not None else None
         if value is None:
             value = self.others[-1] if self.others else 0
@@ -191,11 +199,17 @@ class _Choice:
             labels, remarks = self._without_extra(labels, least=2)
             remarks += self._suggestion(labels, value)
         if len(labels) < 2:
-            got = len(self.head.used)
-            hint = "What separates the fields? --delimiter." if got == 1 else "One column per index? --wide." if got > 2 else ""
-            allowed = "2 indices or more and a value" + ("" if self.std_at is None else ", beside its standard deviation")
-            raise DataError(f"{self.name} has too few columns", got=got, allowed=allowed, next_step=hint)
+            raise self._too_few()
         return Layout(tuple(labels), (value,), "", tuple(remarks), self.index is not None or self.fixed, self.std_at)
+
+    def _too_few(self) -> DataError:
+        got, hint = len(self.head.used), ""
+        if got == 1:
+            hint = "What separates the fields? --delimiter."
+        elif self.std_at is None and sum(one.numeric for one in self.profiles.values()) > 1:
+            hint = "Is it one column per index? --wide."
+        allowed = "2 indices or more and a value" + ("" if self.std_at is None else ", beside its standard deviation")
+        return DataError(f"{self.name} has too few columns", got=got, allowed=allowed, next_step=hint)
 
     def _without_extra(self, labels: Sequence[int], least: int) -> tuple[list[int], list[str]]:
         """Columns of labels without row numbers and measurements, and remarks on these."""
@@ -221,7 +235,13 @@ class _Choice:
 
     def _is_row_number(self, at: int) -> bool:
         one = self.profiles[at]
-        return self.head.named and bool(_UNNAMED.fullmatch(self.head.names[at])) and one.numeric and one.unique and not one.fractions
+        return (
+            self.head.named
+            and bool(_UNNAMED.fullmatch(self.head.names[at]))
+            and one.numeric
+            and one.unique
+            and not one.fractions
+        )
 
     def _listed(self, places: Sequence[int]) -> str:
         names = [self.head.names[at] for at in places]

@@ -62,7 +62,7 @@ class Notation:
     def number(self, text: str) -> float | int | None:
         """The number in a field, None if it is something else."""
         stripped = text.strip()
-        if self.decimal == "," and "." in stripped and "." != self.thousands:
+        if self.decimal == "," and "." in stripped and self.thousands != ".":
             return None  # 1.5 where commas are decimal: two notations in one file
         return as_number(self.standard(stripped))
 
@@ -75,7 +75,7 @@ class Notation:
         """The numbers (n,) in fields, NaN where there is none.
 
         Raises:
-            NotANumber: for the first field that is neither a finite number nor missing.
+            NotANumberError: for the first field that is neither a finite number nor missing.
         """
         if self.plain:
             try:
@@ -96,17 +96,17 @@ class Notation:
             return math.nan
         number = self.number(text)
         if number is None:
-            raise NotANumber(row, f"has a value that is not a number (got {text[:40]!r})")
+            raise NotANumberError(row, f"has a value that is not a number (got {text[:40]!r})")
         try:
             value = float(number)
         except OverflowError:  # integers can exceed the range of doubles
             value = math.inf
         if not math.isfinite(value):
-            raise NotANumber(row, f"has no finite value (got {text[:40]})")
+            raise NotANumberError(row, f"has no finite value (got {text[:40]})")
         return value
 
 
-class NotANumber(DataError):
+class NotANumberError(DataError):
     """A field that should be a number and is not.
 
     Args:

@@ -17,7 +17,8 @@ from torch import Tensor
 from htfcli.engine.samples import Entries
 from htfcli.errors import DataError
 from htfcli.files.foreign.cells import each_once, known_at, lacking, lacking_blocks
-from htfcli.files.foreign.readers import holes_at
+from htfcli.files.foreign.frame_labels import Mode
+from htfcli.files.foreign.readers import refuse_absent
 from htfcli.files.own.axes import Axis
 from htfcli.files.tables.labelled import Labelled
 from htfcli.files.tables.layout import some
@@ -59,6 +60,13 @@ class Table:
         return self.source.file.name
 
     @property
+    def modes(self) -> tuple[Mode | None, ...]:
+        """The modes with their coordinates; None where other axes are given than those that were read."""
+        return tuple(
+            mode if mode.axis is axis else None for mode, axis in zip(self.source.modes, self.axes, strict=True)
+        )
+
+    @property
     def value_name(self) -> str:
         return self.source.value_name
 
@@ -92,7 +100,8 @@ class Table:
         Raises:
             ConfigError: if there are none.
         """
-        return replace(self, value=holes_at(self.value, missing_value, self.name))
+        refuse_absent(self.value.numpy(), missing_value, self.name)
+        return replace(self, value=torch.where(self.value == missing_value, math.nan, self.value))
 
     def on(self, axes: Sequence[Axis], unknown_labels: bool = False) -> Table:
         """The same cells as indices of other axes, found by their labels.
@@ -164,6 +173,7 @@ class Table:
         everywhere: bool = False,
         further: bool = False,
         bounds: Bounds | None = None,
+        own_type: bool = True,
     ) -> None:
         """Write the table with values filled in.
 
@@ -172,6 +182,7 @@ class Table:
             entries: what is known; a cell without value whose entry is known from another row gets that one.
             everywhere: replace the values that are there too. further: add rows for combinations that have none.
             bounds: of the values filled in, for two more columns; empty in rows whose value is known.
+            own_type: write whole numbers as such where their column has that type, not as float64.
         """
         holes, value = self._to_fill(entries, everywhere)
         width, names = self.width, BOUNDS if bounds is not None else ()
@@ -201,7 +212,7 @@ class Table:
         layout = self.source.layout
         more, like = (added(), self.source.like) if further else (iter(()), ())
         self.source.file.write(
-            destination, Filled(layout.labels_at, layout.values_at, self.value_name, fill, more, like, names)
+            destination, Filled(layout.labels_at, layout.values_at, self.value_name, fill, more, like, names, own_type)
         )
 
     def _to_fill(self, entries: Entries | None, everywhere: bool) -> tuple[Tensor, Tensor]:

@@ -53,8 +53,9 @@ class Filled:
     Args:
         labels_at: columns of labels. values_at: columns of values; none if there is no value yet.
         value_name: of the column that is added then. fill: rows start..stop as they become; it is called block by
-            block. added: rows added at the end; their other columns are empty. like: for each column of labels, a row that
-            has the label of each number. beside: names of columns of further numbers that are added at the end.
+            block. added: rows added at the end; their other columns are empty. like: for each column of labels, a row
+            that has the label of each number. beside: names of columns of further numbers that are added at the end.
+        own_type: whether values have the type of their column.
     """
 
     labels_at: Sequence[int]
@@ -64,6 +65,7 @@ class Filled:
     added: Iterator[Added]
     like: Sequence[Integers] = ()
     beside: tuple[str, ...] = ()
+    own_type: bool = True
 
 
 class TableFile(Protocol):

@@ -23,7 +23,7 @@ from htfcli.errors import DataError
 from htfcli.files.tables.dialect import Dialect, find_delimiter, find_notation, is_no_row, records
 from htfcli.files.tables.encoding import Scan, open_text, scan
 from htfcli.files.tables.header import Head, find_head
-from htfcli.files.tables.numbers import MISSING, Floats, NotANumber, Notation
+from htfcli.files.tables.numbers import MISSING, Floats, NotANumberError, Notation
 from htfcli.files.tables.table_file import SAMPLE, Filled, format_of
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class TextFile:
             fields = [row[at] for row in rows]
             try:
                 columns[at] = self.dialect.notation.values(fields)
-            except NotANumber:
+            except NotANumberError:
                 columns[at] = np.array([field or None for field in fields], dtype=object)
         return pd.DataFrame(columns)
 
@@ -171,7 +171,7 @@ class TextFile:
     def _numbers(self, fields: Sequence[str], at: int, row: int) -> Floats:
         try:
             return self.dialect.notation.values(fields)
-        except NotANumber as error:
+        except NotANumberError as error:
             problem = error.problem
             raise DataError(f"{self._where(row + error.row)} {problem}", next_step=self._advice(at, problem)) from None
 
@@ -238,7 +238,9 @@ def open_text_table(paths: Sequence[Path], name: str, config: TableConfig) -> Te
         rows.pop()  # it may go on
     if not rows:
         raise DataError(f"{name} has no entries")
-    known = Notation(config.decimal or ".", config.thousands or "", frozenset(t.strip().lower() for t in config.na or ()))
+    known = Notation(
+        config.decimal or ".", config.thousands or "", frozenset(t.strip().lower() for t in config.na or ())
+    )
     notation = known
     if suffix not in FIXED and not (config.decimal and config.thousands):
         notation = find_notation(rows, name, delimiter, known, config.decimal is not None)
@@ -248,7 +250,9 @@ def open_text_table(paths: Sequence[Path], name: str, config: TableConfig) -> Te
         with readable(name):
             others = next(records(iter(_first_lines(path, name, scanned)[0]), delimiter), [])
         if len(others) != len(rows[0]) or (head.named and others != rows[0]):
-            raise DataError(f"{path} is no continuation of {paths[0]}", got=", ".join(others), allowed=", ".join(rows[0]))
+            raise DataError(
+                f"{path} is no continuation of {paths[0]}", got=", ".join(others), allowed=", ".join(rows[0])
+            )
     return TextFile(tuple(paths), name, scans, dialect, head, rows)
 
 

@@ -18,7 +18,7 @@ from htfcli.files.tables.text import RawRow, TextFile, raw_rows, readable
 def write_text_table(table: TextFile, destination: str, new: Filled) -> None:
     """Write a text table with changes to a file, whole or not at all, or to stdout for `-`."""
     encoding = table.dialect.encoding
-    compressed = table.paths[0].suffix.lower() == ".gz" and destination != "-"
+    compressed = destination.lower().endswith(".gz")
     errors = "surrogateescape" if encoding.codec == WESTERN else "strict"
     with readable(table.name), text_destination(destination, compressed, encoding.codec, errors) as file:
         file.write("\ufeff" if encoding.mark else "")
