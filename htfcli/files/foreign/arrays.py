@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from htfcli.engine.samples import Entries, unravel
-from htfcli.errors import ConfigError, DataError
+from htfcli.errors import ConfigError, DataError, did_you_mean
 from htfcli.files.foreign.frame_labels import Mode, coordinates_of, numbered_mode
 from htfcli.files.foreign.number_types import clipped
 from htfcli.files.own.axes import Axis
@@ -62,6 +62,14 @@ class ArrayTensor:
         """Per mode rising positions (d,) or None, and the modes whose order means nothing."""
         return coordinates_of(self.modes)
 
+    @property
+    def missing(self) -> int:
+        """Number of holes."""
+        return int(torch.isnan(self.values).sum())
+
+    def wanted(self) -> None:
+        """Holes are all that is not observed."""
+
     def asked(self) -> Tensor:
         """Indices (n, N) of the holes, in the order of the array."""
         return self._index(torch.nonzero(torch.isnan(self.values.flatten())).flatten())
@@ -100,12 +108,20 @@ class ArrayTensor:
         return index
 
 
-def read_array(data: Any, *, mask: Any = None, names: Sequence[str] | None = None, name: str = "") -> ArrayTensor:
+def read_array(
+    data: Any,
+    *,
+    mask: Any = None,
+    names: Sequence[str] | None = None,
+    ordered: Sequence[str] = (),
+    name: str = "",
+) -> ArrayTensor:
     """A numpy array, a masked one, nested lists or a torch tensor as a tensor to complete; NaN and None are holes.
 
     Args:
         data: (d_0, ..., d_{N-1}), two axes or more. mask: bool, of the same shape, True where an entry is observed.
-        names: of the modes; numbers if None. name: what to call the array in messages.
+        names: of the modes; numbers if None. ordered: those whose order means something. name: what to call the array
+            in messages.
     Raises:
         DataError: if it does not contain numbers, or has fewer than two axes. ConfigError: if the mask or the names do
             not fit.
@@ -137,7 +153,13 @@ def read_array(data: Any, *, mask: Any = None, names: Sequence[str] | None = Non
 
     if names is not None and len(names) != array.ndim:
         raise ConfigError(f"{name} has another number of modes", got=f"{len(names)} names", allowed=array.ndim)
-    modes = [plain_mode(str(names[k]) if names is not None else str(k), d) for k, d in enumerate(array.shape)]
+    own = [str(k) if names is None else str(names[k]) for k in range(array.ndim)]
+    if wrong := [mode for mode in ordered if str(mode) not in own]:
+        guess = did_you_mean(str(wrong[0]), own)
+        raise ConfigError("ordered: no such mode", got=wrong[0], allowed=", ".join(own), next_step=guess)
+    modes = [plain_mode(mode, d) for mode, d in zip(own, array.shape, strict=True)]
+    for k in {own.index(str(mode)) for mode in ordered}:
+        modes[k] = replace(modes[k], coordinates=tuple(map(float, range(array.shape[k]))))
     tensor = torch.from_numpy(np.ascontiguousarray(values))
     return ArrayTensor(tensor, tuple(modes), (None,) * array.ndim, wrap, name)
 
