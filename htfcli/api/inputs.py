@@ -148,7 +148,7 @@ def labelled(
     given = {"modes": modes, "value": value, "std": std, "wide": wide, "mask": mask, "ordered": ordered or None}
     if kind == "frame":
         _refuse(given, "a data frame", "mask")
-        return read_frame(data, modes=modes, value=value, std=std, ordered=ordered, wide=wide)
+        return read_frame(data.copy(), modes=modes, value=value, std=std, ordered=ordered, wide=wide)
     if kind == "series":
         _refuse(given, "a series", "mask", "std", "wide", "value", "modes")
         if data.index.nlevels < 2:

@@ -11,7 +11,6 @@ from html import escape
 
 from htfcli.config.records import Record
 from htfcli.engine.factorizations.mode_tree import ModeTree
-from htfcli.experiments.figures.tree_layout import node_places
 from htfcli.experiments.runs.completion_summary import rows
 
 _MOST_POINTS = 400  # of the scatter: as many as can be told apart, and a notebook stays small
@@ -40,6 +39,8 @@ def _table(report: Record) -> str:
 
 def _tree(report: Record) -> str:
     """The mode tree of the strongest factorization, a rank at every node."""
+    from htfcli.experiments.figures.tree_layout import node_places  # brings matplotlib
+
     nested, names = report.get("mode_tree"), report["modes"]
     if not nested or len(names) > _MOST_MODES:
         return ""

@@ -197,7 +197,7 @@ def _members(summary: Record) -> list[tuple[str, str | None]]:
 def member_name(member: Record) -> str:
     """A member in a few words: its tree and width, or what else it is, and whether it is interpolated."""
     if member.get("tree"):
-        name = f"{member['tree']}, width {member.get('width')}"
+        name = f"{member['tree']}" + (f", width {member['width']}" if member.get("width") is not None else "")
         name += f", ridge {member['ridge']:.3g}" if _finite(member.get("ridge")) else ""
     else:
         name = str(member.get("name")).removesuffix(", interpolated")

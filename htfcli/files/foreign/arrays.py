@@ -133,24 +133,12 @@ def read_array(
         raise DataError(f"{name} has too few axes", got=array.ndim, allowed="2 or more")
     if array.size == 0:
         raise DataError(f"{name} is empty", got=f"shape {array.shape}")
-    values = _as_float64(array)
+    array = array.copy()  # what the caller does with it later changes nothing here
+    values = np.array(array, dtype=np.float64)
     if isinstance(data, np.ma.MaskedArray):
         values = np.where(np.ma.getmaskarray(data), math.nan, values)
     if mask is not None:
         values = np.where(_checked_mask(mask, array.shape), values, math.nan)
-
-    def wrap(found: np.ndarray, replaced: np.ndarray | None) -> Any:
-        full = found
-        if replaced is not None:
-            full = array.astype(dtype)
-            full[replaced] = clipped(found[replaced], dtype)
-        if kind == "list":
-            return full.tolist()
-        if kind == "torch":
-            tensor = torch.from_numpy(np.ascontiguousarray(full))
-            return tensor.to(torch.float64 if replaced is None else data.dtype).to(data.device)
-        return np.ma.MaskedArray(full) if isinstance(data, np.ma.MaskedArray) else full
-
     if names is not None and len(names) != array.ndim:
         raise ConfigError(f"{name} has another number of modes", got=f"{len(names)} names", allowed=array.ndim)
     own = [str(k) if names is None else str(names[k]) for k in range(array.ndim)]
@@ -161,7 +149,31 @@ def read_array(
     for k in {own.index(str(mode)) for mode in ordered}:
         modes[k] = replace(modes[k], coordinates=tuple(map(float, range(array.shape[k]))))
     tensor = torch.from_numpy(np.ascontiguousarray(values))
+    masked = isinstance(data, np.ma.MaskedArray)
+    wrap = _Plain(array, dtype, "masked" if masked else kind, data.dtype if kind == "torch" else None)
     return ArrayTensor(tensor, tuple(modes), (None,) * array.ndim, wrap, name)
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """Puts numbers into an array (d_0, ..., d_{N-1}) of type `dtype` and of one kind: numpy, masked, list or torch."""
+
+    array: np.ndarray
+    dtype: np.dtype[Any]
+    kind: str
+    torch_dtype: torch.dtype | None
+
+    def __call__(self, found: np.ndarray, replaced: np.ndarray | None) -> Any:
+        full = found
+        if replaced is not None:
+            full = self.array.astype(self.dtype)
+            full[replaced] = clipped(found[replaced], self.dtype)
+        if self.kind == "list":
+            return full.tolist()
+        if self.kind == "torch":
+            dtype = torch.float64 if replaced is None else self.torch_dtype
+            return torch.from_numpy(np.ascontiguousarray(full)).to(dtype)
+        return np.ma.MaskedArray(full) if self.kind == "masked" else full
 
 
 def plain_mode(name: str, size: int) -> Mode:
@@ -190,10 +202,6 @@ def _numbers(data: Any, name: str) -> tuple[np.ndarray, np.dtype[Any]]:
         if found is not None:
             return found, found.dtype
     raise DataError(f"{name} does not contain numbers", got=f"type {array.dtype}", allowed="real numbers")
-
-
-def _as_float64(array: np.ndarray) -> np.ndarray:
-    return np.asarray(array, dtype=np.float64)
 
 
 def _checked_mask(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
