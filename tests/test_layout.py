@@ -19,6 +19,7 @@ FOLDERS = (
     "htfcli",
     "htfcli/commands",
     "htfcli/cli",
+    "htfcli/api",
     "htfcli/experiments/paper",
     "htfcli/experiments/report",
     "htfcli/experiments/figures",

@@ -8,7 +8,6 @@ import re
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -27,7 +26,7 @@ from htfcli.experiments.figures.style import STYLE
 from htfcli.experiments.figures.tree_layout import draw_tree
 from htfcli.experiments.runs.completion_summary import COUNTS, member_name
 from htfcli.files.own import container
-from htfcli.files.own.completion import Slices, to_completion
+from htfcli.files.own.completion import SavedCompletion, Slices, to_completion
 from htfcli.files.own.records import Records
 
 Drawer = Callable[[Any], None]  # draws on its axes; the slices, which are several, on their part of the figure
@@ -40,8 +39,8 @@ _HOLE = "0.88"
 
 
 @dataclass(frozen=True)
-class _Run:
-    """A completion as it was kept.
+class DrawnCompletion:
+    """A completion as it is drawn.
 
     Args:
         name: of the run. steps: models fitted. summary: final numbers; empty if the run did not end, or only its
@@ -63,28 +62,32 @@ def plot_completions(runs: Sequence[Records], panels: Sequence[str]) -> Figure:
     Raises:
         ConfigError: on an unknown panel. DataError: if a run has nothing of what is asked for.
     """
+    return draw_completions([_load(run) for run in runs], panels)
+
+
+def draw_completions(loaded: Sequence[DrawnCompletion], panels: Sequence[str]) -> Figure:
+    """As `plot_completions`, for completions that need not have been kept in files."""
     unknown = [name for name in panels if name not in PANELS]
     if unknown:
         guess = did_you_mean(unknown[0], PANELS)
         raise ConfigError("unknown quantity to plot", got=unknown[0], allowed=", ".join(PANELS), next_step=guess)
-    loaded = [_load(run) for run in runs]
     drawers = [{name: draw for name in panels if (draw := PANELS[name](run)) is not None} for run in loaded]
     for run, wanted in zip(loaded, drawers, strict=True):
         if not wanted:
             raise DataError(f"{run.name} has nothing to draw of this", got=", ".join(panels), allowed="a finished run")
     heights = [_heights(run, wanted) for run, wanted in zip(loaded, drawers, strict=True)]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, sum(map(sum, heights)) + 0.3 * len(runs)), layout="constrained", dpi=160)
+        figure = Figure(figsize=(11, sum(map(sum, heights)) + 0.3 * len(loaded)), layout="constrained", dpi=160)
         FigureCanvasAgg(figure)
-        parts = figure.subfigures(len(runs), 1, height_ratios=list(map(sum, heights)), squeeze=False)[:, 0]
+        parts = figure.subfigures(len(loaded), 1, height_ratios=list(map(sum, heights)), squeeze=False)[:, 0]
         for part, run, wanted, height in zip(parts, loaded, drawers, heights, strict=True):
-            if len(runs) > 1:
+            if len(loaded) > 1:
                 part.suptitle(run.name, fontweight="bold")
             _draw(part, wanted, height)
     return figure
 
 
-def _heights(run: _Run, drawers: dict[str, Drawer]) -> list[float]:
+def _heights(run: DrawnCompletion, drawers: dict[str, Drawer]) -> list[float]:
     """Inches for the panels side by side, and for the slices below them."""
     slices = 2.2 * len(run.slices[0].at) if "slices" in drawers and run.slices is not None else 0.0
     return [3.2 * -(-len(drawers.keys() - {"slices"}) // _COLUMNS), slices]
@@ -106,7 +109,7 @@ def _draw(part: SubFigure, drawers: dict[str, Drawer], heights: list[float]) -> 
         drawers["slices"](below)
 
 
-def _load(records: Records) -> _Run:
+def _load(records: Records) -> DrawnCompletion:
     summary: Record = {}
     slices = None
     if records.folder is not None and (records.folder / "summary.json").exists():
@@ -114,12 +117,12 @@ def _load(records: Records) -> _Run:
             summary = json.loads((records.folder / "summary.json").read_text(encoding="utf-8"))
         except ValueError:
             raise DataError(f"{records.folder / 'summary.json'} is damaged: it is not JSON") from None
-        slices = _predicted_slices(records.folder)
-    return _Run(records.name, list(records.records), summary, slices)
+        slices = predicted_slices(to_completion(container.read(records.folder / "model.safetensors")))
+    return DrawnCompletion(records.name, list(records.records), summary, slices)
 
 
-def _predicted_slices(folder: Path) -> tuple[Slices, Array] | None:
-    saved = to_completion(container.read(folder / "model.safetensors"))
+def predicted_slices(saved: SavedCompletion) -> tuple[Slices, Array] | None:
+    """The slices that a completion kept, and what it predicts there, (slices, rows, columns)."""
     slices = saved.slices
     if slices is None:
         return None
@@ -136,7 +139,7 @@ def _predicted_slices(folder: Path) -> tuple[Slices, Array] | None:
 # --- panels: a run -> what draws it, or None if the run has nothing for it --------------------------------------------
 
 
-def _members(run: _Run) -> Drawer | None:
+def _members(run: DrawnCompletion) -> Drawer | None:
     """The weights of the members, one bar per kind of holes."""
     members = [m for m in run.summary.get("members") or [] if any(map(_counts, (m.get("weights") or {}).values()))]
     if not members:
@@ -159,7 +162,7 @@ def _members(run: _Run) -> Drawer | None:
     return draw
 
 
-def _errors(run: _Run) -> Drawer | None:
+def _errors(run: DrawnCompletion) -> Drawer | None:
     """Held-out errors for random and hole-like patterns, beside the baseline."""
     kinds = {kind: one for kind, one in (run.summary.get("held_out") or {}).items() if _finite(one.get("error"))}
     if not kinds:
@@ -188,7 +191,7 @@ def _errors(run: _Run) -> Drawer | None:
     return draw
 
 
-def _calibration(run: _Run) -> Drawer | None:
+def _calibration(run: DrawnCompletion) -> Drawer | None:
     """The share of held-out entries inside intervals, against what the intervals state."""
     curves = {
         kind: (one["stated"], one["observed"])
@@ -214,7 +217,7 @@ def _calibration(run: _Run) -> Drawer | None:
     return draw
 
 
-def _ridge(run: _Run) -> Drawer | None:
+def _ridge(run: DrawnCompletion) -> Drawer | None:
     """Held-out and train error of the factorizations along the falling ridge, one line per tree and width."""
     steps = [s for s in run.steps if all(_finite(s.get(key)) for key in ("held_out_error", "ridge", "width"))]
     steps = [s for s in steps if s["ridge"] > 0]
@@ -250,7 +253,7 @@ def _ridge(run: _Run) -> Drawer | None:
     return draw
 
 
-def _tree(run: _Run) -> Drawer | None:
+def _tree(run: DrawnCompletion) -> Drawer | None:
     """The mode tree of the strongest factorization, its nodes coloured by effective rank and labelled by rank."""
     if not run.summary.get("mode_tree"):
         return None
@@ -265,7 +268,7 @@ def _tree(run: _Run) -> Drawer | None:
     return draw
 
 
-def _held_out(run: _Run) -> Drawer | None:
+def _held_out(run: DrawnCompletion) -> Drawer | None:
     """Predicted against observed values of held-out entries, coloured by kind of holes."""
     points = run.summary.get("scatter") or {}
     columns = [points.get(key, []) for key in ("observed", "predicted")]
@@ -295,7 +298,7 @@ def _held_out(run: _Run) -> Drawer | None:
     return draw
 
 
-def _slices(run: _Run) -> Drawer | None:
+def _slices(run: DrawnCompletion) -> Drawer | None:
     """Slices as they were observed, completed, and the difference where something was observed."""
     if run.slices is None:
         return None
@@ -331,7 +334,7 @@ def _slices(run: _Run) -> Drawer | None:
     return draw
 
 
-PANELS: dict[str, Callable[[_Run], Drawer | None]] = {
+PANELS: dict[str, Callable[[DrawnCompletion], Drawer | None]] = {
     "members": _members,
     "errors": _errors,
     "calibration": _calibration,

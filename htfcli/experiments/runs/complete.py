@@ -23,14 +23,13 @@ from htfcli.experiments.runs.completion_summary import LONG, summarize
 from htfcli.files.completion_input import Data, load_data, load_queries, observed, order_of_modes
 from htfcli.files.foreign.datasets import DatasetTensor
 from htfcli.files.foreign.dense_tensor import DenseTensor
-from htfcli.files.own.completion import SavedCompletion, Slices, save_completion
+from htfcli.files.own.completion import SavedCompletion, save_completion, slices_of
 from htfcli.files.own.run_folder import RunFolder, versions
 from htfcli.files.stored_entries import StoredEntries
 from htfcli.files.tables.table import Table
 
 MOST_ROWS = 10**8  # of a table that is written without being asked for
 _COUNTABLE = 2**62  # combinations that can be numbered
-_SLICES, _SLICE_SIDE = 3, 400  # kept for the picture
 _OF_PREDICTIONS = {"interval", "imputations"}  # settings that a fitted completion can be given
 
 
@@ -150,7 +149,8 @@ class CompleteRun:
             kept = ""
             if folder is not None:
                 settings = self.config.model_dump(mode="json")
-                saved = SavedCompletion(completion, self._axes, self._value_name, _slices(self._data))
+                slices = slices_of(self._data.values) if isinstance(self._data, DenseTensor | DatasetTensor) else None
+                saved = SavedCompletion(completion, self._axes, self._value_name, slices)
                 save_completion(folder.path / "model.safetensors", saved, settings)
                 folder.write_summary(summary)
                 kept = f"; the fit is in {folder.path}, predict with: htf complete {folder.path} --predict"
@@ -241,15 +241,3 @@ class CompleteRun:
         if self._workers.first:
             entries = None if self._data is None else self.entries
             self._output.write(completion, entries, should_stop, kept)
-
-
-def _slices(data: Data) -> Slices | None:
-    """Slices of dense data of order 3 across their shortest mode, thinned out to the size of a picture."""
-    if not isinstance(data, DenseTensor | DatasetTensor) or len(data.dims) != 3:
-        return None
-    mode = min(range(3), key=lambda m: (data.dims[m], -m))
-    values = (data.dense.values if isinstance(data, DenseTensor) else data.values).movedim(mode, 0)
-    count, *sides = values.shape
-    at = sorted({round((count - 1) * (k + 1) / (_SLICES + 1)) for k in range(_SLICES)})
-    rows, columns = (-(-side // _SLICE_SIDE) for side in sides)
-    return Slices(mode, at, [rows, columns], values[at][:, ::rows, ::columns].clone())

@@ -130,7 +130,7 @@ class Output:
                 put(beside(self.file, name), end_of_bounds(end), everywhere, own_type=False)
         if self.config.imputations:
             for number, drawn in enumerate(self._drawn(completion, entries, self.config.imputations), 1):
-                put(beside(self.file, str(number)), _in_order(drawn), everywhere=self.asked)
+                put(beside(self.file, str(number)), in_order(drawn), everywhere=self.asked)
 
     def _drawn(self, completion: Completion, entries: Entries | None, count: int) -> Iterator[Tensor]:
         """Values (n,) of the predicted entries, in the order in which they are written, `count` times."""
@@ -159,7 +159,7 @@ def beside(path: str, name: str) -> str:
     return f"{stem}.{name}{path[len(stem) :]}"
 
 
-def _in_order(drawn: Tensor) -> Values:
+def in_order(drawn: Tensor) -> Values:
     """Values that were drawn beforehand, for a writer that asks for them in their order."""
     start = 0
 

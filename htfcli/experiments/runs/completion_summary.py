@@ -29,9 +29,24 @@ def summarize(completion: Completion, entries: Entries, axes: Sequence[Axis]) ->
     Args:
         completion: the result. entries: what it was fitted to. axes: the modes.
     """
-    report, model = named(completion.report, axes), completion.model
+    report = described(completion, axes)
     unobserved = unobserved_in(entries, axes)
     ordered = {one["mode"] for one in report.get("ordered") or []}
+    return {
+        **report,
+        "observed": len(entries),
+        "unobserved": unobserved,
+        "warnings": [*report.get("warnings", []), *(_unobserved(one, one["mode"] in ordered) for one in unobserved)],
+    }
+
+
+def described(completion: Completion, axes: Sequence[Axis]) -> Record:
+    """The report of a completion with names and labels instead of numbers, and its strongest factorization.
+
+    Args:
+        completion: the result. axes: the modes.
+    """
+    report, model = named(completion.report, axes), completion.model
     strongest: Record = {"tree": None, "mode_tree": None, "widths": {}, "parameters": 0}
     if model is not None:
         strongest = {
@@ -44,11 +59,8 @@ def summarize(completion: Completion, entries: Entries, axes: Sequence[Axis]) ->
         **report,
         "modes": [axis.name for axis in axes],
         "dims": list(completion.dims),
-        "observed": len(entries),
         **strongest,
         "coverage_90": _coverage(report.get("calibration") or {}),
-        "unobserved": unobserved,
-        "warnings": [*report.get("warnings", []), *(_unobserved(one, one["mode"] in ordered) for one in unobserved)],
     }
 
 
@@ -114,8 +126,8 @@ def rows(summary: Record) -> list[Record]:
     size = " x ".join(map(str, summary["dims"]))
     shown: list[tuple[str, str | None]] = [
         ("tensor", f"{size} ({', '.join(summary['modes'])})"),
-        ("observed", f"{summary['observed']:,} of {f'{total:,}' if total < 10**15 else 'far more'} entries"),
-        ("predicted", f"{summary['predicted']:,}"),
+        ("observed", _observed(summary, total)),
+        ("predicted", f"{summary['predicted']:,}" if "predicted" in summary else None),
         *_held_out(summary),
         ("held-out R^2", _number(summary.get("r2"))),
         ("train relative error", _number(summary.get("train_error"))),
@@ -127,10 +139,16 @@ def rows(summary: Record) -> list[Record]:
         *_ordered(summary),
         *_per_index(summary),
         ("effort", _effort(summary)),
-        ("time", duration(summary["seconds"])),
+        ("time", duration(summary["seconds"]) if "seconds" in summary else None),
         *(("warning", text) for text in summary["warnings"]),
     ]
     return [{"completion": what, "": value} for what, value in shown if value is not None]
+
+
+def _observed(summary: Record, total: int) -> str | None:
+    if "observed" not in summary:
+        return None
+    return f"{summary['observed']:,} of {f'{total:,}' if total < 10**15 else 'far more'} entries"
 
 
 def _held_out(summary: Record) -> list[tuple[str, str | None]]:
@@ -179,7 +197,7 @@ def _members(summary: Record) -> list[tuple[str, str | None]]:
 def member_name(member: Record) -> str:
     """A member in a few words: its tree and width, or what else it is, and whether it is interpolated."""
     if member.get("tree"):
-        name = f"{member['tree']}, width {member.get('width')}"
+        name = f"{member['tree']}" + (f", width {member['width']}" if member.get("width") is not None else "")
         name += f", ridge {member['ridge']:.3g}" if _finite(member.get("ridge")) else ""
     else:
         name = str(member.get("name")).removesuffix(", interpolated")
@@ -231,7 +249,8 @@ def _effort(summary: Record) -> str | None:
 def headline(summary: Record) -> str:
     """The result in a line."""
     error = _number(summary.get("held_out_error"))
-    return f"{summary['predicted']:,} entries predicted" + (f", held-out relative error {error}" if error else "")
+    parts = [f"{summary['predicted']:,} entries predicted"] if "predicted" in summary else []
+    return ", ".join(parts + ([f"held-out relative error {error}"] if error else []))
 
 
 def _number(value: object) -> str | None:

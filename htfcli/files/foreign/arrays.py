@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from htfcli.engine.samples import Entries, unravel
-from htfcli.errors import ConfigError, DataError
+from htfcli.errors import ConfigError, DataError, did_you_mean
 from htfcli.files.foreign.frame_labels import Mode, coordinates_of, numbered_mode
 from htfcli.files.foreign.number_types import clipped
 from htfcli.files.own.axes import Axis
@@ -62,6 +62,14 @@ class ArrayTensor:
         """Per mode rising positions (d,) or None, and the modes whose order means nothing."""
         return coordinates_of(self.modes)
 
+    @property
+    def missing(self) -> int:
+        """Number of holes."""
+        return int(torch.isnan(self.values).sum())
+
+    def wanted(self) -> None:
+        """Holes are all that is not observed."""
+
     def asked(self) -> Tensor:
         """Indices (n, N) of the holes, in the order of the array."""
         return self._index(torch.nonzero(torch.isnan(self.values.flatten())).flatten())
@@ -100,12 +108,20 @@ class ArrayTensor:
         return index
 
 
-def read_array(data: Any, *, mask: Any = None, names: Sequence[str] | None = None, name: str = "") -> ArrayTensor:
+def read_array(
+    data: Any,
+    *,
+    mask: Any = None,
+    names: Sequence[str] | None = None,
+    ordered: Sequence[str] = (),
+    name: str = "",
+) -> ArrayTensor:
     """A numpy array, a masked one, nested lists or a torch tensor as a tensor to complete; NaN and None are holes.
 
     Args:
         data: (d_0, ..., d_{N-1}), two axes or more. mask: bool, of the same shape, True where an entry is observed.
-        names: of the modes; numbers if None. name: what to call the array in messages.
+        names: of the modes; numbers if None. ordered: those whose order means something. name: what to call the array
+            in messages.
     Raises:
         DataError: if it does not contain numbers, or has fewer than two axes. ConfigError: if the mask or the names do
             not fit.
@@ -117,29 +133,47 @@ def read_array(data: Any, *, mask: Any = None, names: Sequence[str] | None = Non
         raise DataError(f"{name} has too few axes", got=array.ndim, allowed="2 or more")
     if array.size == 0:
         raise DataError(f"{name} is empty", got=f"shape {array.shape}")
-    values = _as_float64(array)
+    array = array.copy()  # what the caller does with it later changes nothing here
+    values = np.array(array, dtype=np.float64)
     if isinstance(data, np.ma.MaskedArray):
         values = np.where(np.ma.getmaskarray(data), math.nan, values)
     if mask is not None:
         values = np.where(_checked_mask(mask, array.shape), values, math.nan)
-
-    def wrap(found: np.ndarray, replaced: np.ndarray | None) -> Any:
-        full = found
-        if replaced is not None:
-            full = array.astype(dtype)
-            full[replaced] = clipped(found[replaced], dtype)
-        if kind == "list":
-            return full.tolist()
-        if kind == "torch":
-            tensor = torch.from_numpy(np.ascontiguousarray(full))
-            return tensor.to(torch.float64 if replaced is None else data.dtype).to(data.device)
-        return np.ma.MaskedArray(full) if isinstance(data, np.ma.MaskedArray) else full
-
     if names is not None and len(names) != array.ndim:
         raise ConfigError(f"{name} has another number of modes", got=f"{len(names)} names", allowed=array.ndim)
-    modes = [plain_mode(str(names[k]) if names is not None else str(k), d) for k, d in enumerate(array.shape)]
+    own = [str(k) if names is None else str(names[k]) for k in range(array.ndim)]
+    if wrong := [mode for mode in ordered if str(mode) not in own]:
+        guess = did_you_mean(str(wrong[0]), own)
+        raise ConfigError("ordered: no such mode", got=wrong[0], allowed=", ".join(own), next_step=guess)
+    modes = [plain_mode(mode, d) for mode, d in zip(own, array.shape, strict=True)]
+    for k in {own.index(str(mode)) for mode in ordered}:
+        modes[k] = replace(modes[k], coordinates=tuple(map(float, range(array.shape[k]))))
     tensor = torch.from_numpy(np.ascontiguousarray(values))
+    masked = isinstance(data, np.ma.MaskedArray)
+    wrap = _Plain(array, dtype, "masked" if masked else kind, data.dtype if kind == "torch" else None)
     return ArrayTensor(tensor, tuple(modes), (None,) * array.ndim, wrap, name)
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """Puts numbers into an array (d_0, ..., d_{N-1}) of type `dtype` and of one kind: numpy, masked, list or torch."""
+
+    array: np.ndarray
+    dtype: np.dtype[Any]
+    kind: str
+    torch_dtype: torch.dtype | None
+
+    def __call__(self, found: np.ndarray, replaced: np.ndarray | None) -> Any:
+        full = found
+        if replaced is not None:
+            full = self.array.astype(self.dtype)
+            full[replaced] = clipped(found[replaced], self.dtype)
+        if self.kind == "list":
+            return full.tolist()
+        if self.kind == "torch":
+            dtype = torch.float64 if replaced is None else self.torch_dtype
+            return torch.from_numpy(np.ascontiguousarray(full)).to(dtype)
+        return np.ma.MaskedArray(full) if self.kind == "masked" else full
 
 
 def plain_mode(name: str, size: int) -> Mode:
@@ -168,10 +202,6 @@ def _numbers(data: Any, name: str) -> tuple[np.ndarray, np.dtype[Any]]:
         if found is not None:
             return found, found.dtype
     raise DataError(f"{name} does not contain numbers", got=f"type {array.dtype}", allowed="real numbers")
-
-
-def _as_float64(array: np.ndarray) -> np.ndarray:
-    return np.asarray(array, dtype=np.float64)
 
 
 def _checked_mask(mask: Any, shape: tuple[int, ...]) -> np.ndarray:

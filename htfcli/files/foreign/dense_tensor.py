@@ -40,6 +40,10 @@ class DenseTensor:
         return self.dense.name
 
     @property
+    def values(self) -> Tensor:
+        return self.dense.values
+
+    @property
     def dims(self) -> tuple[int, ...]:
         return self.dense.array.shape
 

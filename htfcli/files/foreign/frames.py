@@ -18,7 +18,7 @@ from torch import Tensor
 from htfcli.engine.samples import Entries
 from htfcli.errors import DataError
 from htfcli.files.foreign.cells import each_once, known_at, lacking, lacking_blocks
-from htfcli.files.foreign.frame_labels import Mode, mode_of, names_of, numbered_mode, taken
+from htfcli.files.foreign.frame_labels import Mode, coordinates_of, mode_of, names_of, numbered_mode, taken
 from htfcli.files.foreign.frame_layout import Layout, find_layout
 from htfcli.files.foreign.number_types import as_floats, in_type
 from htfcli.files.own.axes import Axis
@@ -26,6 +26,7 @@ from htfcli.files.own.axes import Axis
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_ROWS = 10**8  # that are added to a frame: several GB
 _BLOCK = 2**18  # cells predicted at a time
 Values = Callable[[Tensor], Tensor]  # (n, N) indices -> (n,) values
 
@@ -61,6 +62,10 @@ class FrameTensor:
     def value_name(self) -> str:
         return "value" if self.layout.wide else str(self.frame.columns[self.layout.values[0]])
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        return self.layout.remarks
+
     def place(self, cell: int) -> str:
         """The row and column of a cell, for messages."""
         row, column = divmod(cell, len(self.layout.values))
@@ -89,8 +94,18 @@ class FrameTensor:
         """
         return lacking(self.index, self.dims) if self.holes() == 0 else 0
 
+    @property
+    def missing(self) -> int:
+        """Number of entries that `filled` fills in: empty cells, or else combinations without a row."""
+        return self.further or self.holes()
+
+    def wanted(self) -> Tensor | None:
+        """Indices (n, N) of the empty cells; None if all that is not observed is to be filled in."""
+        return self.asked() if self.holes() else None
+
     def asked(self) -> Tensor:
         """Indices (n, N) of all entries that `filled` asks the values of, in its order."""
+        self._refuse_endless()
         unknown = torch.isnan(self._known())
         added = list(lacking_blocks(self.index, self.dims)) if self.further else []
         return torch.cat([self.index[unknown].long(), *added])
@@ -103,6 +118,7 @@ class FrameTensor:
         Args:
             values: of given entries. everywhere: replace observed values too.
         """
+        self._refuse_endless()
         known = torch.full_like(self.value, math.nan) if everywhere else self._known()
         unknown = torch.nonzero(torch.isnan(known)).flatten()
         _fill(known, unknown, self.index, values)
@@ -134,6 +150,15 @@ class FrameTensor:
             DataError: if a mode has no column, or a row not as many labels as there are modes.
         """
         return index_of(self.modes, labels, name)
+
+    def _refuse_endless(self) -> None:
+        if self.further > MOST_ROWS:
+            raise DataError(
+                f"{self.name} lacks too many combinations to add a row for each",
+                got=f"{self.further:,}" if self.further < 10**15 else f"about 10^{len(str(self.further)) - 1}",
+                allowed=f"{MOST_ROWS:,}",
+                next_step="Ask for those you need with predict.",
+            )
 
     # --- parts --------------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ xarray and pandas are imported only where one of their objects is there already.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,14 +52,37 @@ def read_xarray(data: Any, *, value: Any = None, mask: Any = None, ordered: Sequ
     return ArrayTensor(values, tuple(modes), tuple(places), wrap, name, value_name, remarks)
 
 
+@dataclass(frozen=True)
+class _WrapArray:
+    data: xr.DataArray
+    inner: Wrap
+
+    def __call__(self, found: np.ndarray, replaced: np.ndarray | None) -> Any:
+        return self.data.copy(data=self.inner(found, replaced))
+
+
+@dataclass(frozen=True)
+class _WrapDataset:
+    data: xr.Dataset
+    variables: list[Hashable]
+    inner: list[Wrap]
+
+    def __call__(self, found: np.ndarray, replaced: np.ndarray | None) -> Any:
+        new, alone = {}, len(self.variables) == 1
+        dims = self.data[self.variables[0]].dims
+        for number, (variable, wrap) in enumerate(zip(self.variables, self.inner, strict=True)):
+            own = found if alone else np.ascontiguousarray(found[..., number])
+            where = replaced if alone or replaced is None else np.ascontiguousarray(replaced[..., number])
+            array = self.data[variable].transpose(*dims).copy(data=wrap(own, where))
+            new[variable] = array.transpose(*self.data[variable].dims)
+        return self.data.assign(new)
+
+
 def _array(data: xr.DataArray, mask: Any) -> tuple[Tensor, tuple[Hashable, ...], Wrap, tuple[str, ...]]:
     name = "the array" if data.name is None else f"the array {data.name}"
     part = read_array(data.values, mask=mask, name=name)
 
-    def wrap(found: np.ndarray, replaced: np.ndarray | None) -> Any:
-        return data.copy(data=part.wrap(found, replaced))
-
-    return part.values, data.dims, wrap, ()
+    return part.values, data.dims, _WrapArray(data.copy(), part.wrap), ()
 
 
 def _dataset(data: xr.Dataset, value: Any, mask: Any) -> tuple[Tensor, tuple[Hashable, ...], Wrap, tuple[str, ...]]:
@@ -67,17 +91,7 @@ def _dataset(data: xr.Dataset, value: Any, mask: Any) -> tuple[Tensor, tuple[Has
     parts = [read_array(_values(data[v], dims), mask=mask, name=f"variable {v}") for v in variables]
     alone = len(parts) == 1
     values = parts[0].values if alone else torch.stack([part.values for part in parts], -1)
-
-    def wrap(found: np.ndarray, replaced: np.ndarray | None) -> Any:
-        new = {}
-        for number, (variable, part) in enumerate(zip(variables, parts, strict=True)):
-            own = found if alone else np.ascontiguousarray(found[..., number])
-            where = replaced if alone or replaced is None else np.ascontiguousarray(replaced[..., number])
-            array = data[variable].transpose(*dims).copy(data=part.wrap(own, where))
-            new[variable] = array.transpose(*data[variable].dims)
-        return data.assign(new)
-
-    return values, dims, wrap, remarks
+    return values, dims, _WrapDataset(data.copy(), variables, [part.wrap for part in parts]), remarks
 
 
 def _chosen(data: xr.Dataset, value: Any) -> tuple[list[Hashable], tuple[str, ...]]:

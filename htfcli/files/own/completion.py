@@ -19,6 +19,7 @@ from htfcli.files.own import container
 from htfcli.files.own.axes import Axis
 from htfcli.files.own.container import Artefact
 
+_SLICES, _SLICE_SIDE = 3, 400  # kept for the picture
 FORMAT = 2  # of a completion's content: 1 had one factorization and an ensemble
 
 
@@ -35,6 +36,22 @@ class Slices:
     at: list[int]
     step: list[int]
     observed: Tensor
+
+
+def slices_of(values: Tensor) -> Slices | None:
+    """Slices of a dense tensor of order 3 across its shortest mode, thinned out to the size of a picture.
+
+    Args:
+        values: (d_0, ..., d_{N-1}), NaN at holes.
+    """
+    if values.dim() != 3:
+        return None
+    mode = min(range(3), key=lambda m: (values.shape[m], -m))
+    values = values.movedim(mode, 0)
+    count, *sides = values.shape
+    at = sorted({round((count - 1) * (k + 1) / (_SLICES + 1)) for k in range(_SLICES)})
+    rows, columns = (-(-side // _SLICE_SIDE) for side in sides)
+    return Slices(mode, at, [rows, columns], values[at][:, ::rows, ::columns].clone())
 
 
 @dataclass(frozen=True)

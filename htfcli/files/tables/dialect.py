@@ -20,7 +20,9 @@ _SIGN = r"[+-]?"
 _WITH_COMMA = re.compile(rf"{_SIGN}\d*,\d+([eE][+-]?\d+)?")
 _WITH_POINT = re.compile(rf"{_SIGN}\d*\.\d+([eE][+-]?\d+)?")
 _ONE_GROUP = re.compile(rf"{_SIGN}[1-9]\d{{0,2}}[.,]\d{{3}}")  # 1,234: a thousand and more, or one and a fraction
-_GROUPS = re.compile(rf"{_SIGN}[1-9]\d{{0,2}}(?P<sign>[., '\u2019\u00a0\u202f])\d{{3}}((?P=sign)\d{{3}})*(?P<rest>[.,]\d+)?")
+_GROUPS = re.compile(
+    rf"{_SIGN}[1-9]\d{{0,2}}(?P<sign>[., '\u2019\u00a0\u202f])\d{{3}}((?P=sign)\d{{3}})*(?P<rest>[.,]\d+)?"
+)
 
 
 @dataclass(frozen=True)

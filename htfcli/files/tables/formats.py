@@ -116,26 +116,4 @@ def read_queries(
     return replace(source, name=value_name)
 
 
-_WRITTEN})
-    file = open_table(paths, name, bare)
-    head = file.head
-    if head.padding and not set(wanted) <= set(head.names) and isinstance(file, TextFile):
-        head = Head.numbered(len(head.names))  # all values are asked for: the first row may be one
-        file = replace(file, head=head)
-    if head.named and set(wanted) <= set(head.names):
-        labels = [head.names.index(column) for column in wanted]
-    elif (head.named and not all(column.isdigit() for column in wanted)) or len(head.names) < len(wanted):
-        missing = [column for column in wanted if column not in head.names]
-        raise DataError(f"{name} lacks columns", got=", ".join(head.names), allowed=", ".join(missing or wanted))
-    else:
-        labels = list(range(len(wanted)))
-    value = head.names.index(value_name) if head.named and value_name in head.names else None
-    if not head.named and len(head.names) > len(wanted):
-        value = len(head.names) - 1
-    layout = Layout(tuple(labels), () if value is None else (value,), chosen=True)
-    source = read_labelled(file, bare, notation_of(file, bare), layout=layout)
-    table: Table = Table.of(replace(source, name=value_name)).on(axes, unknown_labels=True)
-    return table
-
-
 _WRITTEN = ("delimiter", "decimal", "thousands", "encoding", "header", "sheet", "na")
