@@ -26,7 +26,7 @@ from torch import Tensor
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.observations.observations import Observations, sample_entries
 from htfcli.engine.samples import Entries
-from htfcli.files.foreign.labelled_table import read_table
+from htfcli.files.tables.formats import read_table
 from htfcli.files.own.artefacts import save_observations
 from tests.benchmarks.timing import machine, table
 

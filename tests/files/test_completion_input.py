@@ -13,7 +13,7 @@ from htfcli.engine.samples import Entries, RankOneMeasurements
 from htfcli.errors import ConfigError, DataError
 from htfcli.files.completion_input import load_data, load_queries, refuse_other_format
 from htfcli.files.foreign.dense_tensor import DenseTensor
-from htfcli.files.foreign.labelled_table import Table
+from htfcli.files.tables.table import Table
 from htfcli.files.own.artefacts import save_observations
 from htfcli.files.own.axes import Axis
 

@@ -16,8 +16,8 @@ from htfcli.errors import ConfigError, DataError
 from htfcli.experiments.runs import complete as complete_run
 from htfcli.files import completion_input
 from htfcli.files.completion_input import load_data
-from htfcli.files.foreign import text_table
-from htfcli.files.foreign.labelled_table import read_table
+from htfcli.files.tables import text_output
+from htfcli.files.tables.formats import read_table
 from htfcli.files.own.artefacts import save_observations
 from htfcli.files.stored_entries import StoredEntries
 from tests.problems import generator

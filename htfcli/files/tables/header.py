@@ -87,18 +87,16 @@ def _names_columns(
     whole = all(isinstance(number, int) for number in numbers.values()) and len(set(numbers.values())) == len(numbers)
     if not same or not whole or not all(values.values()):
         return False
+    fractions = [at for at in numbers if 2 * sum(isinstance(value, float) for value in values[at]) > len(values[at])]
     unlike = [
-        at
-        for at, number in numbers.items()
-        if 2 * sum(isinstance(value, float) for value in values[at]) > len(values[at])
-        or not min(values[at]) <= number <= max(values[at])
+        at for at, number in numbers.items() if at in fractions or not min(values[at]) <= number <= max(values[at])
     ]
     texts = [at for at in range(len(named)) if at not in numbers]
     if any(named[at] in columns[at] for at in texts):
         return False
     if not texts:  # numbers only: those of columns counted from 0 or 1
         counted = list(numbers.values()) in ([*range(len(named))], [*range(1, len(named) + 1)])
-        return counted and len(named) > 2 and len(unlike) == len(numbers)
+        return counted and len(named) > 2 and len(fractions) == len(numbers)
     if len(numbers) == 1:
         recur = all(len(set(columns[at])) < len(columns[at]) for at in texts)
         return recur and len(unlike) == 1

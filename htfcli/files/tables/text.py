@@ -186,13 +186,11 @@ class TextFile:
     def line_of(self, row: int) -> int:
         for path, scanned in zip(self.paths, self.scans, strict=True):
             with open_text(path, self.name, scanned.encoding) as file:
-                line = -1
                 rows = raw_rows(file, self.dialect.delimiter, scanned.quotes)
-                for number, raw in enumerate(rows, start=-int(self.head.named)):
-                    line = raw.line
-                    if number == row:
-                        return line
-                row -= number + 1
+                for raw in islice((raw for raw in rows if raw.text), int(self.head.named), None):
+                    if row == 0:
+                        return raw.line
+                    row -= 1
         raise IndexError(row)
 
     def write(self, destination: str, new: Filled) -> None:
@@ -223,7 +221,8 @@ def open_text_table(paths: Sequence[Path], name: str, config: TableConfig) -> Te
         DataError: if it has no rows or is not text. ConfigError: if something cannot be decided.
     """
     suffix = format_of(paths[0])
-    scans = tuple(scan(path, name, config.encoding) for path in paths)
+    with readable(name):
+        scans = tuple(scan(path, name, config.encoding) for path in paths)
     lines, whole = _first_lines(paths[0], name, scans[0])
     usual = FIXED[suffix] if suffix in FIXED else USUAL.get(suffix, ",")
     if config.delimiter is not None:
