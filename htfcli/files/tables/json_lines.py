@@ -17,7 +17,7 @@ from htfcli.files.tables.header import Head
 from htfcli.files.tables.numbers import Notation
 from htfcli.files.tables.objects import frame_of, sample_of
 from htfcli.files.tables.table_file import BLOCK, Filled, format_of
-from htfcli.files.tables.text import readable
+from htfcli.files.tables.text_rows import readable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -62,6 +62,8 @@ class Notation:
     def number(self, text: str) -> float | int | None:
         """The number in a field, None if it is something else."""
         stripped = text.strip()
+        if not stripped.isascii() and not self.standard(stripped).isascii():
+            return None  # Python would read digits of any script
         if self.decimal == "," and "." in stripped and self.thousands != ".":
             return None  # 1.5 where commas are decimal: two notations in one file
         return as_number(self.standard(stripped))
@@ -79,7 +81,8 @@ class Notation:
         """
         if self.plain:
             try:
-                if not any("_" in field for field in fields):
+                joined = "".join(fields)
+                if "_" not in joined and joined.isascii():  # float reads digits of any script
                     found: Floats = np.fromiter(map(float, fields), np.float64, len(fields))
                     # an infinity may be a number beyond the range of doubles, which is reported with its text
                     if not np.isinf(found).any() and not self.missing:

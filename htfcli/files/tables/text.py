@@ -5,13 +5,8 @@ A line that begins with `#` is a comment. Large plain files are read by pyarrow,
 
 from __future__ import annotations
 
-import csv
-import gzip
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +17,11 @@ from htfcli.config.tables import TableConfig
 from htfcli.errors import DataError
 from htfcli.files.tables.dialect import Dialect, find_delimiter, find_notation, is_no_row, records
 from htfcli.files.tables.encoding import Scan, open_text, scan
-from htfcli.files.tables.header import Head, find_head
+from htfcli.files.tables.header import find_head
 from htfcli.files.tables.numbers import MISSING, Floats, NotANumberError, Notation
 from htfcli.files.tables.table_file import SAMPLE, Filled, format_of
+from htfcli.files.tables.text_output import write_text_table
+from htfcli.files.tables.text_rows import TextSource, raw_rows, readable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,24 +34,14 @@ _LARGE = 2**20  # bytes from which on pyarrow is worth its start
 
 
 @dataclass(frozen=True)
-class TextFile:
+class TextFile(TextSource):
     """A text file of rows, or several that continue each other.
 
     Args:
-        paths: the files. name: in messages. scans: of the bytes of each. dialect: how they are written. head: their
-            columns. first: fields of the first rows.
+        first: fields of the first rows.
     """
 
-    paths: tuple[Path, ...]
-    name: str
-    scans: tuple[Scan, ...]
-    dialect: Dialect
-    head: Head
     first: list[list[str]]
-
-    @property
-    def suffix(self) -> str:
-        return format_of(self.paths[0])
 
     def remark(self) -> str:
         usual = FIXED.get(self.suffix, USUAL.get(self.suffix, ","))
@@ -194,16 +181,7 @@ class TextFile:
         raise IndexError(row)
 
     def write(self, destination: str, new: Filled) -> None:
-        from htfcli.files.tables.text_output import write_text_table
-
         write_text_table(self, destination, new)
-
-    @cached_property
-    def line_end(self) -> str:
-        """What ends its lines."""
-        with open_text(self.paths[0], self.name, self.scans[0].encoding) as file:
-            line = next(iter(file), "\n")
-        return line[len(line.rstrip("\r\n")) :] or "\n"
 
 
 class _Codes(dict[str, int]):
@@ -267,45 +245,6 @@ def _first_lines(path: Path, name: str, scanned: Scan) -> tuple[list[str], bool]
         return lines, True
 
 
-@dataclass(frozen=True)
-class RawRow:
-    """A row as it stands: the line it ends on, comments and blank lines before it, its text."""
-
-    line: int
-    before: str
-    text: str
-
-
-def raw_rows(file: Iterator[str], delimiter: str | None, quotes: bool) -> Iterator[RawRow]:
-    """Yield every row with its text; the last one has no text, and what stands before the end of the file."""
-    number, before, text = 0, [], ""
-    if not quotes or delimiter is None:
-        for number, line in enumerate(file, start=1):
-            if is_no_row(line):
-                before.append(line)
-                continue
-            yield RawRow(number, "".join(before), line)
-            before.clear()
-        yield RawRow(number, "".join(before), "")
-        return
-    taken: list[str] = []
-
-    def lines() -> Iterator[str]:
-        nonlocal number
-        for number, line in enumerate(file, start=1):  # noqa: B007 -- read after each row
-            taken.append(line)
-            yield line
-
-    for _ in records(lines(), delimiter):
-        while is_no_row(taken[0]):
-            before.append(taken.pop(0))
-        text = "".join(taken)
-        taken.clear()
-        yield RawRow(number, "".join(before), text)
-        before.clear()
-    yield RawRow(number, "".join([*before, *taken]), "")
-
-
 def categories(texts: Sequence[str], codes: Any, notation: Notation) -> Any:
     """A pandas categorical of labels: spaces around them are ignored, numbers are in Python's notation."""
     import pandas as pd
@@ -320,18 +259,3 @@ def categories(texts: Sequence[str], codes: Any, notation: Notation) -> Any:
     if len(places) < len(labels):
         codes = np.array(moved, dtype=np.int32)[codes]
     return pd.Categorical.from_codes(codes, categories=pd.Index(list(places), dtype=object))
-
-
-@contextmanager
-def readable(name: str) -> Iterator[None]:
-    """Turn the errors of reading a text file into DataErrors."""
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise DataError(f"{name} is not {error.encoding} text", next_step="Name its encoding: --encoding.") from None
-    except csv.Error as error:
-        raise DataError(f"{name} cannot be read: {error}") from None
-    except EOFError:
-        raise DataError(f"{name} is truncated") from None
-    except (zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{name} is damaged: {error}") from None

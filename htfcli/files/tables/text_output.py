@@ -12,10 +12,10 @@ from typing import IO
 from htfcli.files.own.container import text_destination
 from htfcli.files.tables.encoding import WESTERN, open_text
 from htfcli.files.tables.table_file import BLOCK, Filled, Rows
-from htfcli.files.tables.text import RawRow, TextFile, raw_rows, readable
+from htfcli.files.tables.text_rows import RawRow, TextSource, raw_rows, readable
 
 
-def write_text_table(table: TextFile, destination: str, new: Filled) -> None:
+def write_text_table(table: TextSource, destination: str, new: Filled) -> None:
     """Write a text table with changes to a file, whole or not at all, or to stdout for `-`."""
     encoding = table.dialect.encoding
     compressed = destination.lower().endswith(".gz")
@@ -27,7 +27,7 @@ def write_text_table(table: TextFile, destination: str, new: Filled) -> None:
 
 @dataclass
 class _Writer:
-    table: TextFile
+    table: TextSource
     new: Filled
     file: IO[str]
     kept: dict[int, str] = field(default_factory=dict)  # text of rows whose labels added ones have

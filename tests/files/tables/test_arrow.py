@@ -107,7 +107,9 @@ def test_the_index_that_pandas_saved_is_no_data(tmp_path):
 
 
 def test_levels_of_a_pandas_index_are_modes(tmp_path):
-    index = pd.MultiIndex.from_product([["a", "b"], pd.to_datetime(["2024-01-02", "2024-01-01"]).tz_localize("Europe/Oslo")], names=["city", "when"])
+    index = pd.MultiIndex.from_product(
+        [["a", "b"], pd.to_datetime(["2024-01-02", "2024-01-01"]).tz_localize("Europe/Oslo")], names=["city", "when"]
+    )
     frame = pd.DataFrame({"value": [1.5, None, 2.5, 3.5]}, index=index)
     frame.to_parquet(tmp_path / "a.parquet")
     source = read(tmp_path / "a.parquet")
@@ -139,7 +141,9 @@ def test_a_folder_of_parquet_files(tmp_path):
     frame = pd.DataFrame({"x": ["p", "p", "q", "q"], "year": [1, 2, 1, 2], "v": [1.0, 2.0, 3.0, None]})
     for year in (1, 2):
         (tmp_path / "parts" / f"year={year}").mkdir(parents=True)
-        frame[frame.year == year].drop(columns="year").to_parquet(tmp_path / "parts" / f"year={year}" / "0.parquet", index=False)
+        frame[frame.year == year].drop(columns="year").to_parquet(
+            tmp_path / "parts" / f"year={year}" / "0.parquet", index=False
+        )
     (tmp_path / "plain").mkdir()
     source = read_table(locate(str(tmp_path / "parts")).paths, "parts", TableConfig(value="v"))
     assert [mode.axis.name for mode in source.modes] == ["x", "year"]

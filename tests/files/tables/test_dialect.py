@@ -19,7 +19,12 @@ from htfcli.files.tables.table import Table
 from tests.files.foreign.predictions import numbers
 from tests.numbering import number
 
-CELLS = [("Köln", "2020-01-01", "1.5"), ("Köln", "2020-01-02", ""), ("Bonn", "2020-01-01", "-2.25"), ("Bonn", "2020-01-02", "1234.5")]
+CELLS = [
+    ("Köln", "2020-01-01", "1.5"),
+    ("Köln", "2020-01-02", ""),
+    ("Bonn", "2020-01-01", "-2.25"),
+    ("Bonn", "2020-01-02", "1234.5"),
+]
 
 
 def read(path, content, **options):
@@ -77,8 +82,14 @@ def test_any_dialect_is_the_same_tensor_and_is_kept(tmp_path, name, content, sai
     new = repr(number(1, 1)).replace(".", decimal)
     codec = source.file.dialect.encoding.codec
     lines, before = out.decode(codec).splitlines(True), raw.decode(codec).splitlines(True)
-    assert [line for line in lines if new not in line] == [line for line in before if "Köln" not in line or "-02" not in line]
-    assert [line for line in lines if new in line] == [line.rstrip("\r\n") + new + line[len(line.rstrip("\r\n")) :] for line in before if "Köln" in line and "-02" in line]
+    assert [line for line in lines if new not in line] == [
+        line for line in before if "Köln" not in line or "-02" not in line
+    ]
+    assert [line for line in lines if new in line] == [
+        line.rstrip("\r\n") + new + line[len(line.rstrip("\r\n")) :]
+        for line in before
+        if "Köln" in line and "-02" in line
+    ]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +106,10 @@ def test_any_dialect_is_the_same_tensor_and_is_kept(tmp_path, name, content, sai
     ],
 )
 def test_notations_of_numbers(tmp_path, values, decimal, thousands, found):
-    rows = [f"{city};{item};{value}\n" for (city, item), value in zip((("a", "p"), ("a", "q"), ("b", "p")), values, strict=True)]
+    rows = [
+        f"{city};{item};{value}\n"
+        for (city, item), value in zip((("a", "p"), ("a", "q"), ("b", "p")), values, strict=True)
+    ]
     source = read(tmp_path / "a.csv", "city;item;value\n" + "".join(rows))
     assert (source.file.dialect.notation.decimal, source.file.dialect.notation.thousands) == (decimal, thousands)
     assert source.value.tolist() == found
@@ -158,7 +172,10 @@ def test_options_decide(tmp_path):
     [
         ({"delimiter": "ab"}, "delimiter: not a delimiter (got 'ab', allowed one character, or tab, semicolon, space)"),
         ({"decimal": ";"}, "decimal: not a decimal sign (got ';', allowed point or comma)"),
-        ({"encoding": "klingon"}, "encoding: not an encoding (got 'klingon', allowed utf-8, utf-16, latin-1, cp1252, ...)"),
+        (
+            {"encoding": "klingon"},
+            "encoding: not an encoding (got 'klingon', allowed utf-8, utf-16, latin-1, cp1252, ...)",
+        ),
         ({"delimiter": ",", "decimal": ","}, "delimiter and decimal are the same sign (got ,)"),
         ({"variables": "a,b", "value": "c"}, "variables, value and wide exclude each other: give one"),
     ],
@@ -229,7 +246,9 @@ def test_quotes_stay_where_they_are(tmp_path):
     expected = text.replace('"p",""', f'"p","{number(0, 0)}"') + f"b,q,{number(1, 1)}\n"
     assert written(source, tmp_path, further=True).decode() == expected
     text = text.replace('b,"p",3\n', '"b","p","3"\n')
-    assert written(read(tmp_path / "a.csv", text), tmp_path, further=True).decode().endswith(f'"b","q","{number(1, 1)}"\n')
+    assert (
+        written(read(tmp_path / "a.csv", text), tmp_path, further=True).decode().endswith(f'"b","q","{number(1, 1)}"\n')
+    )
 
 
 def test_comments_of_tns(tmp_path):
