@@ -137,6 +137,8 @@ class _Choice:
         keys = [at for at in self.others if at not in values]
         if len(values) < 2 or len(keys) > 1 or len(self.others) < 3:
             return []
+        if keys and (keys[0] > values[0] or not self.profiles[keys[0]].unique):
+            return []
         profiles = [self.profiles[at] for at in values]
         gaps = any(one.gaps for one in profiles[:-1])
         if profiles[0].rows > 2 and (all(one.measured for one in profiles) or gaps):
