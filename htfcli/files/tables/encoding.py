@@ -44,12 +44,14 @@ class Scan:
     """What one pass over the bytes of a file finds.
 
     Args:
-        encoding: of its text. comments: whether a line may begin with `#`. quotes: whether there are double quotes.
+        encoding: of its text. comments: whether a line after the first row may begin with `#`. quotes: whether there
+            are double quotes. skipped: comments and blank lines before the first row.
     """
 
     encoding: Encoding
     comments: bool
     quotes: bool
+    skipped: int = 0
 
 
 def scan(path: Path, name: str, codec: str | None = None) -> Scan:
@@ -77,7 +79,9 @@ def scan(path: Path, name: str, codec: str | None = None) -> Scan:
             return Scan(Encoding(found, bool(mark)), True, True)
         guessed = found or "utf-8"
         decoder = codecs.getincrementaldecoder(guessed)()
-        comments, quotes, last, block = False, False, b"\n", head[len(mark) :]
+        # comments before the first row are skipped by their number, not looked for
+        skipped, start = _leading(head, len(mark))
+        comments, quotes, last, block = False, False, b"", head[start:]
         while True:
             try:
                 if guessed not in (WESTERN, "latin-1"):
@@ -88,13 +92,25 @@ def scan(path: Path, name: str, codec: str | None = None) -> Scan:
                         f"{name} is not in the encoding {codec}", next_step="Name another: --encoding."
                     ) from None
                 guessed = WESTERN
-            joined = last + block
-            comments = comments or any(end + b"#" in joined for end in (b"\n", b"\r"))
+            if not comments and b"#" in block:
+                joined = last + block
+                comments = b"\n#" in joined or b"\r#" in joined
             quotes = quotes or b'"' in block
             if not block:
-                return Scan(Encoding(guessed, bool(mark)), comments, quotes)
+                return Scan(Encoding(guessed, bool(mark)), comments, quotes, skipped)
             last = block[-1:]
             block = file.read(_BLOCK)
+
+
+def _leading(head: bytes, start: int) -> tuple[int, int]:
+    """The number of comments and blank lines at the beginning, and the byte after them."""
+    count = 0
+    while (end := head.find(b"\n", start)) >= 0:
+        line = head[start:end].strip()
+        if line and not line.startswith(b"#"):
+            break
+        count, start = count + 1, end + 1
+    return count, start
 
 
 def _codec(name: str) -> str:

@@ -29,8 +29,7 @@ class Labelled:
     Args:
         file: where it stands. layout: what its columns are. modes: with their labels. index: (cells, modes) int32.
         value: (cells,) float64, NaN where there is none. std: (cells,) standard deviations of the values, if known.
-        like: for each column of labels, a row that has the label of each index. warnings: what may be a mistake.
-        name: of the value, if the table does not say it.
+        warnings: what may be a mistake. name: of the value, if the table does not say it.
     """
 
     file: TableFile
@@ -39,7 +38,6 @@ class Labelled:
     index: np.ndarray[tuple[int, ...], np.dtype[np.int32]]
     value: Floats
     std: Floats | None
-    like: tuple[Integers, ...]
     warnings: tuple[str, ...] = ()
     name: str = ""
 
@@ -48,6 +46,12 @@ class Labelled:
         """How the table was read, where that is not as one expects."""
         said = self.file.remark()
         return [*([f"read with {said}"] if said else []), *self.layout.remarks]
+
+    def like(self) -> list[Integers]:
+        """For each column of labels, the first row that has the label of each index."""
+        width = max(1, len(self.layout.values_at))
+        places = enumerate(self.modes[: len(self.layout.labels_at)])
+        return [_first_rows(self.index[::width, at], mode.axis.size) for at, mode in places]
 
     @property
     def axes(self) -> tuple[Axis, ...]:
@@ -78,17 +82,16 @@ def read_labelled(
     frame = file.read(layout.labels_at, [*layout.values_at, *std])
     layout = without_keys(layout, frame, file)
     ordered = getattr(config, "ordered", None) or ()
-    modes, index, like, warnings = list[Mode](), [], [], list[str]()
+    modes, index, warnings = list[Mode](), [], list[str]()
     for at in layout.labels_at:
         name = file.head.names[at]
         refuse_no_label(file, name, frame[at], notation)
-        mode, codes = mode_of(name, frame[at], as_met=name in ordered)
+        mode, codes = _mode_of(name, frame[at], as_met=name in ordered)
         if isinstance(frame[at].dtype, pd.CategoricalDtype) and mode.axis.size <= _COMPARED:
             remark = label_remark(mode.axis, list(map(str, frame[at].cat.categories)))
             warnings += [] if remark is None else [remark]
         modes.append(mode)
-        index.append(codes.astype(np.int32))
-        like.append(first_rows(index[-1], mode.axis.size))
+        index.append(codes)
     values = [frame[at].to_numpy() for at in layout.values_at] or [np.full(len(frame), np.nan)]
     rows, width = len(values[0]), len(values)
     if layout.across:
@@ -103,7 +106,7 @@ def read_labelled(
     deviation = frame[layout.std_at].to_numpy(copy=True) if layout.std_at is not None else None
     if deviation is not None and width > 1:
         deviation = np.repeat(deviation, width)
-    return Labelled(file, layout, tuple(modes), np.stack(index, axis=1), value, deviation, tuple(like), tuple(warnings))
+    return Labelled(file, layout, tuple(modes), np.stack(index, axis=1), value, deviation, tuple(warnings))
 
 
 def without_keys(layout: Layout, frame: pd.DataFrame, file: TableFile) -> Layout:
@@ -114,7 +117,7 @@ def without_keys(layout: Layout, frame: pd.DataFrame, file: TableFile) -> Layout
     rows = len(frame)
     if layout.chosen or rows <= FEW:
         return layout
-    keys = [at for at in layout.labels_at if frame[at].nunique() == rows]
+    keys = [at for at in layout.labels_at if _different(frame[at]) == rows]
     names = file.head.names
     if layout.across:
         if not keys or len(layout.labels_at) == 1:
@@ -129,6 +132,31 @@ def without_keys(layout: Layout, frame: pd.DataFrame, file: TableFile) -> Layout
         return layout
     remarks = [f"column {names[at]} has another value in every row and is left out; --index decides" for at in keys]
     return replace(layout, labels_at=tuple(left), remarks=(*layout.remarks, *remarks))
+
+
+def _mode_of(name: str, column: pd.Series[Any], as_met: bool) -> tuple[Mode, np.ndarray[Any, np.dtype[np.int32]]]:
+    """The mode of a column of labels, and the index (n,) int32 of every row."""
+    import pandas as pd
+
+    dtype = column.dtype
+    if isinstance(dtype, pd.CategoricalDtype) and not dtype.ordered and not as_met:
+        codes = column.cat.codes.to_numpy()
+        used = np.zeros(len(dtype.categories), dtype=bool)
+        used[codes] = True
+        if used.all():  # rows are not looked at again
+            mode, places = mode_of(name, pd.Index(dtype.categories))
+            return mode, places.astype(np.int32)[codes]
+    mode, places = mode_of(name, column, as_met=as_met)
+    return mode, places.astype(np.int32)
+
+
+def _different(column: pd.Series[Any]) -> int:
+    """The number of different labels."""
+    import pandas as pd
+
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return len(column.cat.categories)
+    return int(column.nunique())
 
 
 def refuse_no_label(file: TableFile, name: str, column: pd.Series[Any], notation: Notation) -> None:
@@ -149,7 +177,7 @@ def refuse_no_label(file: TableFile, name: str, column: pd.Series[Any], notation
         raise DataError(what, got=repr(got), next_step="Give it one, or leave the row out.")
 
 
-def first_rows(codes: np.ndarray[Any, np.dtype[np.int32]], size: int) -> Integers:
+def _first_rows(codes: np.ndarray[Any, np.dtype[np.int32]], size: int) -> Integers:
     """For each index, the first row that has it."""
     found = np.zeros(size, dtype=np.int64)
     found[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)

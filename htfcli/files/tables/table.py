@@ -210,7 +210,7 @@ class Table:
                 yield Added(*found, index[::width, : len(self.source.layout.labels_at)].numpy())
 
         layout = self.source.layout
-        more, like = (added(), self.source.like) if further else (iter(()), ())
+        more, like = (added(), self.source.like()) if further else (iter(()), [])
         self.source.file.write(
             destination, Filled(layout.labels_at, layout.values_at, self.value_name, fill, more, like, names, own_type)
         )

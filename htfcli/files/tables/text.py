@@ -102,7 +102,9 @@ class TextFile(TextSource):
         try:
             table = arrow_csv.read_csv(
                 pa.input_stream(path, compression="detect"),
-                read_options=arrow_csv.ReadOptions(column_names=names, skip_rows_after_names=int(self.head.named)),
+                read_options=arrow_csv.ReadOptions(
+                    column_names=names, skip_rows=scanned.skipped, skip_rows_after_names=int(self.head.named)
+                ),
                 parse_options=arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=scanned.quotes),
                 convert_options=arrow_csv.ConvertOptions(
                     column_types=kinds,
