@@ -11,6 +11,7 @@ from torch import Tensor
 from htfcli.config.tables import TableConfig
 from htfcli.engine.factorizations.factorization import DENSE_LIMIT, Factorization
 from htfcli.engine.observations.observations import Observations
+from htfcli.engine.samples import Entries
 from htfcli.errors import ConfigError, DataError
 from htfcli.files.foreign.datasets import DatasetTensor, read_dataset
 from htfcli.files.foreign.readers import Dense
@@ -141,7 +142,8 @@ def load_observations(
     _refuse_dims(opened, dims)
     if isinstance(opened, Table):
         average = config is not None and config.duplicates == "mean"
-        return Observations(opened.dims, opened.entries(average))
+        entries = opened.entries(average)
+        return Observations(opened.dims, Entries(entries.index.long(), entries.value))
     if isinstance(opened, DatasetTensor):
         return Observations(opened.dims, opened.entries())
     if isinstance(opened, Dense):

@@ -26,8 +26,8 @@ from torch import Tensor
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.observations.observations import Observations, sample_entries
 from htfcli.engine.samples import Entries
-from htfcli.files.tables.formats import read_table
 from htfcli.files.own.artefacts import save_observations
+from htfcli.files.tables.formats import read_table
 from tests.benchmarks.timing import machine, table
 
 NOISE = 0.1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,15 +122,17 @@ class DatasetTensor:
 
 
 class _library:  # noqa: N801 -- reads as a statement
-    """Errors of a library that is not installed, as ours."""
+    """Errors of a library that is not installed, as ours; warnings of libraries about their formats are not shown."""
 
     def __init__(self, suffix: str) -> None:
-        self.suffix = suffix
+        self.suffix, self.quiet = suffix, warnings.catch_warnings()
 
     def __enter__(self) -> None:
-        return None
+        self.quiet.__enter__()
+        warnings.simplefilter("ignore")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self.quiet.__exit__(kind, error, trace)
         if isinstance(error, ImportError):
             raise missing_library(self.suffix, "xarray, netCDF4 and zarr") from None
 
