@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 import xarray as xr
@@ -223,6 +224,7 @@ def test_rows_that_disagree(stand_in):
         (np.array([[1, np.inf], [np.nan, 1]]), {}, "an observed value is NaN or infinite"),
         (pd.Series([1.0, None]), {}, "a series names its entries by a MultiIndex"),
         (object(), {}, "this is not data that can be completed (got object"),
+        (pa.table({"a": [1.0, None], "b": [1.0, 2.0]}), {}, "tables are read from pandas (got pyarrow.Table). Convert it: data.to_pandas()."),
         ("table.csv", {}, "this is not data that can be completed (got str"),
         (array(), {"value": "x", "wide": True}, "value, wide: not for an array"),
         (wide(), {"mask": array() > 0}, "mask: not for a data frame"),

@@ -253,6 +253,8 @@ def read_frame(
     count = len(layout.values)
     if layout.wide:
         labels = frame.columns[list(layout.values)]
+        if any(labels.get_level_values(level).hasnans for level in range(labels.nlevels)):
+            raise DataError(f"{name} has a column without a name", next_step="Name it, or leave it out.")
         beside = []
         for level, own in enumerate(names_of(list(labels.names), _column_name(labels))):
             mode, number = mode_of(own, labels.get_level_values(level), as_met=own in ordered, where="column")
