@@ -17,7 +17,6 @@ _HOME = {
     "CompletedData": "htfcli.api.completed",
     "Entries": "htfcli.engine.samples",
     "FitConfig": "htfcli.config.tensors",
-    "FittedCompletion": "htfcli.api.completed",
     "GroupRMSprop": "htfcli.engine.fitting.optimizers",
     "HierarchicalTensorFactorization": "htfcli.engine.factorizations.hierarchical",
     "HtfError": "htfcli.errors",

@@ -11,6 +11,7 @@ from htfcli.config.tensors import FitConfig
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.fitting.fit import fit as fit_observations
 from htfcli.engine.observations.observations import Observations
+from htfcli.engine.samples import Entries
 
 
 def fit(
@@ -44,5 +45,5 @@ def fit(
     if not isinstance(observations, Observations):
         data = labelled(observations, modes=modes, value=value, ordered=ordered, wide=wide, mask=mask)
         entries, _ = data.observed(average=duplicates == "mean")
-        observations = Observations(data.dims, entries)
+        observations = Observations(data.dims, Entries(entries.index.long(), entries.value))
     return fit_observations(observations, config)

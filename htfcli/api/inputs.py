@@ -145,6 +145,9 @@ def labelled(
         ConfigError: if an argument does not apply to this kind of data. DataError: if it cannot be read.
     """
     kind = kind_of(data)
+    if hasattr(data, "__dataframe__") and kind != "frame":  # polars, arrow and others
+        got = f"{type(data).__module__.partition('.')[0]}.{type(data).__name__}"
+        raise DataError("tables are read from pandas", got=got, next_step="Convert it: data.to_pandas().")
     given = {"modes": modes, "value": value, "std": std, "wide": wide, "mask": mask, "ordered": ordered or None}
     if kind == "frame":
         _refuse(given, "a data frame", "mask")

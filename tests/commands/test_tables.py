@@ -34,7 +34,9 @@ def test_a_wide_table_of_years(htf, tmp_path):
     truth = 10 * rank_one(16, 8)
     years = range(2012, 2020)
     lines = ["station," + ",".join(map(str, years))]
-    lines += [f"S{i}," + ",".join("" if (i + j) % 5 == 0 else f"{truth[i, j]:.2f}" for j in range(8)) for i in range(16)]
+    lines += [
+        f"S{i}," + ",".join("" if (i + j) % 5 == 0 else f"{truth[i, j]:.2f}" for j in range(8)) for i in range(16)
+    ]
     (tmp_path / "years.csv").write_text("\n".join(lines) + "\n")
     done = htf("complete", "years.csv")
     assert done.code == 0, done.err

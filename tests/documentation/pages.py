@@ -4,7 +4,7 @@
 |---|---|
 | `console` | runs what follows each `$ `, and writes the output below it |
 | `bash` | runs each line; shows no output |
-| `python` | runs it; a `text` block below `<!-- output -->` holds what it prints |
+| `python` | runs it, in a tutorial with the names of the blocks above; a `text` block below `<!-- output -->` holds what it prints |
 | any with `title="NAME.SUFFIX"` | writes it to this file, for the blocks below |
 | any other | nothing |
 

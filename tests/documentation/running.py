@@ -11,10 +11,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.documentation.pages import ROOT, Block, blocks_of, output_of, with_text
 
 _COLUMNS = "95"  # characters a line of code has room for on the site
+TUTORIALS = ROOT / "docs/tutorials"  # whose Python blocks are one session
 _MINUTES = 30  # for one command
 
 
@@ -34,13 +36,17 @@ def run_page(page: Path, folder: Path, long: bool) -> Iterator[tuple[Block, Bloc
     """
     prepare(folder)
     blocks = blocks_of(page)
+    session: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks:
         if block.file is not None:
             (folder / block.file).write_text(block.text)
         elif not block.runs or (block.long and not long):
             continue
         elif block.python:
-            shown, printed = output_of(block, blocks), run_python(block.text, folder)
+            shown, printed = (
+                output_of(block, blocks),
+                run_python(block.text, folder, session if page.parent == TUTORIALS else None),
+            )
             if shown is not None:
                 yield shown, with_text(shown, printed)
         elif block.language == "bash":
@@ -78,13 +84,20 @@ def run_shell(command: str, folder: Path) -> str:
     return trimmed(done.stdout)
 
 
-def run_python(text: str, folder: Path) -> str:
-    """What a Python block prints, run as it stands in this process."""
+def run_python(text: str, folder: Path, session: dict[str, Any] | None = None) -> str:
+    """What a Python block prints, run as it stands in this process.
+
+    Args:
+        session: names that earlier blocks have left; None for a block that stands alone.
+    """
     printed, before = io.StringIO(), set(sys.modules)
     sys.path.insert(0, str(folder))  # modules that the page has named
     try:
         with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
-            exec(compile(text, "a block of the documentation", "exec"), {"__name__": "__main__"})
+            exec(
+                compile(text, "a block of the documentation", "exec"),
+                {"__name__": "__main__"} if session is None else session,
+            )
     finally:
         sys.path.remove(str(folder))
         for name in set(sys.modules) - before:

@@ -67,7 +67,8 @@ class _Finding:
     ) -> None:
         self._frame, self._name, self._modes, self._wide = frame, name, modes, wide
         self._names: list[Any] = list(frame.columns)
-        self._levels = [] if _row_numbers(frame.index) else list(range(frame.index.nlevels))
+        levels = [] if _row_numbers(frame.index) else list(range(frame.index.nlevels))
+        self._levels = [k for k in levels if frame.index.names[k] is None or frame.index.names[k] not in self._names]
         self._std = None if std is None else self._column(std)
         several = isinstance(value, list) or (isinstance(value, tuple) and value not in self._names)
         self._values = None if value is None else [self._column(v) for v in (value if several else [value])]
@@ -117,6 +118,11 @@ class _Finding:
         """Levels, columns and values where nothing was said of them."""
         frame = self._frame
         numbers = [at for at in free if _is_numeric(frame.iloc[:, at])]
+        if free and free[-1] not in numbers:
+            self._refuse_numbers_as_text(free[-1])
+            last = frame.iloc[:, free[-1]]
+            if _is_bool(last) and (not numbers or bool(last.isna().any())):  # labels are in every row
+                numbers.append(free[-1])
         labels = [at for at in free if at not in numbers]
         if self._wide is False:
             return self._levels, self._telling([at for at in free if at not in numbers[-1:]], 0), numbers[-1:]
@@ -137,6 +143,18 @@ class _Finding:
         columns = [*labels, *(at for at in numbers[:-1] if self._counts(at) or self._numbers_rows(at))]
         values = [at for at in numbers if at not in columns]
         return self._levels, self._telling(sorted(columns), len(self._levels)), values
+
+    def _refuse_numbers_as_text(self, at: int) -> None:
+        """Raise DataError for a last column that cannot be labels, but text that should be values."""
+        texts = self._frame.iloc[:, at].dropna()
+        if len(texts) == 0 or not all(isinstance(text, str) and as_number(text) is not None for text in texts):
+            return
+        if len(texts) < len(self._frame) or not all(isinstance(as_number(text), int) for text in texts):
+            got = repr(texts.iloc[0])
+            advice = "Convert it: pandas.to_numeric(frame[column])."
+            raise DataError(
+                f"{self._name}: column {self._names[at]} has numbers that are text", got=got, next_step=advice
+            )
 
     def _entities(self, candidates: Sequence[int]) -> list[int]:
         """The columns that say which entity a row is about: the first ones that no two rows agree in."""
@@ -212,6 +230,12 @@ def _row_numbers(index: pd.Index[Any]) -> bool:
     import pandas as pd
 
     return index.nlevels == 1 and index.name is None and pd.api.types.is_integer_dtype(index.dtype)
+
+
+def _is_bool(column: pd.Series[Any]) -> bool:
+    import pandas as pd
+
+    return pd.api.types.is_bool_dtype(column.dtype)
 
 
 def _is_numeric(column: pd.Series[Any]) -> bool:

@@ -253,6 +253,8 @@ def read_frame(
     count = len(layout.values)
     if layout.wide:
         labels = frame.columns[list(layout.values)]
+        if any(labels.get_level_values(level).hasnans for level in range(labels.nlevels)):
+            raise DataError(f"{name} has a column without a name", next_step="Name it, or leave it out.")
         beside = []
         for level, own in enumerate(names_of(list(labels.names), _column_name(labels))):
             mode, number = mode_of(own, labels.get_level_values(level), as_met=own in ordered, where="column")
@@ -261,7 +263,7 @@ def read_frame(
         columns = np.stack(beside, 1).astype(np.int32)
         index = np.hstack([np.repeat(index, count, axis=0), np.tile(columns, (len(frame), 1))])
     value_of = np.stack([as_floats(frame.iloc[:, at], name) for at in layout.values], 1).reshape(-1)
-    deviation = None if layout.std is None else torch.from_numpy(as_floats(frame.iloc[:, layout.std], name)).clone()
+    deviation = None if layout.std is None else torch.tensor(as_floats(frame.iloc[:, layout.std], name))
     return FrameTensor(
         frame, layout, name, tuple(found), rows, torch.from_numpy(index), torch.from_numpy(value_of.copy()), deviation
     )

@@ -171,6 +171,22 @@ def test_several_values_are_a_mode_of_variables():
     assert not read_frame(frame, value=["gdp", "pop"]).layout.remarks
 
 
+def test_truth_values():
+    frame = long(pd.array([True, None, False, True, True, False], dtype="boolean"))
+    tensor = read_frame(frame)
+    assert tensor.value_name == "v"
+    filled = tensor.filled(lambda index: torch.full((len(index),), 0.4).double())
+    unchanged(frame, filled)
+    assert filled.v[1] is np.False_
+
+
+def test_an_index_that_is_a_column_too():
+    frame = long().set_index("city", drop=False)
+    tensor = read_frame(frame)
+    assert [axis.name for axis in tensor.axes] == ["city", "year"]
+    unchanged(frame, tensor.filled(by_index))
+
+
 def test_a_matrix():
     frame = pd.DataFrame(np.where(np.eye(4) > 0, np.nan, 1.0), columns=list("abcd"))
     tensor = read_frame(frame)
@@ -293,7 +309,9 @@ def refused(frame: pd.DataFrame, **how: object) -> FrameTensor:
         (long().assign(year=[2001, None, 2002, 2002, 2003, 2003]), {"value": "v"}, DataError, "row 1 has no label in column year"),
         (long().assign(year=2001), {"value": "v"}, DataError, "row 2 disagrees with"),
         (long([None] * 6).astype({"v": float}), {"value": "v"}, DataError, "no observed value"),
-        (long()[["city", "year"]].astype(str), {}, DataError, "no column of numbers"),
+        (long()[["city"]], {}, DataError, "no column of numbers"),
+        (long().assign(v=["1.5", None, "2", "3", "4", "5"]), {}, DataError, "column v has numbers that are text (got '1.5')"),
+        (pd.DataFrame(np.ones((2, 3)), columns=[None, "a", "b"]), {}, DataError, "has a column without a name"),
     ],
 )  # fmt: skip
 def test_refused(frame, how, error, words):
