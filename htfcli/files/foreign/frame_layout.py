@@ -29,13 +29,15 @@ class Layout:
     Args:
         levels: of the index, and columns: positions of columns, that are modes. values: positions of those with values.
         wide: whether the columns of values are the indices of further modes, one for each level of their names.
-        std: position of the column of standard deviations. remarks: what was found out and may be a mistake.
+        variables: whether these are different quantities. std: position of the column of standard deviations.
+        remarks: what was found out and may be a mistake.
     """
 
     levels: tuple[int, ...]
     columns: tuple[int, ...]
     values: tuple[int, ...]
     wide: bool
+    variables: bool = False
     std: int | None = None
     remarks: tuple[str, ...] = ()
 
@@ -93,7 +95,10 @@ class _Finding:
                 ", ..." if len(values) > _SHOWN else ""
             )
             self._remarks.append(f"columns {shown} are read as the indices of a mode; name the value column if not")
-        return Layout(tuple(levels), tuple(columns), tuple(values), wide, self._std, tuple(self._remarks))
+        rows = len(levels) + len(columns)
+        variables = wide and (self._values is not None or (rows > 1 and not all(map(self._is_header, values))))
+        remarks = tuple(self._remarks)
+        return Layout(tuple(levels), tuple(columns), tuple(values), wide, variables, self._std, remarks)
 
     def _refuse(self, levels: Sequence[int], columns: Sequence[int], values: Sequence[int], wide: bool) -> None:
         if not values:
@@ -130,15 +135,15 @@ class _Finding:
         if frame.columns.nlevels > 1 or self._wide:
             return self._levels, self._entities(labels), numbers
         if len(headers) >= 2:
-            whole = [at for at in numbers if at not in headers and self._counts(at)]
+            whole = [at for at in numbers if at not in headers and self._whole(at)]
             return self._levels, self._entities(labels + whole), headers
         if not labels and not self._levels:
-            whole = numbers[:-1]
-            grid = len(whole) >= 2 and all(map(self._counts, whole)) and self._identify(whole)
-            return ([], whole, numbers[-1:]) if grid else ([], [], numbers)
+            return ([], numbers[:-1], numbers[-1:]) if self._is_grid(numbers[:-1]) else ([], [], numbers)
         columns = [] if len(self._levels) > 1 else self._entities(labels)
         alone = len(columns) + len(self._levels) == 1 and self._identify(columns, self._levels)
-        if alone and len(numbers) > 1:
+        variables = [at for at in numbers if at == numbers[-1] or not self._counts(at)]
+        repeated = any(not self._identify([at]) for at in labels)
+        if alone and len(numbers) > 1 and (len(variables) > 1 or not repeated):
             return self._levels, columns, numbers
         columns = [*labels, *(at for at in numbers[:-1] if self._counts(at) or self._numbers_rows(at))]
         values = [at for at in numbers if at not in columns]
@@ -197,13 +202,29 @@ class _Finding:
                 frame = frame.assign(**{f"level {level}": self._frame.index.get_level_values(level)})
         return frame.shape[1] > 0 and not bool(frame.duplicated().any())
 
-    def _counts(self, at: int) -> bool:
-        """Whether a column has whole numbers in every row, some of them more than once, as years and codes."""
+    def _is_grid(self, candidates: Sequence[int]) -> bool:
+        """Whether columns of numbers alone are the modes of a long frame: codes, or coordinates that recur.
+
+        Coordinates that are not whole only where no cell is empty: a matrix would have nothing to fill in.
+        """
+        frame = self._frame
+        if len(candidates) < 2 or not self._identify(candidates):
+            return False
+        if all(map(self._counts, candidates)):
+            return True
+        recur = all(2 * frame.iloc[:, at].nunique() <= len(frame) for at in candidates)
+        return recur and not bool(frame.isna().any(axis=None))
+
+    def _whole(self, at: int) -> bool:
+        """Whether a column has whole numbers in every row."""
         import pandas as pd
 
         column = self._frame.iloc[:, at]
-        whole = pd.api.types.is_integer_dtype(column.dtype) and not bool(column.isna().any())
-        return whole and column.nunique() < len(column)
+        return pd.api.types.is_integer_dtype(column.dtype) and not bool(column.isna().any())
+
+    def _counts(self, at: int) -> bool:
+        """Whether a column has whole numbers in every row, some of them more than once, as years and codes."""
+        return self._whole(at) and self._frame.iloc[:, at].nunique() < len(self._frame)
 
     def _numbers_rows(self, at: int) -> bool:
         import pandas as pd

@@ -256,7 +256,7 @@ def read_frame(
         if any(labels.get_level_values(level).hasnans for level in range(labels.nlevels)):
             raise DataError(f"{name} has a column without a name", next_step="Name it, or leave it out.")
         beside = []
-        for level, own in enumerate(names_of(list(labels.names), _column_name(labels))):
+        for level, own in enumerate(names_of(list(labels.names), "variable" if layout.variables else "column")):
             mode, number = mode_of(own, labels.get_level_values(level), as_met=own in ordered, where="column")
             found.append(mode)
             beside.append(number)
@@ -319,12 +319,6 @@ def _counted(index: pd.Index[Any]) -> bool:
     import pandas as pd
 
     return isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1
-
-
-def _column_name(labels: pd.Index[Any]) -> str:
-    """What a mode of columns is called that has no name."""
-    mode, _ = mode_of("", labels.get_level_values(0))
-    return "variable" if mode.coordinates is None else "column"
 
 
 def _fill(value: Tensor, cells: Tensor, index: Tensor, values: Values) -> None:

@@ -223,6 +223,42 @@ def test_row_numbers_and_second_names_are_left_out():
     assert "column name names the same as country" in tensor.layout.remarks[1]
 
 
+def panel(rows: int = 48) -> pd.DataFrame:
+    """A long frame that lacks some combinations: city, year, item and v."""
+    every = [(f"c{i}", 2000 + j, f"k{k}", i + j * k + 0.5) for i in range(4) for j in range(5) for k in range(3)]
+    frame = pd.DataFrame(every, columns=["city", "year", "item", "v"])
+    return frame.sample(rows, random_state=0).reset_index(drop=True)
+
+
+def stations(*names: str) -> pd.DataFrame:
+    """A wide frame with one hole, a row per station."""
+    values = np.arange(8.0 * len(names)).reshape(8, -1)
+    values[1, 1] = np.nan
+    return pd.DataFrame(values, columns=list(names)).assign(station=[f"S{i}" for i in range(8)])
+
+
+@pytest.mark.parametrize(
+    ("frame", "modes"),
+    [
+        (panel(), "city year item"),
+        (panel().reset_index(), "city year item"),
+        (panel().assign(note=[f"n{i}" for i in range(48)])[["city", "note", "year", "item", "v"]], "city year item"),
+        (panel().assign(note=[f"n{i}" for i in range(48)])[["city", "note", "year", "v"]], "city year"),
+        (panel().query("item == 'k0'")[["city", "year", "v"]].rename(columns={"v": "gdp"}).assign(pop=1.5), "city year variable"),
+        (stations("2016", "2017", "2019"), "station column"),
+        (stations("2016-01", "2016-02", "2016-03").assign(region=list("nsnsnsns")), "station column"),
+        (stations("2016", "2017", "2019").assign(station=range(101, 109)), "station column"),
+        (stations("t1", "t2", "t3"), "station column"),
+        (stations("t1", "t2", "t3").drop(columns="station"), "row column"),
+        (stations("t1", "t2", "t3").set_index("station"), "station column"),
+        (pd.DataFrame([(x / 2, y / 2, x * y + 0.25) for x in range(5) for y in range(6)], columns=["x", "y", "v"]), "x y"),
+        (pd.DataFrame([(c, y, 7) for c in "abcd" for y in range(3)], columns=["c", "y", "count"]), "c y"),
+    ],
+)  # fmt: skip
+def test_what_is_a_mode_is_found_out(frame, modes):
+    assert [axis.name for axis in read_frame(frame).axes] == modes.split()
+
+
 def test_ratings():
     frame = pd.DataFrame({"user": [1, 1, 2, 3], "item": [7, 8, 7, 8], "rating": [5, 3, 4, 1]})
     tensor = read_frame(frame)
