@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from htfcli.errors import DataError
+from htfcli.files.foreign.column_layout import Head
 from htfcli.files.foreign.number_types import clipped
 from htfcli.files.foreign.readers import missing_library, parsing, refuse_rows
 from htfcli.files.own.container import binary_destination
-from htfcli.files.tables.header import Head
 from htfcli.files.tables.numbers import Floats
 from htfcli.files.tables.table_file import BLOCK, SAMPLE, Booleans, Filled, format_of
 

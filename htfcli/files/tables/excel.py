@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from htfcli.config.tables import TableConfig
 from htfcli.errors import ConfigError, DataError, did_you_mean
+from htfcli.files.foreign.column_layout import Head
 from htfcli.files.foreign.readers import missing_library, parsing
 from htfcli.files.own.container import binary_destination
-from htfcli.files.tables.header import Head, find_head
+from htfcli.files.tables.header import find_head
 from htfcli.files.tables.numbers import Notation
 from htfcli.files.tables.objects import frame_of, sample_of
 from htfcli.files.tables.table_file import BLOCK, SAMPLE, Filled

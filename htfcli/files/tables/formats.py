@@ -8,9 +8,8 @@ from pathlib import Path
 
 from htfcli.config.tables import TableConfig
 from htfcli.errors import DataError
-from htfcli.files.tables.header import Head
+from htfcli.files.foreign.column_layout import ColumnLayout, Head
 from htfcli.files.tables.labelled import Labelled, read_labelled
-from htfcli.files.tables.layout import Layout
 from htfcli.files.tables.numbers import Notation
 from htfcli.files.tables.table_file import TableFile, format_of
 from htfcli.files.tables.text import FIXED, USUAL, TextFile, open_text_table
@@ -111,7 +110,7 @@ def read_queries(
     value = head.names.index(value_name) if head.named and value_name in head.names else None
     if not head.named and len(head.names) > len(wanted):
         value = len(head.names) - 1
-    layout = Layout(tuple(labels), () if value is None else (value,), chosen=True)
+    layout = ColumnLayout(tuple(labels), () if value is None else (value,), chosen=True)
     source = read_labelled(file, bare, notation_of(file, bare), layout=layout)
     return replace(source, name=value_name)
 

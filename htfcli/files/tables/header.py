@@ -3,35 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from htfcli.errors import ConfigError, DataError
+from htfcli.files.foreign.column_layout import Head
 from htfcli.files.tables.numbers import Notation
-
-
-@dataclass(frozen=True)
-class Head:
-    """The columns of a table.
-
-    Args:
-        names: of all columns. named: whether the file names them; otherwise they are numbered.
-        padding: columns at the end that have neither a name nor a value, as where every line ends in a comma.
-        extra: columns that the rows have before those that are named, as where row names are written without a name.
-    """
-
-    names: list[str]
-    named: bool
-    padding: int = 0
-    extra: int = 0
-
-    @classmethod
-    def numbered(cls, count: int) -> Head:
-        return cls([str(number) for number in range(count)], named=False)
-
-    @property
-    def used(self) -> range:
-        """The positions of the columns that are no padding."""
-        return range(len(self.names) - self.padding)
 
 
 def find_head(rows: Sequence[Sequence[str]], name: str, notation: Notation, given: bool | None) -> Head:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from htfcli.config.tables import TableConfig
 from htfcli.errors import DataError
+from htfcli.files.foreign.column_layout import Head
 from htfcli.files.own.container import text_destination
 from htfcli.files.tables.encoding import Encoding, open_text, scan
-from htfcli.files.tables.header import Head
 from htfcli.files.tables.numbers import Notation
 from htfcli.files.tables.objects import frame_of, sample_of
 from htfcli.files.tables.table_file import BLOCK, Filled, format_of

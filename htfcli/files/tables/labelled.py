@@ -9,9 +9,9 @@ import numpy as np
 
 from htfcli.config.tables import TableConfig
 from htfcli.errors import DataError
+from htfcli.files.foreign.column_layout import FEW, ColumnLayout, choose_columns
 from htfcli.files.foreign.frame_labels import Mode, mode_of, numbered_mode
 from htfcli.files.own.axes import Axis, as_number, label_remark
-from htfcli.files.tables.layout import FEW, Layout, choose_layout
 from htfcli.files.tables.numbers import Floats, Notation
 from htfcli.files.tables.table_file import Integers, TableFile
 
@@ -33,7 +33,7 @@ class Labelled:
     """
 
     file: TableFile
-    layout: Layout
+    layout: ColumnLayout
     modes: tuple[Mode, ...]
     index: np.ndarray[tuple[int, ...], np.dtype[np.int32]]
     value: Floats
@@ -65,19 +65,19 @@ class Labelled:
 
 
 def read_labelled(
-    file: TableFile, config: TableConfig, notation: Notation, *, fixed: bool = False, layout: Layout | None = None
+    file: TableFile, config: TableConfig, notation: Notation, *, fixed: bool = False, layout: ColumnLayout | None = None
 ) -> Labelled:
     """Read a table as a tensor.
 
     Args:
-        file: the table. config: what is said about it. notation: of its numbers. fixed: see `choose_layout`.
+        file: the table. config: what is said about it. notation: of its numbers. fixed: see `choose_columns`.
         layout: of its columns, if that is known; without columns of values no cell has one.
     Raises:
         ConfigError: if a column does not exist, or something cannot be decided. DataError: if a row cannot be used.
     """
     import pandas as pd
 
-    layout = layout or choose_layout(file.sample(), file.head, file.name, config, fixed=fixed)
+    layout = layout or choose_columns(file.sample(), file.head, file.name, config, fixed=fixed)
     std = [] if layout.std_at is None else [layout.std_at]
     frame = file.read(layout.labels_at, [*layout.values_at, *std])
     layout = without_keys(layout, frame, file)
@@ -109,7 +109,7 @@ def read_labelled(
     return Labelled(file, layout, tuple(modes), np.stack(index, axis=1), value, deviation, tuple(warnings))
 
 
-def without_keys(layout: Layout, frame: pd.DataFrame, file: TableFile) -> Layout:
+def without_keys(layout: ColumnLayout, frame: pd.DataFrame, file: TableFile) -> ColumnLayout:
     """The layout without columns of labels that have another one in every row, unless too few modes would be left.
 
     Of a wide table one such column names the rows, and the others say nothing more.

@@ -17,11 +17,11 @@ from torch import Tensor
 from htfcli.engine.samples import Entries
 from htfcli.errors import DataError
 from htfcli.files.foreign.cells import each_once, known_at, lacking, lacking_blocks
+from htfcli.files.foreign.column_layout import some
 from htfcli.files.foreign.frame_labels import Mode
 from htfcli.files.foreign.readers import refuse_absent
 from htfcli.files.own.axes import Axis
 from htfcli.files.tables.labelled import Labelled
-from htfcli.files.tables.layout import some
 from htfcli.files.tables.table_file import Added, Filled, Rows
 
 Values = Callable[[Tensor], Tensor]  # (n, N) indices -> (n,) values

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from htfcli.files.tables.header import Head
+from htfcli.files.foreign.column_layout import Head
 from htfcli.files.tables.numbers import Floats
 
 if TYPE_CHECKING:

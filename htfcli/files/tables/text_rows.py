@@ -12,9 +12,9 @@ from functools import cached_property
 from pathlib import Path
 
 from htfcli.errors import DataError
+from htfcli.files.foreign.column_layout import Head
 from htfcli.files.tables.dialect import Dialect, is_no_row, records
 from htfcli.files.tables.encoding import Scan, open_text
-from htfcli.files.tables.header import Head
 from htfcli.files.tables.table_file import format_of
 
 

@@ -14,7 +14,6 @@ from htfcli.config.tables import TableConfig
 from htfcli.errors import ConfigError, DataError, did_you_mean
 from htfcli.files.own.axes import as_number
 from htfcli.files.own.dates import as_days
-from htfcli.files.tables.header import Head
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +25,32 @@ _SHOWN = 20  # names in a message
 
 
 @dataclass(frozen=True)
-class Layout:
+class Head:
+    """The columns of a table.
+
+    Args:
+        names: of all columns. named: whether the file names them; otherwise they are numbered.
+        padding: columns at the end that have neither a name nor a value, as where every line ends in a comma.
+        extra: columns that the rows have before those that are named, as where row names are written without a name.
+    """
+
+    names: list[str]
+    named: bool
+    padding: int = 0
+    extra: int = 0
+
+    @classmethod
+    def numbered(cls, count: int) -> Head:
+        return cls([str(number) for number in range(count)], named=False)
+
+    @property
+    def used(self) -> range:
+        """The positions of the columns that are no padding."""
+        return range(len(self.names) - self.padding)
+
+
+@dataclass(frozen=True)
+class ColumnLayout:
     """The columns of a table by what they are.
 
     Args:
@@ -67,28 +91,34 @@ class Profile:
         return self.numeric and (self.fractions and 2 * self.distinct > self.rows)
 
 
-def choose_layout(sample: pd.DataFrame, head: Head, name: str, config: TableConfig, *, fixed: bool) -> Layout:
+def choose_columns(
+    sample: pd.DataFrame, head: Head, name: str, config: TableConfig, *, fixed: bool = False, together: bool = False
+) -> ColumnLayout:
     """Decide which columns are modes and which are values.
 
     Args:
         sample: the first rows. head: the columns. name: of the table, for messages. config: what is said about it.
         fixed: whether the last column is the value and all others are modes, as in .tns and where dimensions are given.
+        together: complete columns of measurements together, as variables, where the command line suggests it, and take
+            a table that can be wide for it.
     Raises:
         ConfigError: if a named column does not exist, or it cannot be decided. DataError: if there are too few columns.
     """
-    return _Choice(sample, head, name, config, fixed).layout()
+    return _Choice(sample, head, name, config, fixed, together).layout()
 
 
 class _Choice:
-    def __init__(self, sample: pd.DataFrame, head: Head, name: str, config: TableConfig, fixed: bool) -> None:
-        self.head, self.name, self.config, self.fixed = head, name, config, fixed
+    def __init__(
+        self, sample: pd.DataFrame, head: Head, name: str, config: TableConfig, fixed: bool, together: bool
+    ) -> None:
+        self.head, self.name, self.config, self.fixed, self.together = head, name, config, fixed, together
         std = getattr(config, "std", None)
         self.std_at = None if std is None else position(name, head, std)
         self.others = [at for at in head.used if at != self.std_at]
         self.profiles = {at: profile(sample[at]) for at in self.others}
         self.index = None if config.index is None else [position(name, head, column) for column in config.index]
 
-    def layout(self) -> Layout:
+    def layout(self) -> ColumnLayout:
         if len(self.others) < 2:
             raise self._too_few()
         if self.config.variables is not None:
@@ -124,9 +154,9 @@ class _Choice:
     def _numbered(self, numeric: Sequence[int]) -> list[int]:
         """Columns with names as item1, item2, ..., of which the last column is one."""
         matches = {at: match for at in numeric if (match := _NUMBERED.fullmatch(self.head.names[at]))}
-        if self.others[-1] not in matches:
+        if not numeric or numeric[-1] not in matches:
             return []
-        stem = matches[self.others[-1]][1]
+        stem = matches[numeric[-1]][1]
         found = [at for at, match in matches.items() if match[1] == stem]
         return found if len(found) > 2 else []
 
@@ -137,7 +167,7 @@ class _Choice:
         keys = [at for at in self.others if at not in values]
         if len(values) < 2 or len(keys) > 1 or len(self.others) < 3:
             return []
-        if keys and (keys[0] > values[0] or not self.profiles[keys[0]].unique):
+        if keys and not self.profiles[keys[0]].unique:
             return []
         profiles = [self.profiles[at] for at in values]
         gaps = any(one.gaps for one in profiles[:-1])
@@ -146,7 +176,11 @@ class _Choice:
         alike = all(
             not one.fractions and one.low <= profiles[0].high and one.high >= profiles[0].low for one in profiles
         )
-        if texts and self.profiles[texts[0]].unique and alike and profiles[0].rows > FEW:
+        if not texts or not self.profiles[texts[0]].unique or not alike:
+            return []
+        if self.together:
+            return values
+        if profiles[0].rows > FEW:
             raise ConfigError(
                 f"{self.name}: one row per entry, or one column per index?",
                 got=f"columns {self._listed(self.others)}",
@@ -163,7 +197,7 @@ class _Choice:
                 return numeric[1:]
         return [at for at in numeric if not self._is_row_number(at)]
 
-    def _across(self, values: Sequence[int], across: str, remarks: list[str]) -> Layout:
+    def _across(self, values: Sequence[int], across: str, remarks: list[str]) -> ColumnLayout:
         labels = [at for at in self.others if at not in values]
         if self.index is None:
             labels, dropped = self._without_extra(labels, least=1)
@@ -176,7 +210,7 @@ class _Choice:
             raise DataError(
                 f"{self.name} has too few columns", got=len(self.others), allowed="2 columns of values and labels"
             )
-        return Layout(tuple(labels), tuple(values), across, tuple(remarks), self.index is not None, self.std_at)
+        return ColumnLayout(tuple(labels), tuple(values), across, tuple(remarks), self.index is not None, self.std_at)
 
     def _said_wide(self, values: Sequence[int]) -> str:
         advice = "" if self.config.wide else " (--long if not)"
@@ -184,7 +218,7 @@ class _Choice:
 
     # --- one row per entry --------------------------------------------------------------------------------------------
 
-    def _long(self) -> Layout:
+    def _long(self) -> ColumnLayout:
         config, remarks = self.config, list[str]()
         value = position(self.name, self.head, config.value) if config.value is not None else None
         if value is None:
@@ -199,10 +233,24 @@ class _Choice:
                 )
         elif not self.fixed:
             labels, remarks = self._without_extra(labels, least=2)
-            remarks += self._suggestion(labels, value)
-        if len(labels) < 2:
+            others = [at for at in self.others if at not in (*labels, value) and not self._is_row_number(at)]
+            if others and self.head.named:
+                together = sorted([*others, value])
+                if self.together:
+                    return self._across(together, "variable", [])
+                names = ",".join(self.head.names[at] for at in together)
+                remarks.append(
+                    f"column {self.head.names[value]} is completed; --variables {names} completes these together"
+                )
+        if len(labels) < 2 and self.together:
+            values = [at for at in self.others if self.profiles[at].numeric]
+            if len(values) > 1:
+                return self._across(values, "column", [])
+        elif len(labels) < 2:
             raise self._too_few()
-        return Layout(tuple(labels), (value,), "", tuple(remarks), self.index is not None or self.fixed, self.std_at)
+        return ColumnLayout(
+            tuple(labels), (value,), "", tuple(remarks), self.index is not None or self.fixed, self.std_at
+        )
 
     def _too_few(self) -> DataError:
         got, hint = len(self.head.used), ""
@@ -223,17 +271,11 @@ class _Choice:
                 remarks.append(f"column {shown} numbers the rows and is left out")
         for at in labels:
             one = self.profiles[at]
-            if at in kept and len(kept) > least and one.rows > FEW and one.measured:
+            gaps = one.numeric and one.gaps and (one.fractions or self.together)
+            if at in kept and len(kept) > least and (gaps or (one.rows > FEW and one.measured)):
                 kept.remove(at)
                 remarks.append(f"column {self.head.names[at]} holds measurements and is no mode; --index decides")
         return kept, remarks
-
-    def _suggestion(self, labels: Sequence[int], value: int) -> list[str]:
-        others = [at for at in self.others if at not in (*labels, value) and self.profiles[at].measured]
-        if not others or not self.head.named:
-            return []
-        names = ",".join(self.head.names[at] for at in sorted([*others, value]))
-        return [f"column {self.head.names[value]} is completed; --variables {names} completes these together"]
 
     def _is_row_number(self, at: int) -> bool:
         one = self.profiles[at]
