@@ -154,6 +154,8 @@ class _Finding:
         count = len(self._levels)
         columns = [free[at - count] for at in found.labels_at if at >= count]
         values = [free[at - count] for at in found.values_at]
+        if any(pd.isna(self._names[at]) for at in columns if not isinstance(self._names[at], tuple)):
+            raise DataError(f"{self._name} has a column without a name", next_step="Name it, or leave it out.")
         if found.across:
             others = [at for at in free if at not in values]
             return self._levels, self._entities(columns) if len(columns) == len(others) else columns, values
