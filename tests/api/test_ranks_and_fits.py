@@ -108,6 +108,5 @@ def test_variables_in_units_of_their_own():
     fitted = done.completion.model.values(index)
     found = torch.tensor(done.to_tensorly().to_tensor()).flatten()
     assert torch.allclose(found, scale * fitted)
-    assert np.allclose(
-        np.asarray(done.filled).flatten(), (shift + found).numpy(), rtol=0.2, atol=0.2 * np.abs(variables).max() * 1e6
-    )
+    residual = (torch.tensor(np.asarray(done.filled)).flatten() - shift - found) / scale
+    assert float(residual.square().mean().sqrt()) < 0.3  # of a deviation: what means, effects and other members add
