@@ -26,6 +26,7 @@ FOLDERS = (
     "htfcli/experiments/sweeps",
     "htfcli/experiments/runs",
     "htfcli/files",
+    "htfcli/files/tables",
     "htfcli/files/foreign",
     "htfcli/files/own",
     "htfcli/engine/vision",

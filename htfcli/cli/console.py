@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from htfcli.config.records import Record
 from htfcli.errors import printable
-from htfcli.files.own.records import flatten, to_json
+from htfcli.files.own.records import cells, to_json
 
 Format = Literal["table", "jsonl", "csv"]
 
@@ -27,7 +27,7 @@ def note(text: str, quiet: bool = False) -> None:
 
 
 class RecordWriter:
-    """Writes records to stdout: lines at once, a table when it is closed.
+    """Writes records to stdout: lines of JSON at once, a table or CSV when it is closed.
 
     Args:
         format: table, jsonl or csv; None for the default of this stdout.
@@ -45,26 +45,26 @@ class RecordWriter:
         self.format = format or ("table" if sys.stdout.isatty() else "jsonl")
         self._row, self._keep, self._caption = row, keep, caption
         self._rows: list[Record] = []
-        self._columns: list[str] | None = None
 
     def write(self, record: Record) -> None:
-        """Write one record, or keep it for the table."""
+        """Write one record, or keep it for the end."""
         if self.format == "jsonl":
             sys.stdout.write(to_json(record) + "\n")
             sys.stdout.flush()
         elif self.format == "csv":
-            flat = dict(flatten(record))
-            writer = csv.writer(sys.stdout, lineterminator="\n")
-            if self._columns is None:
-                self._columns = list(flat)
-                writer.writerow(self._columns)
-            writer.writerow([flat.get(column, "") for column in self._columns])
-            sys.stdout.flush()
+            self._rows.append(dict(cells(record)))
         else:
             self._rows.append(self._row(record))
 
     def close(self) -> None:
-        """Print the table, if that is the format."""
+        """Print the table, or the lines of CSV, whose columns are known when all records are."""
+        if self.format == "csv":
+            columns = list(dict.fromkeys(key for row in self._rows for key in row))
+            writer = csv.writer(sys.stdout, lineterminator="\n")
+            writer.writerows(
+                [columns, *([row.get(key, "") for key in columns] for row in self._rows)] if columns else []
+            )
+            sys.stdout.flush()
         if self.format != "table" or not self._rows:
             return
         from rich.box import SIMPLE_HEAD

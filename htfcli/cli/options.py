@@ -29,7 +29,8 @@ ThreadsOption = Annotated[
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace existing output.")]
 
 _METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT", list[int]: "N,N,...", list[str]: "NAME,NAME,..."}
-_MULTIPLE = {"matricization": "MODES"}
+_MULTIPLE = {"matricization": "MODES", "na": "TEXT"}
+_OPPOSITE = {"wide": "--long"}  # the flag that says the opposite, where that has a name
 
 
 def with_config(config_class: type[Config]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -72,7 +73,7 @@ def _option(config_class: type[Config], name: str) -> inspect.Parameter:
     metavar: str | None
     metavar = _METAVARS.get(plain[0], "TEXT") if len(plain) == 1 else "N[,N...]"
     if plain == [bool]:
-        kind, flags, metavar = bool, [f"{flags[0]}/--no-{flags[0][2:]}"], None
+        kind, flags, metavar = bool, [f"{flags[0]}/{_OPPOSITE.get(name, f'--no-{flags[0][2:]}')}"], None
     elif get_origin(field.annotation) is Literal:
         kind, metavar = field.annotation, None
     elif name in _MULTIPLE:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Optional
+import os
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from htfcli.cli.options import ForceOption, FormatOption, QuietOption, with_config
 from htfcli.config.completion_run import CompletionRunConfig
 
+if TYPE_CHECKING:
+    from htfcli.experiments.runs.completion_request import Request
+
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 EXAMPLES = """\b
 Examples:
+  htf complete panel.csv
   htf complete experiments.csv --value response -o completed.csv
   htf complete panel.csv --std error --interval 0.9 --imputations 20 -o completed.csv
   htf complete large.tns --predict queries.tns -o predicted.tns
@@ -24,12 +29,21 @@ Examples:
 def complete(
     config: CompletionRunConfig,
     data: Annotated[
-        Optional[str],
-        typer.Argument(metavar="DATA", help="Table or tensor with holes, or a fitted run; any format, - for stdin."),
+        Optional[list[str]],
+        typer.Argument(
+            metavar="DATA",
+            help="Table or tensor with holes, or a fitted run; any format, - for stdin. Several files of one table are "
+            "read as one.",
+        ),
     ] = None,
     output: Annotated[
         Optional[str],
-        typer.Option("--output", "-o", metavar="FILE", help="Completed data in the format of DATA, or - for stdout."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Completed data in the format of DATA, or - for stdout (data.completed.csv beside data.csv).",
+        ),
     ] = None,
     predict: Annotated[
         Optional[str],
@@ -59,14 +73,24 @@ def complete(
     """
     from htfcli.cli.console import RecordWriter, note, progress
     from htfcli.cli.interrupts import StopSignals
+    from htfcli.experiments.runs.completion_request import make_request
+
+    def requested(several: bool = False, first: bool = True) -> Request:
+        options: dict[str, Any] = {"predict": predict, "uncertainty": uncertainty, "folder": run, "force": force}
+        return make_request(config, data or [], output, **options, several=several, first=first)
+
+    # torch, whose import takes seconds, is not needed to refuse an input; several processes must be connected for that
+    alone = "WORLD_SIZE" not in os.environ
+    request = requested() if alone else None
     from htfcli.commands.training import connected
     from htfcli.experiments.runs.complete import CompleteRun
     from htfcli.experiments.runs.completion_summary import headline, rows
 
     with connected() as team:
         silent = quiet or not team.first
-        options = {"predict": predict, "uncertainty": uncertainty, "folder": run}
-        job = CompleteRun(config, data, output, **options, force=force, workers=team)
+        job = CompleteRun(request or requested(team.count > 1, team.first), workers=team)
+        for remark in job.notes:
+            note(remark, silent)
         note(job.describe(), silent)
         with StopSignals(patience=0.5) as stop, progress("complete", None, silent) as show:
             tried: list[dict[str, Any]] = []
@@ -80,7 +104,7 @@ def complete(
         return
     for warning in summary["warnings"]:
         note(f"Warning: {warning}", quiet)
-    if output == "-":
+    if job.output == "-":
         note(headline(summary), quiet)
         return
     writer = RecordWriter(format, lambda row: {k: v for k, v in row.items() if k != "kind"})

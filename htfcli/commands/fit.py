@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from htfcli.cli.options import ForceOption, FormatOption, QuietOption, ResumeOption, TrackOption, with_config
-from htfcli.config.tensors import FitConfig
+from htfcli.config.tensors import FitRunConfig
 
 if TYPE_CHECKING:
     from htfcli.commands.training import RunLog
@@ -26,9 +26,9 @@ _TABLE_ROWS = 12
 
 
 @app.command(epilog=EXAMPLES)
-@with_config(FitConfig)
+@with_config(FitRunConfig)
 def fit(
-    config: FitConfig,
+    config: FitRunConfig,
     data: Annotated[
         Optional[str],
         typer.Argument(metavar="DATA", help="Observations, or data with missing entries; - for stdin."),
@@ -63,6 +63,8 @@ def fit(
         refuse_terminal()
     with run_log(track, output, "iteration", quiet) as log:
         run = FitRun(config, data, output, resume=resume, force=force, workers=log.workers)
+        for remark in run.remarks:
+            note(remark, log.quiet)
         note(run.describe(), log.quiet)
         _run(run, format, log)
         if output == "-" and log.workers.first:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from htfcli.cli.options import FormatOption
+from htfcli.cli.options import FormatOption, with_config
 from htfcli.config.records import Record
+from htfcli.config.tables import TableConfig
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -23,7 +24,9 @@ _MOST_NODES = 200  # drawn of a mode tree
 
 
 @app.command(epilog=EXAMPLES)
+@with_config(TableConfig)
 def inspect(
+    config: TableConfig,
     file: Annotated[str, typer.Argument(metavar="FILE", help="Any file that htf reads, or a run folder; - for stdin.")],
     format: FormatOption = None,
 ) -> None:
@@ -31,10 +34,10 @@ def inspect(
 
     Show its kind, dimensions, observed entries, mode tree and the settings that it was made with.
     """
-    from htfcli.cli.console import RecordWriter, cell
+    from htfcli.cli.console import RecordWriter, cell, note
     from htfcli.files.description import describe_input
 
-    record = describe_input(file)
+    record = describe_input(file, config, note)
     writer = RecordWriter(format, lambda r: r)
     if writer.format != "table":
         writer.write(record)

@@ -44,7 +44,7 @@ def measure_rank(
     from htfcli.engine.ranks.hierarchical_rank import spectra_at, spectra_of
     from htfcli.files.inputs import load_tensor
 
-    loaded = load_tensor(thing, None if config.dims is None else tuple(config.dims), note).to(torch.float64)
+    loaded = load_tensor(thing, None if config.dims is None else tuple(config.dims), note, config).to(torch.float64)
     order = loaded.dim() if isinstance(loaded, torch.Tensor) else loaded.order
     named = "balanced" if config.tree is None and config.arity is not None else config.tree
     tree = None if named is None else tree_of(named, order, config.arity)

@@ -36,7 +36,7 @@ class CompleteConfig(Config):
     device: Device = Field("auto", description="Compute on auto or cpu; completion uses the CPU.")
     threads: int | None = Field(None, ge=1, description="CPU threads. Default: torch's choice.")
     seed: Seed = Field(0, description="Seed of all random numbers.")
-    dims: Dims | None = Field(None, description="Dimensions of coordinate data. Default: largest index + 1.")
+    dims: Dims | None = Field(None, description="Dimensions of a table of numbered indices. Default: its labels.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field, PlainValidator, model_validator
+from pydantic import Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from htfcli.config.completion import CompleteConfig
+from htfcli.config.tables import Column, TableConfig
 
 MOST_IMPUTATIONS = 1000  # a file each: more is a slip of the keyboard
-
-
-def _columns(value: object) -> list[str]:
-    names = value.split(",") if isinstance(value, str) else value
-    if isinstance(names, list) and len(names) > 1:
-        return [str(name).strip() for name in names]
-    raise PydanticCustomError(
-        "not_allowed", "not columns", {"what": "columns", "allowed": "two or more names, as ligand,dose,cell"}
-    )
 
 
 def _names(value: object) -> list[str]:
@@ -31,16 +23,12 @@ def _names(value: object) -> list[str]:
     )
 
 
-Column = Annotated[str, BeforeValidator(str)]  # YAML has a number where a table without header has column 3
-Columns = Annotated[list[str], PlainValidator(_columns)]
 Modes = Annotated[list[str], PlainValidator(_names)]
 
 
-class CompletionRunConfig(CompleteConfig):
+class CompletionRunConfig(TableConfig, CompleteConfig):
     """Settings of `htf complete`: which columns are read, what counts as missing, what is written."""
 
-    value: Column | None = Field(None, description="Column of values. Default: the last one.")
-    index: Columns | None = Field(None, description="Columns that are modes, e.g. a,b,c. Default: all others.")
     std: Column | None = Field(
         None,
         description="Column of known measurement errors (standard deviations), used as weights; for a dense tensor a "
@@ -51,11 +39,7 @@ class CompletionRunConfig(CompleteConfig):
         description="Modes whose neighbouring indices are alike, e.g. year,hour. Default: numbers and dates, if "
         "held-out entries agree. Text labels are ordered by first appearance.",
     )
-    missing_value: float | None = Field(None, description="Treat this number as missing, like NaN, e.g. -999.")
     mask: str | None = Field(None, description="Boolean .npy file of the observed entries of a dense tensor.")
-    duplicates: Literal["refuse", "mean"] = Field(
-        "refuse", description="Refuse rows that disagree about an entry, or take their mean."
-    )
     smooth: bool = Field(False, description="Replace observed entries by predictions too.")
     all: bool = Field(False, description="Write all combinations that a table lacks, however many.")
     interval: float | None = Field(
@@ -72,12 +56,3 @@ class CompletionRunConfig(CompleteConfig):
         description="Also write this many completed data sets drawn from the predictive distribution, for Rubin's "
         "rules: FILE.1, FILE.2, ... (out.1.csv).",
     )
-
-    @model_validator(mode="after")
-    def _columns_differ(self) -> Self:
-        named = [name for name in (self.value, self.std) if name is not None]
-        names = [*(self.index or []), *named]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"a column can be one mode, the value or its error (got {', '.join(twice)} twice)")
-        return self

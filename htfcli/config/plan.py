@@ -9,11 +9,11 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from htfcli.config.base import Config, Seed, parse_assignments
 from htfcli.config.completion_run import CompletionRunConfig
-from htfcli.config.tensors import FitConfig
+from htfcli.config.tensors import FitRunConfig
 from htfcli.config.vision import TrainCnnConfig
 
 COMMANDS: dict[str, type[Config]] = {
-    "fit": FitConfig,
+    "fit": FitRunConfig,
     "complete": CompletionRunConfig,
     "train-cnn": TrainCnnConfig,
 }

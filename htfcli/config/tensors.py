@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from htfcli.config.base import Config, Device, Dims, ModeSets, Seed, Tree, Widths
+from htfcli.config.tables import TableConfig
 from htfcli.errors import ConfigError
 
 DEFAULT_WIDTH = 32  # local components per node of a model
@@ -157,7 +158,7 @@ class FitConfig(Config):
     threads: int | None = Field(None, ge=1, description="CPU threads (chosen by torch).")
     seed: Seed = Field(0, description="Seed of all random numbers.")
     test_fraction: float | None = Field(None, gt=0, lt=1, description="Hold out this fraction of the observations.")
-    dims: Dims | None = Field(None, description="Dimensions of coordinate data (largest index + 1).")
+    dims: Dims | None = Field(None, description="Dimensions of a table of numbered indices. Default: its labels.")
     scale: Literal["auto", "none"] = Field(
         "auto", description="Divide data files by their rms for the fit, and scale the result back (none: do not)."
     )
@@ -190,8 +191,12 @@ class FitConfig(Config):
         return self
 
 
-class MeasureRankConfig(Config):
-    """`htf measure-rank`: which matricizations to measure, and what to report."""
+class FitRunConfig(TableConfig, FitConfig):
+    """Settings of `htf fit`: those of the fit, and how a table is read."""
+
+
+class _RankConfig(Config):
+    """Which matricizations to measure, and what to report."""
 
     tree: Tree | None = Field(
         None, description="Mode tree: a name, or nested lists (that of the factorization; balanced for a dense tensor)."
@@ -202,4 +207,8 @@ class MeasureRankConfig(Config):
         DEFAULT_TOLERANCE, ge=0, lt=1, description="Count singular values larger than this times the largest one."
     )
     top: int = Field(10, ge=1, description="Report this many singular values.")
-    dims: Dims | None = Field(None, description="Dimensions of coordinate data (largest index + 1).")
+    dims: Dims | None = Field(None, description="Dimensions of a table of numbered indices. Default: its labels.")
+
+
+class MeasureRankConfig(TableConfig, _RankConfig):
+    """Settings of `htf measure-rank`: which matricizations to measure, and how a table is read."""

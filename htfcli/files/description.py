@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,42 +10,69 @@ import torch
 from torch import Tensor
 
 from htfcli.config.records import Record
+from htfcli.config.tables import TableConfig
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.observations.observations import Observations
 from htfcli.engine.vision.datasets.image_set import ImageData
-from htfcli.files.foreign.readers import Coordinates, Dense
+from htfcli.files.foreign.datasets import DatasetTensor
+from htfcli.files.foreign.readers import Dense
 from htfcli.files.image_files import image_facts, to_image_data
 from htfcli.files.inputs import open_input
 from htfcli.files.own.artefacts import task_of, to_factorization, to_observations
 from htfcli.files.own.completion import SavedCompletion, to_completion
 from htfcli.files.own.container import Artefact
 from htfcli.files.own.records import KINDS, Records, load_records
+from htfcli.files.tables.table import Table
 
 
-def describe_input(argument: str) -> Record:
+def describe_input(
+    argument: str, config: TableConfig | None = None, on_remark: Callable[[str], None] = lambda text: None
+) -> Record:
     """A record that describes any input: a file, a run folder or stdin (`-`).
 
+    Args:
+        argument: the input. config: how tables are read. on_remark: called with what was found out about a table.
     Raises:
         DataError: if it cannot be read.
     """
     path = Path(argument)
-    if path.is_dir() and not (path / "model.safetensors").exists():
+    if path.is_dir() and (path / "records.jsonl").exists() and not (path / "model.safetensors").exists():
         return _records(load_records(argument))
-    opened = open_input(argument)
+    opened = open_input(argument, config, None, on_remark)
     if isinstance(opened, Records):
         return _records(opened)
     if isinstance(opened, Dense):
-        missing = int(torch.isnan(opened.values).sum())
-        known = opened.values[~torch.isnan(opened.values)]
-        return {"kind": "dense tensor", "dims": list(opened.values.shape), "missing": missing, **_values(known)}
-    if isinstance(opened, Coordinates):
-        dims, entries = opened.entries()
-        return {"kind": "coordinates", "dims": list(dims), "observed": len(entries), **_values(entries.value)}
+        return {"kind": "dense tensor", "dims": list(opened.array.shape), **_entries(opened.values)}
+    if isinstance(opened, DatasetTensor):
+        names = [axis.name for axis in opened.axes]
+        return {"kind": "data set", "dims": list(opened.dims), "modes": names, **_entries(opened.values)}
+    if isinstance(opened, Table):
+        return _table(opened, config)
     facts = _artefact(opened)
     facts |= {"written_by": f"htf {opened.version}", "config": _short(opened.config)} if opened.config else {}
     if path.is_dir():
         facts |= {f"run_{key}": value for key, value in _records(load_records(argument)).items() if key != "kind"}
     return facts
+
+
+def _table(table: Table, config: TableConfig | None) -> Record:
+    entries = table.entries(average=config is not None and config.duplicates == "mean")
+    return {
+        "kind": "table",
+        "layout": "one column per index" if table.is_wide else "one row per entry",
+        "dims": list(table.dims),
+        "modes": [axis.name for axis in table.axes],
+        "labels": [f"{axis.label(0)} ... {axis.label(axis.size - 1)}" for axis in table.axes],
+        "value": table.value_name,
+        "observed": len(entries),
+        "missing": int(torch.isnan(table.value).sum()),
+        **_values(entries.value),
+    }
+
+
+def _entries(values: Tensor) -> Record:
+    missing = torch.isnan(values)
+    return {"missing": int(missing.sum()), **_values(values[~missing])}
 
 
 def _artefact(artefact: Artefact) -> Record:

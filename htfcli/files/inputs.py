@@ -1,86 +1,116 @@
-"""Inputs of commands: a file of any format, a run folder, or `-` for stdin."""
+"""Inputs of commands as tensors: a file of any format, a run folder, or `-` for stdin."""
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import sys
-import tempfile
-import zipfile
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from htfcli.engine.factorizations.factorization import Factorization
+from htfcli.config.tables import TableConfig
+from htfcli.engine.factorizations.factorization import DENSE_LIMIT, Factorization
 from htfcli.engine.observations.observations import Observations
+from htfcli.engine.samples import Entries
 from htfcli.errors import ConfigError, DataError
-from htfcli.files.foreign.readers import READERS, Coordinates, Dense, read_foreign, refuse_special
+from htfcli.files.foreign.datasets import DatasetTensor, read_dataset
+from htfcli.files.foreign.readers import Dense
+from htfcli.files.locating import locate
 from htfcli.files.own import container
 from htfcli.files.own.artefacts import to_factorization, to_observations
+from htfcli.files.own.axes import Axis
 from htfcli.files.own.completion import strongest_in
 from htfcli.files.own.records import Records, load_records
+from htfcli.files.tables.labelled import Labelled
+from htfcli.files.tables.table import Table
+from htfcli.files.understanding import is_records, understand
 
-Opened = container.Artefact | Dense | Coordinates | Records
-
-
-@dataclass(frozen=True)
-class Located:
-    """Location of an input.
-
-    Args:
-        path: the file. name: its name in messages. key: the array to read from an archive.
-    """
-
-    path: Path
-    name: str
-    key: str = ""
-
-    @property
-    def is_container(self) -> bool:
-        """Whether it is a container of ours, by its suffix or, if that is unknown, by its first bytes."""
-        suffix = self.path.suffix.lower()
-        return suffix == ".safetensors" or (suffix not in READERS and container.looks_like_one(self.path))
+Opened = container.Artefact | Dense | DatasetTensor | Table | Records
+_LEAST_REPEATED = 3  # times that a value far from all others occurs, from which it may stand for "missing"
 
 
-def locate(argument: str) -> Located:
-    """Locate an input: a path, `archive#name`, a run folder (its model), or `-`, which is read to its end.
-
-    Raises:
-        DataError: if it does not exist.
-    """
-    name = "stdin" if argument == "-" else argument
-    path = _spool_stdin() if argument == "-" else Path(argument)
-    if path.is_dir():
-        path = path / "model.safetensors"
-        if not path.exists():
-            raise DataError(f"{name} has no model.safetensors", next_step="Is it the folder of a finished run?")
-    if path.exists():
-        refuse_special(path)
-        return Located(path, name)
-    plain, _, key = argument.rpartition("#")
-    if not plain or not Path(plain).exists():
-        raise DataError(f"{name} does not exist")
-    refuse_special(Path(plain))
-    return Located(Path(plain), name, key)
-
-
-def open_input(argument: str) -> Opened:
+def open_input(
+    argument: str,
+    config: TableConfig | None = None,
+    dims: tuple[int, ...] | None = None,
+    on_remark: Callable[[str], None] = lambda text: None,
+) -> Opened:
     """Read an input.
 
     Args:
-        argument: as for `locate`.
+        argument: as for `locate`. config: how tables are read. dims: dimensions of a table, if they are given.
+        on_remark: called with what was found out about a table, or may be a mistake in it.
     Raises:
-        DataError: if it does not exist or cannot be read.
+        DataError: if it does not exist or cannot be read. ConfigError: if settings do not fit it.
     """
     located = locate(argument)
-    if located.path.suffix == ".jsonl":
+    if is_records(located):
         return load_records(str(located.path))
     if located.is_container:
         return container.read(located.path, located.name)
-    return read_foreign(located.path, located.name, located.key)
+    understood = understand(located, config, dims)
+    if understood is None:
+        return _completable(read_dataset(located.path, located.name, located.key), config, on_remark)
+    if isinstance(understood, Dense):
+        return understood
+    return table_of(understood, config, dims, on_remark)
+
+
+def table_of(
+    source: Labelled,
+    config: TableConfig | None,
+    dims: tuple[int, ...] | None,
+    on_remark: Callable[[str], None] = lambda text: None,
+    on_note: Callable[[str], None] | None = None,
+) -> Table:
+    """A table as every command sees it: with its holes, and on the dimensions that are given.
+
+    Args:
+        source: what was read. config: what counts as missing, and what rows that are absent mean.
+        dims: of the tensor; None for its labels. on_remark: called with what may be a mistake. on_note: called with how
+            the table was read (`on_remark`).
+    Raises:
+        ConfigError: if a setting does not fit the table. DataError: if an index is beyond the dimensions.
+    """
+    config = config or TableConfig()
+    for text in source.notes:
+        (on_note or on_remark)(text)
+    for text in source.warnings:
+        on_remark(text)
+    table = Table.of(source, config.absent_is_zero)
+    if config.missing_value is not None:
+        table = table.without(config.missing_value)
+    elif remark := missing_remark(table.value):
+        on_remark(remark)
+    if dims is None:
+        return table
+    if len(dims) != len(table.axes):
+        got, allowed = f"{len(dims)} dimensions", len(table.axes)
+        raise ConfigError(f"--dims does not match {table.name}", got=got, allowed=allowed)
+    first = 1 if table.suffix.startswith(".tns") else 0
+    return table.on([Axis(own.name, size, None, first) for own, size in zip(table.axes, dims, strict=True)])
+
+
+def missing_remark(value: Tensor) -> str | None:
+    """A repeated number far from all others, which may stand for missing values.
+
+    Args:
+        value: as read, of any shape, NaN where nothing is.
+    """
+    known = value[~torch.isnan(value)]
+    if len(known) == 0:
+        return None
+    lowest, highest = known.min(), known.max()
+    for end in (lowest, highest):
+        others = known[known != end]
+        if len(others) == 0 or len(known) - len(others) < _LEAST_REPEATED:
+            continue
+        least, most = others.min(), others.max()
+        if float(torch.minimum((end - least).abs(), (end - most).abs())) > float(most - least) > 0:
+            count, number = len(known) - len(others), f"{float(end):g}"
+            advice = f"if that means missing, say so: --missing-value {number}"
+            return f"{count:,} values are {number}, farther from all others than these are from each other; {advice}"
+    return None
 
 
 def open_artefact(argument: str, *kinds: str) -> container.Artefact:
@@ -94,19 +124,28 @@ def open_artefact(argument: str, *kinds: str) -> container.Artefact:
     return _artefact(open_input(argument), *kinds)
 
 
-def load_observations(argument: str, dims: tuple[int, ...] | None = None) -> Observations:
+def load_observations(
+    argument: str,
+    dims: tuple[int, ...] | None = None,
+    config: TableConfig | None = None,
+    on_remark: Callable[[str], None] = lambda text: None,
+) -> Observations:
     """Observations from any input; the observed entries of a dense tensor are those that are not NaN.
 
     Args:
-        argument: as for `locate`. dims: dimensions of coordinate data, whose last indices may be unobserved.
+        argument: as for `locate`. dims: dimensions of a table, whose last indices may be unobserved. config: how tables
+            are read. on_remark: called with what was found out about a table, or may be a mistake in it.
     Raises:
         DataError: if the input holds something else. ConfigError: if `dims` is given for data with dimensions.
     """
-    opened = open_input(argument)
+    opened = open_input(argument, config, dims, on_remark)
     _refuse_dims(opened, dims)
-    if isinstance(opened, Coordinates):
-        found, entries = opened.entries(dims)
-        return Observations(found, entries)
+    if isinstance(opened, Table):
+        average = config is not None and config.duplicates == "mean"
+        entries = opened.entries(average)
+        return Observations(opened.dims, Entries(entries.index.long(), entries.value))
+    if isinstance(opened, DatasetTensor):
+        return Observations(opened.dims, opened.entries())
     if isinstance(opened, Dense):
         found, entries = opened.entries()
         return Observations(found, entries)
@@ -114,20 +153,25 @@ def load_observations(argument: str, dims: tuple[int, ...] | None = None) -> Obs
 
 
 def load_tensor(
-    argument: str, dims: tuple[int, ...] | None = None, on_remark: Callable[[str], None] = lambda text: None
+    argument: str,
+    dims: tuple[int, ...] | None = None,
+    on_remark: Callable[[str], None] = lambda text: None,
+    config: TableConfig | None = None,
 ) -> Factorization | Tensor:
     """A factorization, or a dense tensor without missing entries, from any input.
 
     Args:
-        argument: as for `locate`. dims: dimensions of coordinate data. on_remark: called with what is left out.
+        argument: as for `locate`. dims: dimensions of a table. on_remark: called with what was found out, and with what
+            is left out. config: how tables are read.
     Raises:
         DataError: if entries are missing, with their number. ConfigError: if `dims` is given for other data.
     """
-    opened = open_input(argument)
+    opened = open_input(argument, config, dims, on_remark)
     _refuse_dims(opened, dims)
-    if isinstance(opened, Coordinates):
-        found, entries = opened.entries(dims)
-        return Observations(found, entries).to_dense()
+    if isinstance(opened, Table | DatasetTensor):
+        average = config is not None and config.duplicates == "mean"
+        entries = opened.entries(average) if isinstance(opened, Table) else opened.entries()
+        return _whole(Observations(opened.dims, entries), opened.name)
     if not isinstance(opened, Dense):
         artefact = _artefact(opened, "factorization", "completion", "observations")
         if artefact.kind == "completion":
@@ -135,15 +179,31 @@ def load_tensor(
             on_remark(remark)
             return model
         return to_factorization(artefact) if artefact.kind == "factorization" else to_observations(artefact).to_dense()
-    dense = opened.values
-    missing = int(torch.isnan(dense).sum())
-    if missing:
-        raise DataError(
-            f"{opened.name} has missing entries",
-            got=f"{missing} of {dense.numel()} NaN",
-            next_step="Fit a factorization to it first: htf fit.",
-        )
-    return dense
+    if opened.missing:
+        raise _not_whole(opened.name, opened.missing, opened.array.size)
+    return opened.values
+
+
+def _whole(observations: Observations, name: str) -> Tensor:
+    total = math.prod(observations.dims)
+    if len(observations.train) < total:
+        raise _not_whole(name, total - len(observations.train), total)
+    if total > DENSE_LIMIT:
+        raise DataError(f"{name} is too large a tensor", got=f"{total:.3g} entries", allowed=f"{DENSE_LIMIT:.2g}")
+    return observations.to_dense()
+
+
+def _not_whole(name: str, missing: int, total: int) -> DataError:
+    shown = f"{missing} of {total}" if total < 10**15 else "nearly all"
+    return DataError(f"{name} has missing entries", got=shown, next_step="Fit a factorization to it first: htf fit.")
+
+
+def _completable(data: DatasetTensor, config: TableConfig | None, on_remark: Callable[[str], None]) -> DatasetTensor:
+    for text in data.remarks:
+        on_remark(text)
+    if config is not None and config.missing_value is not None:
+        return data.without(config.missing_value)
+    return data
 
 
 def _artefact(opened: Opened, *kinds: str) -> container.Artefact:
@@ -155,40 +215,5 @@ def _artefact(opened: Opened, *kinds: str) -> container.Artefact:
 
 
 def _refuse_dims(opened: Opened, dims: tuple[int, ...] | None) -> None:
-    if dims is not None and not isinstance(opened, Coordinates):
-        raise ConfigError("--dims is for coordinate data; this input has its own dimensions", got=list(dims))
-
-
-def _spool_stdin() -> Path:
-    """Write stdin to a temporary file with the suffix of its format, which its first bytes tell.
-
-    Recognized are containers of ours, .npy, .npz, .pt, .parquet and records; anything else is read as comma-separated
-    text. Tab-separated and .tns text cannot be distinguished from it and must be files.
-    """
-    if sys.stdin.isatty():
-        raise ConfigError("- reads stdin, and stdin is a terminal", next_step="Pipe something in, or name a file.")
-    folder = tempfile.TemporaryDirectory(prefix="htf-")
-    atexit.register(folder.cleanup)
-    path = Path(folder.name) / "stdin"
-    with open(path, "wb") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
-    with open(path, "rb") as file:
-        head = file.read(16)
-    if not head:
-        raise DataError("stdin is empty", next_step="Did the command before the pipe fail?")
-    return path.rename(path.with_suffix(_suffix_of(path, head)))
-
-
-def _suffix_of(path: Path, head: bytes) -> str:
-    if head.startswith(b"\x93NUMPY"):
-        return ".npy"
-    if head.startswith(b"PAR1"):
-        return ".parquet"
-    if head.startswith(b"\x1f\x8b"):
-        raise DataError("stdin is compressed", next_step="Decompress it, or name a file.")
-    if zipfile.is_zipfile(path):
-        names = zipfile.ZipFile(path).namelist()
-        return ".pt" if any(name.endswith("data.pkl") for name in names) else ".npz"
-    if container.looks_like_one(path):
-        return ".safetensors"
-    return ".jsonl" if head.lstrip().startswith(b"{") else ".csv"
+    if dims is not None and not isinstance(opened, Table):
+        raise ConfigError("--dims is for tables; this input has its own dimensions", got=list(dims))

@@ -6,38 +6,46 @@ Axes: `n` observations.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from htfcli.config.tables import TableConfig
 from htfcli.engine.observations.observations import Observations
 from htfcli.engine.runtime.distributed import Workers
 from htfcli.engine.samples import Sample
 from htfcli.errors import DataError, HtfError
-from htfcli.files.inputs import load_observations, locate
+from htfcli.files.inputs import load_observations
+from htfcli.files.locating import locate
 from htfcli.files.own import container
 from htfcli.files.own.artefacts import rows_of, to_observations
 
 _BLOCK = 2**20  # numbers hashed at a time: 8 MiB
 
 
-def load_shard(argument: str, workers: Workers) -> Observations:
+def load_shard(
+    argument: str,
+    workers: Workers,
+    config: TableConfig | None = None,
+    on_remark: Callable[[str], None] = lambda text: None,
+) -> Observations:
     """This process's rows of an observations file of ours, split as by `Workers.shard`.
 
     The rows are checked, for repeated entries only within the shard. Files of other formats are read whole, as is any
     file by a single process.
 
     Args:
-        argument: as for `load_observations`.
+        argument, config, on_remark: as for `load_observations`. workers: the processes.
     Returns: observations with `whole` set where they are a shard.
     Raises:
         DataError, ConfigError: as `load_observations`.
     """
     if workers.count == 1:
-        return load_observations(argument)
+        return load_observations(argument, None, config, on_remark)
     located = locate(argument)
     if not located.is_container:
-        return load_observations(argument)
+        return load_observations(argument, None, config, on_remark)
     found, problem = None, None
     try:
         found = to_observations(container.read(located.path, located.name), (workers.rank, workers.count))

@@ -26,8 +26,8 @@ from torch import Tensor
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.observations.observations import Observations, sample_entries
 from htfcli.engine.samples import Entries
-from htfcli.files.foreign.labelled_table import read_table
 from htfcli.files.own.artefacts import save_observations
+from htfcli.files.tables.formats import read_table
 from tests.benchmarks.timing import machine, table
 
 NOISE = 0.1
@@ -79,7 +79,7 @@ def measure(entries: int, dims: Sequence[int], rank: int, kind: str, threads: in
         if status:
             raise SystemExit(f"htf complete failed: {status}")
         wall = time.perf_counter() - started
-        predicted = read_table(output, output.name, output.suffix).value
+        predicted = torch.from_numpy(read_table([output], output.name).value)
     return {
         "wall": wall,
         "cpu": usage.ru_utime + usage.ru_stime,

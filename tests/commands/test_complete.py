@@ -396,9 +396,11 @@ def test_a_missing_value_that_never_occurs_or_is_not_named(htf, numbering, cube,
 def test_a_column_that_is_no_mode(htf, numbering, tmp_path):
     (tmp_path / "a.csv").write_text("id,x,y,v\n" + "".join(f"{n},{n % 3},{n % 4},1\n" for n in range(12)) + "12,0,0,\n")
     done = htf("complete", "a.csv", "-o", "out.csv")
-    advice = "column id has a different value in every row; if it is not a mode, name the modes with --index"
-    assert f"Warning: {advice}" in done.err.splitlines()
-    assert htf("complete", "a.csv", "--index", "x,y", "-o", "b.csv").err.count("Warning: column") == 0
+    said = "column id has another value in every row and is left out; --index decides"
+    assert done.err.splitlines()[0] == said
+    assert (done.records[0]["notes"], done.records[0]["dims"]) == ([said], [3, 4])
+    assert "column id" not in htf("complete", "a.csv", "--index", "x,y", "-o", "b.csv").err
+    assert htf("complete", "a.csv", "--index", "id,x,y", "-o", "c.csv").records[0]["dims"] == [13, 3, 4]
 
 
 # --- a fitted completion used again ---------------------------------------------------------------------------------------
@@ -573,14 +575,16 @@ def test_what_is_there_is_not_replaced_unasked(htf, numbering, table, tmp_path):
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
-        ("", 2, "no data to complete. Shortest useful call: htf complete data.csv -o completed.csv (see htf complete --help)."),
-        ("data.csv", 2, "no output file. Name one with -o, or - for stdout."),
+        ("", 2, "no data to complete. Shortest useful call: htf complete data.csv (see htf complete --help)."),
+        ("fitted.csv.run", 2, "no output file. Name one with -o, or - for stdout."),
+        ("data.csv -o x.xlsx", 2, "x.xlsx is not in the format of data.csv (got .xlsx, allowed .csv)."),
         ("nothing.csv -o x.csv", 1, "nothing.csv does not exist."),
         ("data.csv -o x.npy", 2, "x.npy is not in the format of data.csv (got .npy, allowed .csv)."),
         ("data.csv -o x.csv --uncertainty x.csv", 2, "--uncertainty needs a file of its own (got x.csv)."),
         ("data.csv -o x.csv --uncertainty -", 2, "--uncertainty needs a file of its own (got -)."),
         ("data.csv -o x.csv --value respons", 2, "data.csv has no such column (got respons, allowed cell, day, response). Did you mean response?"),
-        ("data.csv -o x.csv --index cell", 2, "index: not columns (got 'cell', allowed two or more names, as ligand,dose,cell)."),
+        ("data.csv -o x.csv --index cell", 1, "data.csv has too few columns of numbers for a wide table (got 1, allowed 2 or more)."),
+        ("full.npy", 1, "full.npy has no missing entry: nothing to fill. Are missing entries marked (--missing-value, --mask)?"),
         ("data.csv -o x.csv --index cell,day --value day", 2, "a column can be one mode, the value or its error (got day twice)."),
         ("data.csv -o x.csv --value response --std response", 2, "a column can be one mode, the value or its error (got response twice)."),
         ("data.csv -o x.csv --std respons", 2, "data.csv has no such column (got respons, allowed cell, day, response). Did you mean response?"),
@@ -603,7 +607,7 @@ def test_what_is_there_is_not_replaced_unasked(htf, numbering, table, tmp_path):
         ("data.csv -o x.csv --missing-value x", 2, "missing-value: input should be a valid number, unable to parse string as a number (got 'x')."),
         ("data.csv -o x.csv --dims 3,2,2", 2, "--dims does not match data.csv (got 3 dimensions, allowed 2)."),
         ("data.csv -o x.csv --dims 3,2", 1, "data.csv line 2: column cell has an unknown value (got 'Treg', allowed '0', '1', '2')."),
-        ("data.csv -o x.csv --predict cube.npy", 1, "cube.npy is not a table of entries (got .npy, allowed .csv, .tsv, .tns, .tns.gz, .parquet)."),
+        ("data.csv -o x.csv --predict cube.npy", 1, "cube.npy is not a table of entries (got .npy, allowed .csv, .csv.gz, .tsv, "),
         ("data.csv -o x.csv --device cuda", 2, "device cuda is not available (got 0 CUDA devices, allowed auto, cpu). Use --device cpu."),
         ("data.csv -o no/x.csv", 1, "cannot write no/x.csv: No such file or directory."),
         ("cube.npy -o x.npy --value v --all", 2, "--value, --all: for tables; this input is a dense tensor (got cube.npy)."),
@@ -611,12 +615,15 @@ def test_what_is_there_is_not_replaced_unasked(htf, numbering, table, tmp_path):
         ("fitted.csv.run -o x.csv", 2, "fitted.csv.run is fitted; which entries to predict. Name a table of them: --predict queries.csv."),
         ("fitted.csv.run -o x.csv --predict fitted.csv --run r --seed 3 --interval 0.9", 2, "fitted.csv.run is fitted, its settings cannot change (got --seed, --run)."),
         ("data.csv -o x.csv --predict data.csv --all", 2, "--predict names some entries, --all means all: give one (got data.csv)."),
-        ("r.jsonl -o x", 1, "r.jsonl has a format that htf does not read (got .jsonl, allowed "),
+        ("r.jsonl -o x", 1, "r.jsonl has too few columns (got 0, allowed 2 indices or more and a value)."),
+        ("data.doc -o x.doc", 1, "data.doc has a format that htf does not read (got .doc, allowed .safetensors, "),
     ],
 )  # fmt: skip
 def test_bad_usage(htf, numbering, table, cube, tmp_path, args, code, message):
     assert htf("complete", table, "-o", "fitted.csv", "-q").code == 0
     (tmp_path / "r.jsonl").write_text("{}\n")
+    (tmp_path / "data.doc").write_text("x")
+    np.save(tmp_path / "full.npy", np.ones((2, 3)))
     (tmp_path / "errors.csv").write_text("x,y,v,e\np,1,5,0\nq,2,6,1\n")
     (tmp_path / "blanks.csv").write_text("x,y,v,e\np,1,5,1\nq,2,6,\n")
     np.save(tmp_path / "small.npy", np.ones((2, 3)))

@@ -243,7 +243,7 @@ def test_a_summary_is_json_whatever_the_numbers(htf, tmp_path):
         ("None", 1, "None does not exist."),
         ("{data} --matricization 0,9", 2, "a matricization needs at least one mode, but not all, and each once (got 0,9, allowed modes from 0 to 3)."),
         ("{data} --test-fraction 0.1", 2, "the observations already have a held-out part (got 128). Leave --test-fraction out."),
-        ("{data} --dims 4,4,4,4", 2, "--dims is for coordinate data; this input has its own dimensions (got [4, 4, 4, 4])."),
+        ("{data} --dims 4,4,4,4", 2, "--dims is for tables; this input has its own dimensions (got [4, 4, 4, 4])."),
         ("{data} -o data.safetensors", 1, "cannot write the run folder data.safetensors: File exists."),
         ("{data} -o /proc/nowhere", 1, "cannot write the run folder /proc/nowhere: No such file or directory."),
     ],

@@ -24,8 +24,8 @@ def test_every_kind(htf, files):
         "max": 5.0,
         "rms": pytest.approx(11**0.5),
     }
-    coordinates = htf("inspect", "a.csv").records[0]
-    assert (coordinates["kind"], coordinates["dims"], coordinates["observed"]) == ("coordinates", [2, 3], 2)
+    table = htf("inspect", "a.csv").records[0]
+    assert (table["kind"], table["dims"], table["observed"]) == ("table", [2, 2], 2)
     data = htf("inspect", "data.safetensors").records[0]
     assert (data["kind"], data["task"], data["train"], data["test"]) == ("observations", "completion", 128, 128)
     assert (data["target"], data["target_ranks"]) == ("htf", [2, 2, 3])

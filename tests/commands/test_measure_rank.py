@@ -108,7 +108,7 @@ def test_shapes_beyond_numbers(htf, tmp_path):
         ("{run} --matricization 0,1,2,3", 2, "a matricization needs at least one mode, but not all, and each once (got 0,1,2,3, allowed modes from 0 to 3)."),
         ("{run} --tolerance 1", 2, "tolerance: input should be less than 1 (got '1')."),
         ("{run} --top 0", 2, "top: input should be greater than or equal to 1 (got '0')."),
-        ("{run} --dims 4,4,4,4", 2, "--dims is for coordinate data; this input has its own dimensions (got [4, 4, 4, 4])."),
+        ("{run} --dims 4,4,4,4", 2, "--dims is for tables; this input has its own dimensions (got [4, 4, 4, 4])."),
         ("run/records.jsonl", 1, "records holds something else (got records, allowed factorization or completion or observations)."),
         ("data.safetensors", 1, "the observations do not cover the tensor (got 137 of 256 entries). Fit a factorization to them first: htf fit."),
         ("run/checkpoint.safetensors", 1, "run/checkpoint.safetensors holds something else (got checkpoint, allowed factorization or completion or observations)."),

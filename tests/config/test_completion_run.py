@@ -17,7 +17,8 @@ def test_columns():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"index": "cell"}, "index: not columns (got 'cell', allowed two or more names, as ligand,dose,cell)."),
+        ({"index": []}, "index: not columns (got [], allowed names, as ligand,dose,cell)."),
+        ({"variables": "gdp"}, "variables: not columns (got 'gdp', allowed two or more names, as gdp,pop)."),
         ({"index": "a,b", "value": "b"}, "a column can be one mode, the value or its error (got b twice)."),
         ({"index": "a,b,a"}, "a column can be one mode, the value or its error (got a twice)."),
         ({"duplicates": "first"}, "duplicates: input should be 'refuse' or 'mean' (got 'first')."),

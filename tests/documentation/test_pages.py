@@ -22,8 +22,8 @@ from htfcli.engine.vision.datasets.sources import SOURCES
 from htfcli.experiments.figures.completions import PANELS
 from htfcli.experiments.figures.fits import QUANTITIES
 from htfcli.experiments.paper.published import NAMES
-from htfcli.files.foreign.labelled_table import TABLES
 from htfcli.files.foreign.readers import READERS
+from htfcli.files.tables.formats import TABLES
 from tests.documentation import reference
 from tests.documentation.pages import DOCS, PAGES, ROOT, Block, blocks_of, prose_of
 from tests.documentation.running import run_page

@@ -30,6 +30,7 @@ from htfcli.files.completion_input import load_data, load_queries
 from htfcli.files.description import describe_input
 from htfcli.files.foreign.readers import read_mask
 from htfcli.files.inputs import load_observations, load_tensor
+from htfcli.files.locating import locate
 from htfcli.files.networks import read_weights, to_network
 from htfcli.files.own import container
 from htfcli.files.own.axes import Axis
@@ -107,12 +108,12 @@ def text(lines: list[tuple], delimiter: str, first: int = 0) -> Callable[[Path],
 
 
 def of_table(path: str) -> object:
-    return load_data(path, CompletionRunConfig())
+    return load_data(locate(path), CompletionRunConfig())
 
 
 def of_queries(path: str) -> object:
     axes = (Axis("city", 2, ("oslo", "rome")), Axis("month", 2, ("2024-01", "2024-02")))
-    return load_queries(path, axes, "value")
+    return load_queries(path, axes, "value", CompletionRunConfig())
 
 
 def ranks(path: str) -> object:

@@ -13,9 +13,10 @@ from htfcli.engine.samples import Entries, RankOneMeasurements
 from htfcli.errors import ConfigError, DataError
 from htfcli.files.completion_input import load_data, load_queries, refuse_other_format
 from htfcli.files.foreign.dense_tensor import DenseTensor
-from htfcli.files.foreign.labelled_table import Table
+from htfcli.files.locating import locate
 from htfcli.files.own.artefacts import save_observations
 from htfcli.files.own.axes import Axis
+from htfcli.files.tables.table import Table
 
 
 @pytest.fixture
@@ -36,19 +37,19 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_every_kind_of_data(folder):
-    dense = load_data("a.npy", CompletionRunConfig())
+    dense = load_data(locate("a.npy"), CompletionRunConfig())
     assert isinstance(dense, DenseTensor) and (dense.dims, dense.lacking()) == ((2, 2), 1)
-    table = load_data("a.csv", CompletionRunConfig())
+    table = load_data(locate("a.csv"), CompletionRunConfig())
     assert isinstance(table, Table) and (table.dims, table.value_name) == ((2, 2), "v")
-    own = load_data("o.safetensors", CompletionRunConfig())
+    own = load_data(locate("o.safetensors"), CompletionRunConfig())
     assert isinstance(own, DenseTensor) and own.lacking() == 4
     assert own.entries().value.tolist() == [5.0, 6.0]
 
 
 def test_dimensions_of_tables(folder):
-    table = load_data("a.csv", CompletionRunConfig(dims=[4, 3]))
+    table = load_data(locate("a.csv"), CompletionRunConfig(dims=[4, 3]))
     assert (table.dims, table.index.tolist()) == ((4, 3), [[0, 1], [2, 0]])
-    table = load_data("a.tns", CompletionRunConfig(dims=[4, 3]))
+    table = load_data(locate("a.tns"), CompletionRunConfig(dims=[4, 3]))
     assert (table.dims, table.index.tolist()) == ((4, 3), [[0, 1], [2, 0]])  # counted from 1 in the file
     assert table.axes[0].label(2) == "3"
 
@@ -65,23 +66,26 @@ def test_dimensions_of_tables(folder):
 )  # fmt: skip
 def test_settings_and_data_that_do_not_fit(folder, argument, settings, error, message):
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
-        load_data(argument, CompletionRunConfig(**settings))
+        load_data(locate(argument), CompletionRunConfig(**settings))
 
 
 def test_entries_to_predict(folder):
     axes = (Axis("x", 3), Axis("y", 2))
-    assert load_queries("a.csv", axes, "v").index.tolist() == [[0, 1], [2, 0]]
-    with pytest.raises(DataError, match=r"^a\.npy is not a table of entries \(got \.npy, allowed \.csv, \.tsv, "):
-        load_queries("a.npy", axes, "v")
+    assert load_queries("a.csv", axes, "v", CompletionRunConfig()).index.tolist() == [[0, 1], [2, 0]]
+    with pytest.raises(DataError, match=r"^a\.npy is not a table of entries \(got \.npy, allowed \.csv, "):
+        load_queries("a.npy", axes, "v", CompletionRunConfig())
 
 
-@pytest.mark.parametrize(("destination", "fits"), [("b.npy", True), ("-", True), ("b.csv", False), ("b.dat", True)])
+@pytest.mark.parametrize(
+    ("destination", "fits"), [("b.npy", True), ("-", True), ("b.csv", False), ("b.dat", False), ("b", False)]
+)
 def test_the_format_of_the_output(folder, destination, fits):
-    data = load_data("a.npy", CompletionRunConfig())
+    data = load_data(locate("a.npy"), CompletionRunConfig())
     if fits:
         refuse_other_format(destination, data)
     else:
         with pytest.raises(
-            ConfigError, match=re.escape("b.csv is not in the format of a.npy (got .csv, allowed .npy).")
+            ConfigError,
+            match=rf"^{re.escape(destination)} is not in the format of a.npy \(got (\.csv|\.dat|no ending), allowed \.npy\)\.$",
         ):
             refuse_other_format(destination, data)

@@ -14,11 +14,13 @@ from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactoriz
 from htfcli.engine.observations.observations import Observations
 from htfcli.engine.samples import Entries
 from htfcli.errors import ConfigError, DataError
-from htfcli.files.foreign.readers import Coordinates, Dense
-from htfcli.files.inputs import load_observations, load_tensor, locate, open_artefact, open_input
+from htfcli.files.foreign.readers import Dense
+from htfcli.files.inputs import load_observations, load_tensor, open_artefact, open_input
+from htfcli.files.locating import locate
 from htfcli.files.own.artefacts import save_factorization, save_observations
 from htfcli.files.own.container import Artefact
 from htfcli.files.own.records import Records
+from htfcli.files.tables.table import Table
 from tests.problems import generator
 
 
@@ -97,7 +99,7 @@ def test_stdin_is_recognized_by_its_first_bytes(tmp_path, monkeypatch, stdin):
         assert isinstance(opened, Dense) and opened.name == "stdin"
         assert opened.values.tolist() == array.tolist()
     stdin(b"0,0,1\n1,2,5\n")
-    assert isinstance(open_input("-"), Coordinates)
+    assert isinstance(open_input("-"), Table)
     stdin(b'{"kind": "iteration", "iteration": 0}\n')
     assert isinstance(open_input("-"), Records)
     stdin(saved(save_factorization, model()))
@@ -109,7 +111,6 @@ def test_stdin_is_recognized_by_its_first_bytes(tmp_path, monkeypatch, stdin):
     ("content", "message"),
     [
         (b"", "stdin is empty. Did the command before the pipe fail?"),
-        (gzip.compress(b"1 1 1\n", mtime=0), "stdin is compressed. Decompress it, or name a file."),
     ],
 )
 def test_stdin_that_cannot_be_used(stdin, content, message):
@@ -117,6 +118,12 @@ def test_stdin_that_cannot_be_used(stdin, content, message):
     with pytest.raises(DataError) as error:
         locate("-")
     assert str(error.value) == message
+
+
+def test_compressed_text_from_stdin(stdin):
+    stdin(gzip.compress(b"1 1 5\n2 1 6\n", mtime=0))
+    opened = open_input("-")
+    assert isinstance(opened, Table) and (opened.dims, opened.value.tolist()) == ((2, 1), [5, 6])
 
 
 def test_a_terminal_is_no_input(monkeypatch):

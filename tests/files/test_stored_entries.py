@@ -16,10 +16,12 @@ from htfcli.errors import ConfigError, DataError
 from htfcli.experiments.runs import complete as complete_run
 from htfcli.files import completion_input
 from htfcli.files.completion_input import load_data
-from htfcli.files.foreign import text_table
-from htfcli.files.foreign.labelled_table import read_table
+from htfcli.files.locating import locate
 from htfcli.files.own.artefacts import save_observations
 from htfcli.files.stored_entries import StoredEntries
+from htfcli.files.tables import text
+from htfcli.files.tables.formats import read_table
+from htfcli.files.tables.table import Table
 from tests.problems import generator
 
 DIMS = (2000, 1500, 1000)
@@ -36,7 +38,7 @@ def stored(tmp_path):
 
 def test_a_large_tensor_stays_as_entries(stored):
     path, index, value = stored
-    data = load_data(str(path), CompletionRunConfig())
+    data = load_data(locate(str(path)), CompletionRunConfig())
     assert isinstance(data, StoredEntries)
     entries = data.entries()
     assert entries.index.dtype == torch.int32  # as in the file, not copied
@@ -46,14 +48,14 @@ def test_a_large_tensor_stays_as_entries(stored):
 
 def test_a_missing_value_and_a_mask(stored, tmp_path):
     path, _, _ = stored
-    data = load_data(str(path), CompletionRunConfig(missing_value=3.0))
+    data = load_data(locate(str(path)), CompletionRunConfig(missing_value=3.0))
     assert len(data.entries()) == 499 and 3.0 not in data.entries().value.tolist()
     with pytest.raises(
         ConfigError, match=r"--missing-value does not occur in .* \(got -1, allowed a value from 0 to 499\)"
     ):
-        load_data(str(path), CompletionRunConfig(missing_value=-1.0))
+        load_data(locate(str(path)), CompletionRunConfig(missing_value=-1.0))
     with pytest.raises(ConfigError, match="--mask is for dense tensors"):
-        load_data(str(path), CompletionRunConfig(mask="m.npy"))
+        load_data(locate(str(path)), CompletionRunConfig(mask="m.npy"))
 
 
 def test_only_entries_that_are_asked_for_are_written(htf, monkeypatch):
@@ -81,9 +83,9 @@ def test_a_table_read_in_parts(tmp_path, monkeypatch, suffix):
     lines = [gap.join([*map(str, row), repr(0.1 * n)]) for n, row in enumerate(index.tolist())]
     path = tmp_path / f"data{suffix}"
     path.write_text("\n".join(lines) + "\n")
-    whole = read_table(path, path.name, suffix)
-    monkeypatch.setattr(text_table, "_PARSED", 7)
-    parts = read_table(path, path.name, suffix)
+    whole = Table.of(read_table([path], path.name))
+    monkeypatch.setattr(text, "_PARSED", 7)
+    parts = Table.of(read_table([path], path.name))
     assert whole.index.dtype == torch.int32
     assert torch.equal(whole.index, parts.index) and torch.equal(whole.value, parts.value)
     assert whole.axes == parts.axes

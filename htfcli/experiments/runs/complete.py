@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from htfcli.config.completion_run import CompletionRunConfig
 from htfcli.config.records import Record
 from htfcli.engine.completion.complete import complete
 from htfcli.engine.completion.result import Completion
@@ -19,14 +18,15 @@ from htfcli.engine.runtime.device import choose_device, describe_device
 from htfcli.engine.runtime.distributed import Workers
 from htfcli.errors import ConfigError, DataError, HtfError, Interrupted
 from htfcli.experiments.runs.completion_output import Output
+from htfcli.experiments.runs.completion_request import Request
 from htfcli.experiments.runs.completion_summary import LONG, summarize
 from htfcli.files.completion_input import Data, load_data, load_queries, observed, order_of_modes
+from htfcli.files.foreign.datasets import DatasetTensor
 from htfcli.files.foreign.dense_tensor import DenseTensor
-from htfcli.files.foreign.labelled_table import Table
 from htfcli.files.own.completion import SavedCompletion, save_completion, slices_of
-from htfcli.files.own.container import refuse_existing
 from htfcli.files.own.run_folder import RunFolder, versions
 from htfcli.files.stored_entries import StoredEntries
+from htfcli.files.tables.table import Table
 
 MOST_ROWS = 10**8  # of a table that is written without being asked for
 _COUNTABLE = 2**62  # combinations that can be numbered
@@ -37,51 +37,30 @@ class CompleteRun:
     """One completion, ready to go.
 
     Args:
-        config: settings. data: input of any kind, or a completion fitted before. output: a file, or `-`.
-        predict: a table of the entries to predict; None for those that are missing in the data.
-        uncertainty: a file for the standard deviations of the predictions. folder: run folder (`output`.run, or none
-            for `-`).
-        force: replace what is there. workers: the processes that run this, each the whole; only the first one writes.
+        request: what is asked for. workers: the processes that run this, each the whole; only the first one writes.
+
+    Attributes:
+        output: the file that is written, or `-`. notes: how the data were read, where that is not as one expects.
+
     Raises:
         HtfError: for everything that can be wrong with settings and data, before anything is written.
     """
 
-    def __init__(
-        self,
-        config: CompletionRunConfig,
-        data: str | None,
-        output: str | None,
-        *,
-        predict: str | None = None,
-        uncertainty: str | None = None,
-        folder: str | None = None,
-        force: bool = False,
-        workers: Workers | None = None,
-    ) -> None:
+    def __init__(self, request: Request, *, workers: Workers | None = None) -> None:
         self._workers = workers or Workers()
-        if data is None:
-            advice = "Shortest useful call: htf complete data.csv -o completed.csv (see htf complete --help)."
-            raise ConfigError("no data to complete", next_step=advice)
-        if output is None:
-            raise ConfigError("no output file", next_step="Name one with -o, or - for stdout.")
-        if predict is not None and config.all:
-            raise ConfigError("--predict names some entries, --all means all: give one", got=predict)
-        if "-" in (data, predict) and self._workers.count > 1:
-            raise ConfigError("several processes cannot read one stdin", next_step="Name a file.")
-        if uncertainty in ("-", output):
-            raise ConfigError("--uncertainty needs a file of its own", got=uncertainty)
-        for path in (output, *([] if uncertainty is None else [uncertainty])):
-            if path != "-" and self._workers.first:
-                refuse_existing(path, force)  # before minutes are spent on reading
-        self.config, self._input, self._force = config, data, force
+        self.config, self._input, self._force = request.config, request.data, request.force
+        config, output, predict, folder = request.config, request.output, request.predict, request.folder
+        uncertainty, force = request.uncertainty, request.force
+        self.output = output
         self._remarked: list[str] = []
-        loaded = load_data(data, config, self._remarked.append)
+        self.notes: list[str] = []
+        loaded = load_data(request.located, config, self._remarked.append, request.understood, self.notes.append)
         self._saved = loaded if isinstance(loaded, SavedCompletion) else None
         if self._saved is not None:
             self._refuse_settings(predict, folder)
         self._data: Data | None = None if isinstance(loaded, SavedCompletion) else loaded
         self._axes, self._value_name = loaded.axes, loaded.value_name
-        queries = None if predict is None else load_queries(predict, self._axes, self._value_name)
+        queries = None if predict is None else load_queries(predict, self._axes, self._value_name, config)
         target = self._data if queries is None else queries
         assert target is not None
         if isinstance(target, StoredEntries):
@@ -118,7 +97,7 @@ class CompleteRun:
         target = self._target
         if self._asked and isinstance(target, Table):
             return False, len(target.value)
-        if isinstance(target, DenseTensor):
+        if not isinstance(target, Table):
             return False, target.lacking()
         missing = int(torch.isnan(target.value).sum())
         if missing and not self.config.all:
@@ -170,7 +149,7 @@ class CompleteRun:
             kept = ""
             if folder is not None:
                 settings = self.config.model_dump(mode="json")
-                slices = slices_of(self._data.dense.values) if isinstance(self._data, DenseTensor) else None
+                slices = slices_of(self._data.values) if isinstance(self._data, DenseTensor | DatasetTensor) else None
                 saved = SavedCompletion(completion, self._axes, self._value_name, slices)
                 save_completion(folder.path / "model.safetensors", saved, settings)
                 folder.write_summary(summary)
@@ -228,6 +207,7 @@ class CompleteRun:
             "input": self._input,
             "output": self._output.file,
             "predicted": self.predicted,
+            "notes": self.notes,
             **summarize(completion, self.entries, self._axes),
             "seconds": round(time.monotonic() - started, 3),
             "run": self._folder,
@@ -249,7 +229,7 @@ class CompleteRun:
 
     def _remarks(self) -> list[str]:
         """What the tables say that may be a mistake."""
-        found = [*self._remarked, *(self._data.remarks() if isinstance(self._data, Table) else [])]
+        found = list(self._remarked)
         if isinstance(self._target, Table):
             for column, label, count in self._target.unknown:
                 rows = f"{count:,} of {len(self._target.value):,} rows of {self._target.name}"

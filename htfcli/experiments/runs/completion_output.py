@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,15 +14,15 @@ from htfcli.config.completion_run import CompletionRunConfig
 from htfcli.engine.completion.result import Completion
 from htfcli.engine.samples import Entries
 from htfcli.errors import ConfigError, Interrupted
-from htfcli.files.completion_input import refuse_other_format
-from htfcli.files.foreign.dense_tensor import DenseTensor
-from htfcli.files.foreign.labelled_table import BOUNDS, Bounds, Table, Values
+from htfcli.files.completion_input import Cube, refuse_other_format
 from htfcli.files.foreign.readers import suffix_of
 from htfcli.files.own.container import refuse_existing, refuse_terminal
+from htfcli.files.tables.formats import TEXT
+from htfcli.files.tables.table import BOUNDS, Bounds, Table, Values
+from htfcli.files.tables.text import FIXED
 
 _MOST_DRAWN = 10**7  # predicted entries of a data set that is drawn: all are held in memory at once
-_WITH_COLUMNS = (".csv", ".tsv", ".parquet")  # tables that may have further columns; those of .tns have a fixed number
-_TEXT = (".csv", ".tsv", ".tns", ".tns.gz")
+_TEXT = (*TEXT, ".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Output:
         config: what is written beside them. further: add a row for every combination that a table lacks.
     """
 
-    target: Table | DenseTensor
+    target: Table | Cube
     asked: bool
     file: str
     uncertainty: str | None
@@ -44,7 +45,7 @@ class Output:
     @property
     def _has_columns(self) -> bool:
         """Whether intervals are columns of the output, not files of their own."""
-        return isinstance(self.target, Table) and self.target.suffix in _WITH_COLUMNS
+        return isinstance(self.target, Table) and not self.target.is_wide and self.target.suffix not in FIXED
 
     def paths(self) -> list[str]:
         """All files that are written."""
@@ -66,7 +67,7 @@ class Output:
             if self.target.suffix not in _TEXT:
                 refuse_terminal()
         if self.config.interval is not None and isinstance(self.target, Table) and self._has_columns:
-            twice = [name for name in BOUNDS if name in self.target.head.names]
+            twice = [name for name in BOUNDS if name in self.target.source.file.head.names]
             if twice:
                 raise ConfigError(f"--interval adds a column that {self.target.name} has already", got=twice[0])
         if self.config.imputations is not None and predicted > _MOST_DRAWN:
@@ -100,14 +101,15 @@ class Output:
 
             return at
 
-        def put(path: str, values: Values, everywhere: bool, bounds: Bounds | None = None) -> None:
-            if isinstance(self.target, DenseTensor):
-                self.target.write(path, stoppable(values), everywhere=everywhere)
+        def put(
+            path: str, values: Values, everywhere: bool, bounds: Bounds | None = None, own_type: bool = True
+        ) -> None:
+            if not isinstance(self.target, Table):
+                self.target.write(path, stoppable(values), everywhere=everywhere, own_type=own_type)
             else:
                 known = None if everywhere else entries
-                self.target.write(
-                    path, stoppable(values), known, everywhere=everywhere, further=self.further, bounds=bounds
-                )
+                how: dict[str, Any] = {"everywhere": everywhere, "further": self.further, "own_type": own_type}
+                self.target.write(path, stoppable(values), known, bounds=bounds, **how)
             written.append(path)
 
         everywhere, level = self.asked or self.config.smooth, self.config.interval
@@ -122,17 +124,17 @@ class Output:
 
         put(self.file, completion.values, everywhere, bounds if in_columns else None)
         if self.uncertainty is not None:
-            put(self.uncertainty, completion.std, everywhere=True)
+            put(self.uncertainty, completion.std, everywhere=True, own_type=False)
         if level is not None and not in_columns:
             for end, name in enumerate(BOUNDS):
-                put(beside(self.file, name), end_of_bounds(end), everywhere)
+                put(beside(self.file, name), end_of_bounds(end), everywhere, own_type=False)
         if self.config.imputations:
             for number, drawn in enumerate(self._drawn(completion, entries, self.config.imputations), 1):
                 put(beside(self.file, str(number)), in_order(drawn), everywhere=self.asked)
 
     def _drawn(self, completion: Completion, entries: Entries | None, count: int) -> Iterator[Tensor]:
         """Values (n,) of the predicted entries, in the order in which they are written, `count` times."""
-        if isinstance(self.target, DenseTensor):
+        if not isinstance(self.target, Table):
             index = self.target.asked()
         else:
             known = None if self.asked else entries

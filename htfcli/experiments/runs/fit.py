@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from htfcli.config.records import Record
-from htfcli.config.tensors import DEFAULT_TOLERANCE, FitConfig
+from htfcli.config.tensors import DEFAULT_TOLERANCE, FitConfig, FitRunConfig
 from htfcli.config.units import duration
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.fitting.fit import SOLVERS, build_model, prepare
@@ -34,6 +34,7 @@ class FitRun(TrainingRun[FitConfig]):
 
     Attributes:
         fit: the training. model: the result in the units of the data, set at the end of the run.
+        remarks: what was found out about a table, or may be a mistake in it.
     """
 
     command, counter = "fit", "iteration"
@@ -53,6 +54,7 @@ class FitRun(TrainingRun[FitConfig]):
         if self._input is None:
             advice = "Shortest useful call: htf fit data.npy (see htf fit --help)."
             raise ConfigError("no data to fit", next_step=advice)
+        self.remarks: list[str] = []
         self._given = self._observations(self._input)
         return fingerprint(self._given, self.workers)
 
@@ -60,8 +62,10 @@ class FitRun(TrainingRun[FitConfig]):
         """All observations, or this process's shard where an iteration needs no others."""
         s = self.settings
         if s.dims is None and s.batch_size is None and s.test_fraction is None and s.solver == "gradient":
-            return load_shard(data, self.workers)
-        return load_observations(data, None if s.dims is None else tuple(s.dims))
+            return load_shard(data, self.workers, s if isinstance(s, FitRunConfig) else None, self.remarks.append)
+        tables = s if isinstance(s, FitRunConfig) else None
+        dims = None if s.dims is None else tuple(s.dims)
+        return load_observations(data, dims, tables, self.remarks.append)
 
     def _build(self, state: dict[str, Tensor] | None) -> None:
         self.observations, self.scale = prepare(self._given, self.settings, self.workers)

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from htfcli.engine.samples import Entries, unravel
 from htfcli.errors import ConfigError, DataError
-from htfcli.files.foreign.readers import Dense, holes_at, missing_library
+from htfcli.files.foreign.number_types import clipped
+from htfcli.files.foreign.readers import Dense, missing_library, refuse_absent
 from htfcli.files.own.axes import Axis, plain_axes
 from htfcli.files.own.container import binary_destination
 
 _BLOCK = 2**18  # entries predicted at a time
-_KEPT = ("float16", "bfloat16", "float32", "float64")  # types that can represent predictions
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,16 @@ class DenseTensor:
         return self.dense.name
 
     @property
+    def values(self) -> Tensor:
+        return self.dense.values
+
+    @property
     def dims(self) -> tuple[int, ...]:
-        return tuple(self.dense.values.shape)
+        return self.dense.array.shape
 
     @property
     def axes(self) -> tuple[Axis, ...]:
-        return plain_axes(self.dims)
+        return self.dense.axes or plain_axes(self.dims)
 
     def observed_at(self, mask: Tensor) -> DenseTensor:
         """The same tensor, with entries missing where `mask` (d_0, ..., d_{N-1}) is False.
@@ -63,13 +67,14 @@ class DenseTensor:
         Raises:
             ConfigError: if there are none.
         """
-        stored = torch.tensor(missing_value, dtype=torch.float64)
-        if self.dense.dtype in _KEPT:  # -999.9 is stored in a float32 file as the nearest float32
-            stored = stored.to(getattr(torch, self.dense.dtype)).double()
-        return self._with(holes_at(self.dense.values, float(stored), self.name))
+        dtype = self.dense.dtype
+        if dtype in ("float16", "float32", "bfloat16"):  # -999.9 is stored in a float32 file as the nearest float32
+            missing_value = float(torch.tensor(missing_value, dtype=getattr(torch, dtype)))
+        refuse_absent(self.dense.array, missing_value, self.name)
+        return self._with(torch.where(self.dense.values == missing_value, math.nan, self.dense.values))
 
     def _with(self, values: Tensor) -> DenseTensor:
-        return replace(self, dense=replace(self.dense, values=values))
+        return replace(self, dense=replace(self.dense, array=values.numpy()))
 
     def entries(self) -> Entries:
         return self.dense.entries()[1]
@@ -95,50 +100,71 @@ class DenseTensor:
 
     def lacking(self) -> int:
         """Number of missing entries."""
-        return int(torch.isnan(self.dense.values).sum())
+        return self.dense.missing
 
-    def write(self, destination: str, values: Callable[[Tensor], Tensor], *, everywhere: bool = False) -> None:
+    def write(
+        self,
+        destination: str,
+        values: Callable[[Tensor], Tensor],
+        *,
+        everywhere: bool = False,
+        own_type: bool = True,
+    ) -> None:
         """Write the tensor with its missing entries filled in, whole or not at all.
 
-        Observed entries are unchanged, in their type if that is a float; integers become float64.
+        Observed entries are unchanged. Predictions have the type of the file: whole numbers are rounded, and none
+        leaves the range of its type.
 
         Args:
             destination: a file, or `-`. values: maps indices (n, N) to values (n,).
-            everywhere: replace observed entries too.
+            everywhere: replace observed entries too. own_type: write whole numbers as such, not as float64.
         """
         flat = self.dense.values.flatten().clone()
         holes = torch.arange(len(flat)) if everywhere else torch.nonzero(torch.isnan(flat)).flatten()
         for part in torch.split(holes, _BLOCK) if len(holes) else ():
             flat[part] = values(unravel(part, self.dims))
-        dtype: torch.dtype = getattr(torch, self.dense.dtype if self.dense.dtype in _KEPT else "float64")
-        limit = torch.finfo(dtype).max  # a prediction beyond it would become infinite
-        tensor = flat.clamp_(-limit, limit).to(dtype).view(self.dims)
         with binary_destination(destination) as path:
-            WRITERS[self.suffix](path, tensor, self.dense.key)
+            WRITERS[self.suffix](path, self._stored(flat, holes, own_type), self.dense)
+
+    def _stored(self, flat: Tensor, holes: Tensor, own_type: bool) -> Tensor:
+        """The tensor in the type of the file."""
+        if self.dense.stored is not None and own_type:
+            found = self.dense.stored.flatten()
+            found[holes.numpy()] = clipped(flat[holes].numpy(), found.dtype)
+            return torch.from_numpy(found).view(self.dims)
+        kept = self.dense.stored is None
+        dtype: torch.dtype = getattr(torch, self.dense.dtype) if kept else torch.float64
+        limit = torch.finfo(dtype).max  # a prediction beyond it would become infinite
+        return flat.clamp_(-limit, limit).to(dtype).view(self.dims)
 
 
-def _npy(path: Path, tensor: Tensor, key: str) -> None:
+def _npy(path: Path, tensor: Tensor, dense: Dense) -> None:
     with open(path, "wb") as file:  # given a name, np.save would add its suffix
         np.save(file, tensor.numpy())
 
 
-def _npz(path: Path, tensor: Tensor, key: str) -> None:
+def _npz(path: Path, tensor: Tensor, dense: Dense) -> None:
     with open(path, "wb") as file:
-        arrays: dict[str, Any] = {key: tensor.numpy()}
+        arrays: dict[str, Any] = {**dense.others, dense.key: tensor.numpy()}
         np.savez_compressed(file, **arrays)
 
 
-def _pt(path: Path, tensor: Tensor, key: str) -> None:
-    torch.save({key: tensor} if key else tensor, path)
+def _pt(path: Path, tensor: Tensor, dense: Dense) -> None:
+    torch.save({**dense.others, dense.key: tensor} if dense.key else tensor, path)
 
 
-def _mat(path: Path, tensor: Tensor, key: str) -> None:
+def _mat(path: Path, tensor: Tensor, dense: Dense) -> None:
     try:
         from scipy.io import savemat
     except ImportError:
         raise missing_library(".mat", "scipy") from None
     with open(path, "wb") as file:
-        savemat(file, {key: tensor.numpy()}, do_compression=True)
+        savemat(file, {**dense.others, dense.key: tensor.numpy()}, do_compression=True)
 
 
-WRITERS: dict[str, Callable[[Path, Tensor, str], None]] = {".npy": _npy, ".npz": _npz, ".pt": _pt, ".mat": _mat}
+WRITERS: dict[str, Callable[[Path, Tensor, Dense], None]] = {
+    ".npy": _npy,
+    ".npz": _npz,
+    ".pt": _pt,
+    ".mat": _mat,
+}

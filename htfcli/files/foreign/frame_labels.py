@@ -9,14 +9,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from htfcli.errors import DataError
 from htfcli.files.own.axes import Axis, axis_of
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
 _DAY = 86_400 * 10**9  # nanoseconds
 
@@ -62,6 +61,8 @@ class Mode:
 def coordinates_of(modes: Sequence[Mode]) -> tuple[list[Tensor | None], list[int]]:
     """Per mode rising positions (d,) or None, and the modes whose order means nothing."""
     known = [mode.coordinates for mode in modes]
+    import torch  # not needed to read labels: a table can be refused without it
+
     found = [None if places is None else torch.tensor(places, dtype=torch.float64) for places in known]
     return found, [number for number, mode in enumerate(modes) if mode.unordered]
 

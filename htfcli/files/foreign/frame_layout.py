@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from htfcli.config.tables import TableConfig
 from htfcli.errors import ConfigError, DataError, did_you_mean
+from htfcli.files.foreign.column_layout import Head, choose_columns
 from htfcli.files.own.axes import as_number
 from htfcli.files.own.dates import as_days
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")  # kinds of objects that are values
+_SAMPLE = 1000  # rows from which the layout is found
 _SHOWN = 6  # names listed in a message
 
 
@@ -131,23 +134,32 @@ class _Finding:
         labels = [at for at in free if at not in numbers]
         if self._wide is False:
             return self._levels, self._telling([at for at in free if at not in numbers[-1:]], 0), numbers[-1:]
-        headers = [at for at in numbers if self._is_header(at)]
         if frame.columns.nlevels > 1 or self._wide:
             return self._levels, self._entities(labels), numbers
-        if len(headers) >= 2:
-            whole = [at for at in numbers if at not in headers and self._whole(at)]
-            return self._levels, self._entities(labels + whole), headers
-        if not labels and not self._levels:
-            return ([], numbers[:-1], numbers[-1:]) if self._is_grid(numbers[:-1]) else ([], [], numbers)
-        columns = [] if len(self._levels) > 1 else self._entities(labels)
-        alone = len(columns) + len(self._levels) == 1 and self._identify(columns, self._levels)
-        variables = [at for at in numbers if at == numbers[-1] or not self._counts(at)]
-        repeated = any(not self._identify([at]) for at in labels)
-        if alone and len(numbers) > 1 and (len(variables) > 1 or not repeated):
-            return self._levels, columns, numbers
-        columns = [*labels, *(at for at in numbers[:-1] if self._counts(at) or self._numbers_rows(at))]
-        values = [at for at in numbers if at not in columns]
-        return self._levels, self._telling(sorted(columns), len(self._levels)), values
+        if len(free) + len(self._levels) < 3:
+            return self._levels, self._entities(labels), numbers
+        return self._chosen(free)
+
+    def _chosen(self, free: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
+        """Levels, columns and values as the command line finds them."""
+        import pandas as pd
+
+        frame = self._frame.iloc[:_SAMPLE]
+        parts = [frame.index.get_level_values(k).to_series() for k in self._levels]
+        parts += [frame.iloc[:, at] for at in free]
+        names = ["" if k is None else str(k) for k in (frame.index.names[k] for k in self._levels)]
+        names += [str(self._names[at]) for at in free]
+        sample = pd.DataFrame({at: _sampled(part) for at, part in enumerate(parts)})
+        found = choose_columns(sample, Head(names, True), self._name, TableConfig(), together=True)
+        count = len(self._levels)
+        columns = [free[at - count] for at in found.labels_at if at >= count]
+        values = [free[at - count] for at in found.values_at]
+        if any(pd.isna(self._names[at]) for at in columns if not isinstance(self._names[at], tuple)):
+            raise DataError(f"{self._name} has a column without a name", next_step="Name it, or leave it out.")
+        if found.across:
+            others = [at for at in free if at not in values]
+            return self._levels, self._entities(columns) if len(columns) == len(others) else columns, values
+        return self._levels, self._telling(columns, count), values
 
     def _refuse_numbers_as_text(self, at: int) -> None:
         """Raise DataError for a last column that cannot be labels, but text that should be values."""
@@ -202,36 +214,6 @@ class _Finding:
                 frame = frame.assign(**{f"level {level}": self._frame.index.get_level_values(level)})
         return frame.shape[1] > 0 and not bool(frame.duplicated().any())
 
-    def _is_grid(self, candidates: Sequence[int]) -> bool:
-        """Whether columns of numbers alone are the modes of a long frame: codes, or coordinates that recur.
-
-        Coordinates that are not whole only where no cell is empty: a matrix would have nothing to fill in.
-        """
-        frame = self._frame
-        if len(candidates) < 2 or not self._identify(candidates):
-            return False
-        if all(map(self._counts, candidates)):
-            return True
-        recur = all(2 * frame.iloc[:, at].nunique() <= len(frame) for at in candidates)
-        return recur and not bool(frame.isna().any(axis=None))
-
-    def _whole(self, at: int) -> bool:
-        """Whether a column has whole numbers in every row."""
-        import pandas as pd
-
-        column = self._frame.iloc[:, at]
-        return pd.api.types.is_integer_dtype(column.dtype) and not bool(column.isna().any())
-
-    def _counts(self, at: int) -> bool:
-        """Whether a column has whole numbers in every row, some of them more than once, as years and codes."""
-        return self._whole(at) and self._frame.iloc[:, at].nunique() < len(self._frame)
-
-    def _numbers_rows(self, at: int) -> bool:
-        import pandas as pd
-
-        column = self._frame.iloc[:, at]
-        return pd.api.types.is_integer_dtype(column.dtype) and len(column) > 9 and column.is_monotonic_increasing
-
     def _is_header(self, at: int) -> bool:
         """Whether a column is named by a number or a date, as those of a table with one column per year."""
         label = self._names[at]
@@ -265,3 +247,12 @@ def _is_numeric(column: pd.Series[Any]) -> bool:
     if column.dtype == object:
         return pd.api.types.infer_dtype(column, skipna=True) in _NUMBERS
     return pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype)
+
+
+def _sampled(column: pd.Series[Any]) -> Any:
+    """A column as `choose_columns` looks at it: numbers as float64, anything else as text."""
+    import pandas as pd
+
+    if _is_numeric(column):
+        return pd.to_numeric(column.astype(object), errors="coerce").to_numpy(dtype=float)
+    return [None if absent else str(cell) for cell, absent in zip(column, column.isna(), strict=True)]

@@ -19,16 +19,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-import torch
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from htfcli._version import __version__
 from htfcli.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -176,10 +176,12 @@ def write_bytes(destination: str, data: bytes) -> None:
 
 
 @contextmanager
-def text_destination(destination: str, compressed: bool = False) -> Iterator[IO[str]]:
+def text_destination(
+    destination: str, compressed: bool = False, encoding: str = "utf-8", errors: str = "strict"
+) -> Iterator[IO[str]]:
     """Yield a text file that replaces `destination` after the block, or for `-` stdout, which is written directly."""
     if destination == "-":
-        stream = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="")
+        stream = io.TextIOWrapper(sys.stdout.buffer, encoding=encoding, errors=errors, newline="")
         try:
             yield stream
         finally:
@@ -188,7 +190,7 @@ def text_destination(destination: str, compressed: bool = False) -> Iterator[IO[
     opened: Any = gzip.open if compressed else open
     with (
         atomic_write(Path(destination)) as temporary,
-        opened(temporary, "wt", encoding="utf-8", newline="") as file,
+        opened(temporary, "wt", encoding=encoding, errors=errors, newline="") as file,
     ):
         yield file
 
@@ -220,6 +222,8 @@ def save(
     Raises:
         DataError: if it cannot be written. ConfigError: if stdout is a terminal.
     """
+    import torch
+
     metadata = {
         "htf.kind": kind,
         "htf.schema": SCHEMA,
@@ -235,6 +239,8 @@ def save(
 
 def _save_file(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """`save_file` with the metadata in alphabetical order; safetensors writes it in a random order."""
+    from safetensors.torch import save_file
+
     save_file(tensors, path, metadata=metadata)
     with open(path, "rb+") as file:
         (size,) = struct.unpack("<Q", file.read(8))

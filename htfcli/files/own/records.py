@@ -44,6 +44,15 @@ def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, value
 
 
+def cells(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of a record as cells of CSV; lists are JSON in one cell."""
+    for key, value in record.items():
+        if isinstance(value, Mapping) and value:
+            yield from cells(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", json.dumps(finite(value)) if isinstance(value, list | dict) else value
+
+
 KINDS = {  # records that can be plotted
     "iteration": "records of a fit",
     "complete": "records of a completion",

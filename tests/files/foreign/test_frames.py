@@ -244,7 +244,7 @@ def stations(*names: str) -> pd.DataFrame:
         (panel().reset_index(), "city year item"),
         (panel().assign(note=[f"n{i}" for i in range(48)])[["city", "note", "year", "item", "v"]], "city year item"),
         (panel().assign(note=[f"n{i}" for i in range(48)])[["city", "note", "year", "v"]], "city year"),
-        (panel().query("item == 'k0'")[["city", "year", "v"]].rename(columns={"v": "gdp"}).assign(pop=1.5), "city year variable"),
+        (panel().query("item == 'k0'")[["city", "year"]].assign(gdp=lambda f: f.index / 7, pop=1.5), "city year variable"),
         (stations("2016", "2017", "2019"), "station column"),
         (stations("2016-01", "2016-02", "2016-03").assign(region=list("nsnsnsns")), "station column"),
         (stations("2016", "2017", "2019").assign(station=range(101, 109)), "station column"),

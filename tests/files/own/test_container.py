@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.errors import ConfigError, DataError
@@ -42,7 +43,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
         Path(args[1]).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(container, "save_file", full)
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
     with pytest.raises(DataError, match=r"cannot write .*m.safetensors: No space left on device"):
         save_factorization(path, model().scale(2.0))
     assert path.read_bytes() == before

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from htfcli.config.completion_run import CompletionRunConfig
 from htfcli.engine.samples import Entries
 from htfcli.errors import ConfigError, DataError
-from htfcli.files.foreign import cells, text_table
-from htfcli.files.foreign.labelled_table import read_queries, read_table
-from htfcli.files.foreign.readers import suffix_of
+from htfcli.files.foreign import cells
 from htfcli.files.own.axes import Axis
+from htfcli.files.tables import table_file, text_output
+from htfcli.files.tables.formats import read_queries, read_table
+from htfcli.files.tables.table import Table
 from tests.files.foreign.predictions import numbers
 from tests.numbering import number
 
@@ -32,7 +34,12 @@ CSV = (
 
 def read(path, content, **options):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_table(path, path.name, suffix_of(path), **options)
+    return Table.of(read_table([path], path.name, CompletionRunConfig(**options)))
+
+
+def asked(path, axes, value="v"):
+    source = read_queries([path], path.name, [axis.name for axis in axes], value, CompletionRunConfig())
+    return Table.of(source).on(axes, unknown_labels=True)
 
 
 def written(table, tmp_path, **options):
@@ -60,7 +67,7 @@ def test_labels_names_and_holes(tmp_path):
 def test_holes_are_filled_and_nothing_else_is_touched(tmp_path):
     text = written(read(tmp_path / "a.csv", CSV), tmp_path)
     expected = CSV.replace('"N""K",\n', f'"N""K",{number(1, 0, 0)!r}\n').replace(
-        "Treg,NA\r\n", f"Treg,{number(0, 1, 1)!r}\n"
+        "Treg,NA\r\n", f"Treg,{number(0, 1, 1)!r}\r\n"
     )
     assert text == expected
 
@@ -75,7 +82,8 @@ def test_every_value_can_be_replaced(tmp_path):
 def test_missing_combinations_follow(tmp_path, monkeypatch, block):
     """Block by block, whatever the block: the whole is never in memory."""
     monkeypatch.setattr(cells, "BLOCK", block)
-    monkeypatch.setattr(text_table, "BLOCK", block)
+    monkeypatch.setattr(text_output, "BLOCK", block)
+    monkeypatch.setattr(table_file, "BLOCK", block)
     asked = []
 
     def values(index):
@@ -120,7 +128,7 @@ def test_which_columns(tmp_path):
 
 def test_a_first_row_without_a_value_is_no_header(tmp_path):
     table = read(tmp_path / "a.csv", "p,q,\np,r,5\n")
-    assert (table.head.named, len(table.value)) == (False, 2)
+    assert (table.source.file.head.named, len(table.value)) == (False, 2)
 
 
 def test_fields_that_span_lines(tmp_path):
@@ -200,7 +208,7 @@ AXES = (Axis("ligand", 2, ("IL15", "IL2")), Axis("dose", 3, ("0.5", "2", "10")))
 def test_queries(tmp_path, text, expected):
     path = tmp_path / "q.csv"
     path.write_text(text)
-    queries = read_queries(path, "q.csv", ".csv", AXES, "v")
+    queries = asked(path, AXES)
     assert queries.index.tolist() == [[1, 2]]
     assert written(queries, tmp_path, everywhere=True) == expected.format(number(1, 2))
 
@@ -208,7 +216,7 @@ def test_queries(tmp_path, text, expected):
 def test_queries_with_labels_never_seen(tmp_path):
     path = tmp_path / "q.csv"
     path.write_text("ligand,dose\nIL2,2\nIL7,2\nIL9,3\n")
-    queries = read_queries(path, "q.csv", ".csv", AXES, "v")
+    queries = asked(path, AXES)
     assert queries.index.tolist() == [[1, 1], [-1, 1], [-1, -1]]
     assert queries.unknown == (("ligand", "IL7", 2), ("dose", "3", 1))
 
@@ -258,7 +266,7 @@ def test_queries_that_cannot_be_answered(tmp_path, text, message):
     path = tmp_path / "q.csv"
     path.write_text(text)
     with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
-        read_queries(path, "q.csv", ".csv", AXES, "v")
+        asked(path, AXES)
 
 
 @pytest.mark.parametrize(
@@ -276,10 +284,9 @@ def test_queries_that_cannot_be_answered(tmp_path, text, message):
         ("a.csv", "", "a.csv has no entries."),
         ("a.csv", "x,x,v\na,b,1\n", "a.csv has two columns of the same name (got x)."),
         ("a.csv", "x,v\na,1\n", "a.csv has too few columns (got 2, allowed 2 indices or more and a value)."),
-        ("a.csv", "x;y;v\na;1;2\n", "a.csv has too few columns (got 1, allowed 2 indices or more and a value). Fields are separated by commas in .csv and by tabs in .tsv."),
+        ("a.csv", "x\na\n", "a.csv has too few columns (got 1, allowed 2 indices or more and a value). What separates the fields? --delimiter."),
         ("a.csv", "x,y,v\na,1,\na,2,null\n", "a.csv has no observed value. Is the value in another column? --value."),
-        ("a.csv", b"\xff\xfex,y,v\n", "a.csv is UTF-16 text (allowed UTF-8). Convert it: iconv -f utf-16 -t utf-8."),
-        ("a.csv", b"x,y,v\n" + b"a,1,2\n" * 5000 + b"\xff,1,2\n", "a.csv line 5002 is not UTF-8 text. Convert it"),
+        ("a.csv", b"x,y\0,v\na,1,2\n", "a.csv is not a text file."),
         ("a.tns.gz", gzip.compress(b"1 1 1\n" * 100, mtime=0)[:-9], "a.tns.gz is truncated."),
         ("a.tns.gz", b"not gzip", "a.tns.gz is damaged: Not a gzipped file (b'no')."),
         ("a.parquet", b"junk", "a.parquet is not a readable .parquet file: "),
