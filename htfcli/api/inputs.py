@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -164,7 +165,9 @@ def labelled(
         return read_xarray(data, value=value, mask=mask, ordered=ordered)
     if kind != "array":
         kinds = "an array, nested lists, a torch tensor, a DataFrame or Series, a DataArray or Dataset"
-        raise DataError("this is not data that can be completed", got=type(data).__name__, allowed=kinds)
+        advice = "Read the file first, as with pandas.read_csv." if isinstance(data, str | Path) else ""
+        got = type(data).__name__
+        raise DataError("this is not data that can be completed", got=got, allowed=kinds, next_step=advice)
     _refuse(given, "an array", "value", "std", "wide")
     return read_array(data, mask=mask, names=modes, ordered=ordered)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import subprocess
 import sys
@@ -185,6 +186,14 @@ def test_predictions_by_indices(stand_in):
         done.predict([[0, 0]])
 
 
+def test_progress_and_stopping(monkeypatch):
+    steps = []
+    done = complete(array(), effort="quick", on_progress=steps.append, should_stop=lambda: len(steps) > 1)
+    assert {"stage", "tree", "width", "held_out_error"} <= set(steps[0])
+    assert len(steps) < 10
+    assert np.isfinite(done.filled).all()
+
+
 def test_smooth_replaces_what_was_observed(stand_in):
     assert complete(array(), smooth=True).filled[0, 0, 0] == number(0, 0, 0)
     assert complete(array()).filled[0, 0, 0] == DATA[0, 0, 0]
@@ -311,6 +320,7 @@ def done():
 def test_report_speaks_in_names(done):
     assert done.report["modes"] == ["city", "year", "item"]
     assert done.report["observed"] == 22
+    assert json.loads(json.dumps(done.report)) == done.report
     assert set(done.ranks) <= {"{city}", "{year}", "{item}", "{city, year}", "{year, item}", "{city, item}"}
     assert "22 of 24 entries" in str(done)
     assert repr(done).startswith("<CompletedData: 3 x 4 x 2 (city, year, item); 2 entries predicted")

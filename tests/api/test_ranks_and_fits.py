@@ -91,3 +91,22 @@ def test_where_no_factorization_counts():
     with pytest.raises(DataError, match="no factorization counts"):
         hierarchical_rank(done)
     assert done.ranks == {}
+
+
+def test_variables_in_units_of_their_own():
+    """The mode of variables has its scales in the tensor of tensorly; their means are not in it."""
+    variables = np.einsum(
+        "ir,jr,kr->ijk", *(np.random.default_rng(k).standard_normal((d, 2)) for k, d in enumerate((9, 8, 3)))
+    )
+    holes = variables * [1.0, 1e3, 1e6]
+    holes[1, 2, 0] = holes[4, 4, 2] = np.nan
+    done = complete(holes, tree="star", width=3, effort="quick")
+    units = done.completion.units
+    assert units.mode == 2
+    index = torch.cartesian_prod(*map(torch.arange, holes.shape))
+    shift, scale = units.of(index)
+    fitted = done.completion.model.values(index)
+    found = torch.tensor(done.to_tensorly().to_tensor()).flatten()
+    assert torch.allclose(found, scale * fitted)
+    residual = (torch.tensor(np.asarray(done.filled)).flatten() - shift - found) / scale
+    assert float(residual.square().mean().sqrt()) < 0.3  # of a deviation: what means, effects and other members add

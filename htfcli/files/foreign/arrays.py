@@ -150,7 +150,9 @@ def read_array(
         modes[k] = replace(modes[k], coordinates=tuple(map(float, range(array.shape[k]))))
     tensor = torch.from_numpy(np.ascontiguousarray(values))
     masked = isinstance(data, np.ma.MaskedArray)
-    wrap = _Plain(array, dtype, "masked" if masked else kind, data.dtype if kind == "torch" else None)
+    wrap = _Plain(array, dtype, "masked" if masked else kind)
+    if isinstance(data, Tensor):
+        wrap = replace(wrap, torch_dtype=data.dtype, device=data.device)
     return ArrayTensor(tensor, tuple(modes), (None,) * array.ndim, wrap, name)
 
 
@@ -161,7 +163,8 @@ class _Plain:
     array: np.ndarray
     dtype: np.dtype[Any]
     kind: str
-    torch_dtype: torch.dtype | None
+    torch_dtype: torch.dtype | None = None
+    device: torch.device | None = None
 
     def __call__(self, found: np.ndarray, replaced: np.ndarray | None) -> Any:
         full = found
@@ -172,7 +175,7 @@ class _Plain:
             return full.tolist()
         if self.kind == "torch":
             dtype = torch.float64 if replaced is None else self.torch_dtype
-            return torch.from_numpy(np.ascontiguousarray(full)).to(dtype)
+            return torch.from_numpy(np.ascontiguousarray(full)).to(self.device, dtype)
         return np.ma.MaskedArray(full) if self.kind == "masked" else full
 
 
