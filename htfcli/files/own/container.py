@@ -260,7 +260,7 @@ def refuse_existing(destination: str, force: bool) -> None:
     """
     if destination == "-":
         refuse_terminal()
-    elif Path(destination).is_dir():
+    elif Path(destination).is_dir() and Path(destination).suffix != ".zarr":  # which is a folder
         raise ConfigError(f"{destination} is a folder", allowed="a file")
     elif not Path(destination).parent.is_dir():  # reported now, not after an hour of work
         raise DataError(f"cannot write {destination}: No such file or directory")
