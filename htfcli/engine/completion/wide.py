@@ -29,6 +29,7 @@ from htfcli.engine.least_squares.entry_groups import Groups, grouped
 from htfcli.engine.samples import row_keys
 
 _BLOCK = 2**22  # numbers in the largest temporary of a block of entries
+_CACHED = 8  # blocks up to which the vectors of all nodes are kept during a sweep: memory (10^6 would take .6 GB)
 
 
 def node_vectors(tree: ModeTree, weights: Sequence[Tensor], columns: Sequence[Tensor]) -> list[Tensor]:
@@ -79,7 +80,7 @@ class WideFit:
         self._shared: dict[int, _Shared] = {}
         widest = max(w.shape[1] for w in self._weights[: model.order])
         self._block = max(2**12, _BLOCK // ((len(self.tree.children) + 2) * widest))
-        self._cached = len(target) <= 8 * self._block
+        self._cached = len(target) <= _CACHED * self._block
         self._weights[-1].fill_(1.0)
         balance(self.model, keep_root=True)
         self.refresh()
