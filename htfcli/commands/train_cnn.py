@@ -80,10 +80,19 @@ def _run(run: CnnRun, format: Any, log: RunLog) -> None:
 
     writer = RecordWriter(format, table_row)
     latest: dict[str, Any] = {}
+    warned = 0
+
+    def warn() -> None:
+        nonlocal warned
+        for text in run.warnings[warned:]:
+            note(f"Warning: {text}.", log.quiet)
+        warned = len(run.warnings)
+
     with StopSignals() as stop, progress("train", run.settings.epochs, log.quiet) as show:
 
         def should_stop(epoch: int, step: int) -> bool:
             accuracy = f", test accuracy {latest['test_accuracy']:.3f}" if latest else ""
+            warn()
             show(epoch, f"step {step + 1}/{run.training.steps}{accuracy}")
             return stop.received
 
@@ -91,6 +100,7 @@ def _run(run: CnnRun, format: Any, log: RunLog) -> None:
             run.run(log.recorder(writer, latest), should_stop)
         finally:
             writer.close()
+            warn()
     note(run.ending() + log.saved, log.quiet)
     if len(run.summary["classes"]) <= _MOST_CLASSES:
         note(confusion_table(run.summary["classes"], run.summary["confusion"]), log.quiet)

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from htfcli.config.base import Config, Device, Distances, Seed, Widths
+from htfcli.config.base import Config, Device, Distances, Patches, Seed, Widths
 from htfcli.config.images import IsSameClassConfig, PathfinderConfig
 from htfcli.errors import did_you_mean
 
@@ -15,6 +15,8 @@ NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet-mini")  # of engine.visi
 USER_NETWORK = re.compile(r"[\w.]+:\w+")
 _SAME_CLASS_FIELDS = ("source", "data_dir", "download", "test_images", "distance", "height", "width")
 _PATHFINDER_FIELDS = ("path_length", "size")
+_RANDOM_PATCH_FIELDS = ("patch_size", "patch_distance", "patch_sampler")
+_REG_FIELDS = ("reg_coeff", "reg_every", *_RANDOM_PATCH_FIELDS, "patches", "formulation")
 _MINI_FIELDS = ("widths", "blocks", "stem_kernel", "stem_stride", "max_pool")
 
 
@@ -72,6 +74,14 @@ class TrainCnnConfig(Config):
         None, ge=1, description="Side of its two patches, drawn at random (2; the two images of is-same-class)."
     )
     patch_distance: int | None = Field(None, ge=0, description="Pixels between randomly drawn patches. Default: any.")
+    patch_sampler: Literal["random", "different"] = Field(
+        "random",
+        description="different: of 16 randomly drawn pairs, take the one where the patch that is swapped differs in "
+        "the most images. A different method from the published one, for images that are the same in most places.",
+    )
+    patches: Patches | None = Field(
+        None, description="Use these two patches instead; give the option twice, in pixels from the top left corner."
+    )
     formulation: Literal["auto", "double-backward", "tangent"] = Field(
         "auto", description="How its gradient is computed; the numbers are the same (tangent with --compile)."
     )
@@ -107,7 +117,7 @@ class TrainCnnConfig(Config):
             ("task", "is-same-class", _SAME_CLASS_FIELDS),
             ("task", "pathfinder", _PATHFINDER_FIELDS),
             ("model", "resnet-mini", _MINI_FIELDS),
-            ("reg", "non-local", ("reg_coeff", "reg_every", "patch_size", "patch_distance", "formulation")),
+            ("reg", "non-local", _REG_FIELDS),
             ("optimizer", "sgd", ("momentum",)),
         ):
             chosen = getattr(self, choice)
@@ -132,6 +142,10 @@ class TrainCnnConfig(Config):
             raise ValueError("compile: gradients of gradients cannot be compiled (got formulation double-backward)")
         if self.compile and self.reg == "non-local" and self.dropout:
             raise ValueError("compile: a compiled regularizer would draw two different dropout masks (got dropout)")
+        if self.patches is not None and (wrong := self.changed(*_RANDOM_PATCH_FIELDS)):
+            raise ValueError(f"{', '.join(wrong)}: only for randomly drawn patches (got patches)")
+        if self.patch_sampler == "different" and self.accumulate > 1:
+            raise ValueError(f"patch-sampler: different looks at a whole batch (got accumulate {self.accumulate})")
         if self.accumulate > self.batch_size // 2:
             raise ValueError(f"accumulate: leaves parts of less than two images (got {self.accumulate})")
         return self

@@ -20,7 +20,11 @@ _NO_RULE = (
 
 
 def check_inputs(model: nn.Module, x: Tensor, partners: Tensor | None, formulation: str) -> None:
-    """Raise ConfigError where R or its gradient cannot be had."""
+    """Raise ConfigError where R or its gradient cannot be had.
+
+    Args:
+        x: (b, c, ...). partners: like x, or None.
+    """
     if not isinstance(model, nn.Module):
         raise ConfigError("the network is not a torch.nn.Module", got=type(model).__name__)
     if isinstance(model, DistributedDataParallel):

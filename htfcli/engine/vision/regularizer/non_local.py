@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -100,7 +101,8 @@ class NonLocalRegularizer:
         region, other = pair
         swapped, whole = swap(x, lent, other), whole or len(x)
         with sdpa_kernel(SDPBackend.MATH), explained(self.formulation):
-            if x.device.type == "cpu" and torch.equal(x, swapped):  # elsewhere to look is to wait
+            # elsewhere to look is to wait, and processes that share a batch must all do the same work
+            if x.device.type == "cpu" and not _several_processes() and torch.equal(x, swapped):
                 return self._without_difference(model, x, y, region, whole)
             if self.formulation == "tangent":
                 return self._tangent(model, x, swapped, y, region, whole)
@@ -151,6 +153,10 @@ class NonLocalRegularizer:
         present = (g.detach() != 0).flatten(1).any(1).sum().to(torch.promote_types(g.dtype, torch.float32))
         attached = 0 * self.logit(outputs, y).sum()  # so that a loss of R alone has a gradient, of zeros
         return outputs, present / whole + (attached if torch.is_grad_enabled() else attached.detach())
+
+
+def _several_processes() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def _run(model: nn.Module, state: dict[str, Tensor], x: Tensor) -> Any:

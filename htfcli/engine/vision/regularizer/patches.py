@@ -174,11 +174,11 @@ class RandomPatches:
         )
 
 
-class DifferentPatches:
+class DifferentPatches(RandomPatches):
     """Of several pairs drawn at random, the one whose J differs between image and partner in the most samples.
 
-    Where the background is the same in most places, as in Pathfinder, most pairs have the same J and R says nothing of
-    them. Not the published regularizer: places where images differ are preferred.
+    Where the background is the same in most places, as in Pathfinder, most pairs have the same J, and R says nothing of
+    them. A different method from the published one: places where images differ are preferred.
 
     Args:
         size, distance: see `RandomPatches`. draws: pairs to choose from.
@@ -187,17 +187,15 @@ class DifferentPatches:
     """
 
     def __init__(self, size: int, distance: int | None = None, draws: int = 16) -> None:
+        super().__init__(size, distance)
         if draws < 1:
             raise ConfigError("there is no pair of patches to choose", got=f"{draws} draws", allowed="1 or more")
-        self._random, self.draws = RandomPatches(size, distance), draws
-
-    def __call__(self, *sizes_and_generator: Any) -> PatchPair:
-        return self._random(*sizes_and_generator)
+        self.draws = draws
 
     def choose(self, x: Tensor, partners: Tensor, generator: torch.Generator) -> PatchPair:
         """The pair for a batch x and its partners, both (b, c, ...)."""
-        pairs = [self._random(*x.shape[2:], generator) for _ in range(self.draws)]
-        counts = [int((j.of(x) != j.of(partners)).flatten(1).any(1).sum()) for _, j in pairs]
+        pairs = [self(*x.shape[2:], generator) for _ in range(self.draws)]
+        counts = torch.stack([(j.of(x) != j.of(partners)).flatten(1).any(1).sum() for _, j in pairs]).tolist()
         return pairs[counts.index(max(counts))]
 
 
