@@ -35,7 +35,8 @@ def measure_locality(
     For random patches I, J at each distance: dependence (1 - mean |cosine| of the gradients by x_I before and after x_J
     is swapped), and the table f(x_I of sample a, x_J of sample b): its effective rank, and the shares of it that are
     neither a sum nor a product of functions of x_I and x_J. Then the gradient around the centre of the last feature
-    map. For factorizations: hierarchical ranks by how far apart the modes of a node are.
+    map, or of the output where there is no such map, as in vision transformers. For factorizations: hierarchical ranks
+    by how far apart the modes of a node are.
     """
     from htfcli.cli.console import RecordWriter, progress
     from htfcli.experiments.runs.measure_locality import measure
