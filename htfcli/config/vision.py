@@ -60,6 +60,11 @@ class TrainCnnConfig(Config):
     stem_kernel: int | None = Field(None, ge=1, description="resnet-mini: side of the first convolution (3).")
     stem_stride: int | None = Field(None, ge=1, description="resnet-mini: stride of the first convolution (2).")
     max_pool: bool | None = Field(None, description="resnet-mini: max-pool after the first convolution (no).")
+    weights: str | None = Field(
+        None,
+        description="Start from the weights of another training: a run folder, a .safetensors file, or a torch file of "
+        "plain tensors. Prefixes such as module. are taken off; the head may have another shape and is then new.",
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout after each of the first three stages.")
 
     reg: Literal["non-local", "none"] = Field("none", description="Regularizer.")

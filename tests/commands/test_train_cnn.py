@@ -143,6 +143,29 @@ def test_a_folder_of_images_of_several_classes(htf, tmp_path):
     assert read(tmp_path / "r/model.safetensors").tensors()["fc.weight"].shape[0] == 3
 
 
+def test_weights_of_another_training(htf, tmp_path):
+    """With nothing left to train the run is measured as it was saved; another head is said."""
+    before = htf("train-cnn", *QUICK, "-o", "before", "-q")
+    assert before.code == 0
+    same = htf("train-cnn", *QUICK, "--seed", 9, "--epochs", 0, "--weights", "before", "-o", "same")
+    assert same.code == 0, same.err
+    assert "receptive field 23, weights of before; is-same-class" in same.err
+    assert same_weights(tmp_path / "same", tmp_path / "before")
+    for shade, name in ((40, "dark"), (120, "grey"), (220, "light")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for k in range(8):
+            Image.new("L", (16, 16), shade + k).save(tmp_path / "photos" / name / f"{k}.png")
+    other = htf("train-cnn", "photos", *NET[:6], "--batch-size", 4, "--epochs", 1, "--weights", "before/model.safetensors", "-o", "other")  # fmt: skip
+    assert other.code == 0, other.err
+    assert "weights of before/model.safetensors but for a new fc; images" in other.err
+    (tmp_path / "before/model.safetensors").unlink()
+    resumed = htf("train-cnn", "--resume", "-o", "other", "--epochs", 2)
+    assert resumed.code == 0, resumed.err
+    done = htf("train-cnn", *QUICK, "--weights", "before", "-o", "x")
+    assert (done.code, done.error) == (1, "before has no model.safetensors.")
+    assert not (tmp_path / "x").exists()
+
+
 def test_two_patches_of_ones_choice(htf, tmp_path):
     """As those of the data set, where they are the two images."""
     one = htf("train-cnn", *QUICK, *REG, "--epochs", 1, "-o", "one", "-q")

@@ -30,11 +30,12 @@ from htfcli.files.completion_input import load_data, load_queries
 from htfcli.files.description import describe_input
 from htfcli.files.foreign.readers import read_mask
 from htfcli.files.inputs import load_observations, load_tensor
-from htfcli.files.networks import read_weights, to_network
+from htfcli.files.networks import to_network
 from htfcli.files.own import container
 from htfcli.files.own.axes import Axis
 from htfcli.files.own.completion import to_completion
 from htfcli.files.own.records import flatten, load_records
+from htfcli.files.weights import read_weights
 from tests.faults import fuzzing
 
 Read = Callable[[str], object]

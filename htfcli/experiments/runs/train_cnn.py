@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,6 +22,7 @@ from htfcli.experiments.runs.image_input import fingerprint, image_data
 from htfcli.experiments.runs.resuming import absolute
 from htfcli.experiments.runs.training_run import Resumable, TrainingRun
 from htfcli.files.networks import build_network, outputs_of, save_network
+from htfcli.files.weights import read_weights, start_from
 
 
 class CnnRun(TrainingRun[TrainCnnConfig]):
@@ -60,6 +61,7 @@ class CnnRun(TrainingRun[TrainCnnConfig]):
     ) -> None:
         self._on_progress = on_progress
         self.warnings: list[str] = []
+        self._start = ""  # where the weights are from
         super().__init__(config, data, output, resume=resume, force=force, workers=workers)
 
     def _load(self, config: TrainCnnConfig) -> str:
@@ -80,6 +82,9 @@ class CnnRun(TrainingRun[TrainCnnConfig]):
 
     def _build(self, state: dict[str, Tensor] | None) -> None:
         model = build_network(self.settings, self._images.train.shape, outputs_of(self._images))
+        if self.settings.weights is not None and state is None:
+            new = start_from(model, read_weights(self.settings.weights), self.settings.weights)
+            self._start = f", weights of {self.settings.weights}{f' but for a new {_names(new)}' if new else ''}"
         self.training = Training(model, self._images, self.settings, self.device, self.workers)
         if state is not None:
             self.training.load_state(state)
@@ -95,7 +100,7 @@ class CnnRun(TrainingRun[TrainCnnConfig]):
         reg = f"regularizer {s.reg} x {s.reg_coeff:g}" if s.reg != "none" else "no regularizer"
         count = f", {self.workers.count} processes" if self.workers.count > 1 else ""
         return (
-            f"{s.model}, {parameters:,} parameters{field}; {data.task}, {len(data.train):,} train and "
+            f"{s.model}, {parameters:,} parameters{field}{self._start}; {data.task}, {len(data.train):,} train and "
             f"{len(data.test):,} test images of {' x '.join(map(str, data.train.shape))}; {reg}; "
             f"{describe_device(self.device)}{count}"
         )
@@ -167,3 +172,8 @@ class CnnRun(TrainingRun[TrainCnnConfig]):
             "parameters": sum(p.numel() for p in training.model.parameters()),
             "warnings": self.warnings,
         }
+
+
+def _names(parameters: Sequence[str]) -> str:
+    """The module that parameters belong to."""
+    return ", ".join(dict.fromkeys(name.rpartition(".")[0] or name for name in parameters))
