@@ -28,7 +28,7 @@ OutputOption = Annotated[
 ]
 PreviewOption = Annotated[
     Optional[str],
-    typer.Option("--preview", metavar="FILE", help="Also draw the first images on one sheet: .png, .svg or .pdf."),
+    typer.Option("--preview", metavar="FILE", help="Also draw the first images on one sheet, a .png, .svg or .pdf."),
 ]
 
 
@@ -41,10 +41,10 @@ def is_same_class(
     format: FormatOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Put pairs of images on a canvas, and label whether they are of one class.
+    """Place pairs of images on a canvas, labelled by whether both are of the same class.
 
-    Half of the pairs are. Train and test pairs are of different images. The same seed gives the same pairs at every
-    distance. The file has each image once, and the pairs as indices.
+    Half of the pairs are. Train and test pairs share no images. The same seed gives the same pairs at every distance.
+    The file holds each image once, and the pairs as indices.
     """
     from htfcli.engine.vision.datasets.is_same_class import make_is_same_class
 
@@ -62,33 +62,35 @@ def pathfinder(
         typer.Option(
             "--metadata",
             metavar="FILE",
-            help="Also write what is where, a JSON line per image: label, ends of the long paths, discs, all dashes.",
+            help="Also write the layout, one JSON line per image: label, ends of the long paths, discs, all dashes.",
         ),
     ] = None,
     layout: Annotated[
         Literal["file", "lra"],
         typer.Option(
             "--layout",
-            help="file: one data set file. lra: a folder of PNG files as Long Range Arena has them; its readers, htf "
-            "among them, split it into train and test images on their own.",
+            help="file: one data set file. lra: a folder of PNG files, as in Long Range Arena; its readers, including "
+            "htf, split it into train and test images themselves.",
         ),
     ] = "file",
     workers: Annotated[
         Optional[int],
         typer.Option(
-            "--workers", metavar="N", min=1, help="Draw with N processes.  [default: one per core, where it pays]"
+            "--workers", metavar="N", min=1, help="Number of processes.  [default: one per core, if that is faster]"
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run of the same settings.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an interrupted run with the same settings.")
+    ] = False,
     force: ForceOption = False,
     format: FormatOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Draw dashed paths, two ends marked, and label whether these are of one path.
+    """Draw dashed paths with two marked ends, labelled by whether both are of the same path.
 
-    Two long paths and short distractors, laid out by the published distribution; half of the labels are 1. Lengths are
-    pixels of the canvas that is drawn, which is twice as wide as the stored image: 300 and 150, as published. The
-    number of workers changes nothing in the images. An interrupted run keeps what it has in FILE.part.
+    There are two long paths and short distractors, laid out by the published distribution; half of the labels are 1.
+    Lengths are in pixels of the canvas, which is twice as wide as the stored image: 300 and 150, as published. The
+    images do not depend on the number of workers. An interrupted run keeps what it has drawn in FILE.part.
     """
     from htfcli.cli.console import note, progress
     from htfcli.cli.interrupts import StopSignals
