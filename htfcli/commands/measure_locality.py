@@ -36,7 +36,7 @@ def measure_locality(
     For random patches I and J at each distance, print their dependence (1 - mean |cosine| of the gradients with respect
     to x_I before and after x_J is swapped), and of the table f(x_I of sample a, x_J of sample b) the effective rank and
     the shares that are neither a sum nor a product of functions of x_I and x_J. Then print the profile of the gradient
-    around the centre of the last feature map, or around the output where there is no such map, as in vision
+    around the centre of the last feature map, or of the output where there is no such map, as in vision
     transformers. For factorizations, print hierarchical ranks by the distance between the modes of a node.
     """
     from htfcli.cli.console import RecordWriter, progress

@@ -23,7 +23,7 @@ _MINI_FIELDS = ("widths", "blocks", "stem_kernel", "stem_stride", "max_pool")
 def _of_task(config: type[Config], name: str, task: str) -> Any:
     """The setting `name` of a task's images, with its bounds and help; unset, the task's own default holds."""
     info = config.model_fields[name]
-    default = "" if info.default is None else f" (default: {info.default})"
+    default = "" if info.default is None else f". Default: {info.default}"
     text = (info.description or "").rstrip(".")
     field: Any = Field(
         None, description=f"{task}: {text[:1].lower() if text[1:2].islower() else text[:1]}{text[1:]}{default}."
