@@ -12,6 +12,7 @@ the words after the label.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,8 @@ def read_lines(level: Path) -> tuple[list[Path], list[int]]:
             if len(words) <= _LABEL or words[_LABEL] not in ("0", "1") or not inside:
                 got = f"line {number}: {line[:60]}"
                 raise DataError(f"{source} is damaged", got=got, allowed="imgs/0 sample_0.png 0 1 ...")
-            if not image.is_file():
-                raise DataError(f"{source} names a file that is missing", got=image)
+            if not os.path.isfile(image):  # unlike Path.is_file, of names that no file can have too
+                raise DataError(f"{source} names a file that is missing", got=f"line {number}: {line[:60]}")
             if image.stat().st_size:
                 files.append(image)
                 labels.append(int(words[_LABEL]))

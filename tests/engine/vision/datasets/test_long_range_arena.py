@@ -58,6 +58,8 @@ def test_where_the_tree_is(tmp_path):
         (b"imgs/0 a.png 0\n", "is damaged (got line 1: imgs/0 a.png 0, allowed imgs/0 sample_0.png 0 1 ...)"),
         (b"imgs/0 a.png 0 1\nimgs/0 a.png 0 2\n", "is damaged (got line 2: imgs/0 a.png 0 2, allowed"),
         (b"imgs/0 b.png 0 1\n", "names a file that is missing"),
+        (b"imgs/0 " + b"b" * 300 + b".png 0 1\n", "names a file that is missing (got line 1: imgs/0 bbb"),
+        (b"imgs/0 b\x00.png 0 1\n", "names a file that is missing"),
         (b"../.. secret.png 0 1\n", "is damaged"),
         (b"\x93NUMPY\x01\x00", "is not text"),
     ],
