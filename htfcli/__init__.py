@@ -12,8 +12,10 @@ from typing import Any
 from htfcli._version import __version__
 
 _HOME = {
+    "Block": "htfcli.engine.vision.datasets.image_set",
     "CPFactorization": "htfcli.engine.factorizations.cp",
     "CompleteConfig": "htfcli.config.completion",
+    "DifferentPatches": "htfcli.engine.vision.regularizer.patches",
     "Entries": "htfcli.engine.samples",
     "FitConfig": "htfcli.config.tensors",
     "GroupRMSprop": "htfcli.engine.fitting.optimizers",
@@ -24,11 +26,13 @@ _HOME = {
     "ModeTree": "htfcli.engine.factorizations.mode_tree",
     "NonLocalRegularizer": "htfcli.engine.vision.regularizer.non_local",
     "Observations": "htfcli.engine.observations.observations",
+    "Patch": "htfcli.engine.vision.datasets.image_set",
     "PathfinderConfig": "htfcli.config.images",
     "RandomPatches": "htfcli.engine.vision.regularizer.patches",
     "RegularizedModel": "htfcli.engine.vision.regularizer.non_local",
     "TargetConfig": "htfcli.config.tensors",
     "complete": "htfcli.engine.completion.complete",
+    "dense_logit": "htfcli.engine.vision.regularizer.logits",
     "effective_rank": "htfcli.engine.ranks.matricization",
     "fit": "htfcli.engine.fitting.fit",
     "hierarchical_rank": "htfcli.engine.ranks.hierarchical_rank",
@@ -37,7 +41,9 @@ _HOME = {
     "make_observations": "htfcli.engine.observations.synthetic",
     "make_pathfinder": "htfcli.engine.vision.datasets.pathfinder",
     "matricize": "htfcli.engine.ranks.matricization",
+    "output_of": "htfcli.engine.vision.regularizer.logits",
     "spectra_of": "htfcli.engine.ranks.hierarchical_rank",
+    "true_logit": "htfcli.engine.vision.regularizer.logits",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]

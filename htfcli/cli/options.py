@@ -29,7 +29,7 @@ ThreadsOption = Annotated[
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace existing output.")]
 
 _METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT", list[int]: "N,N,...", list[str]: "NAME,NAME,..."}
-_MULTIPLE = {"matricization": "MODES"}
+_MULTIPLE = {"matricization": "MODES", "patches": "TOP,LEFT,HEIGHT,WIDTH"}
 
 
 def with_config(config_class: type[Config]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -13,7 +13,7 @@ from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.observations.observations import Observations
 from htfcli.engine.vision.datasets.image_set import ImageData
 from htfcli.files.foreign.readers import Coordinates, Dense
-from htfcli.files.image_files import image_facts, to_image_data
+from htfcli.files.image_files import image_facts, is_image_folder, load_image_folder, to_image_data
 from htfcli.files.inputs import open_input
 from htfcli.files.own.artefacts import task_of, to_factorization, to_observations
 from htfcli.files.own.completion import SavedCompletion, to_completion
@@ -29,6 +29,8 @@ def describe_input(argument: str) -> Record:
     """
     path = Path(argument)
     if path.is_dir() and not (path / "model.safetensors").exists():
+        if is_image_folder(argument):
+            return _images(load_image_folder(argument))
         return _records(load_records(argument))
     opened = open_input(argument)
     if isinstance(opened, Records):

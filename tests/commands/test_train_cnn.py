@@ -143,6 +143,52 @@ def test_a_folder_of_images_of_several_classes(htf, tmp_path):
     assert read(tmp_path / "r/model.safetensors").tensors()["fc.weight"].shape[0] == 3
 
 
+def test_weights_of_another_training(htf, tmp_path):
+    """With nothing left to train the run is measured as it was saved; another head is said."""
+    before = htf("train-cnn", *QUICK, "-o", "before", "-q")
+    assert before.code == 0
+    same = htf("train-cnn", *QUICK, "--seed", 9, "--epochs", 0, "--weights", "before", "-o", "same")
+    assert same.code == 0, same.err
+    assert "receptive field 23, weights of before; is-same-class" in same.err
+    assert same_weights(tmp_path / "same", tmp_path / "before")
+    for shade, name in ((40, "dark"), (120, "grey"), (220, "light")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for k in range(8):
+            Image.new("L", (16, 16), shade + k).save(tmp_path / "photos" / name / f"{k}.png")
+    other = htf("train-cnn", "photos", *NET[:6], "--batch-size", 4, "--epochs", 1, "--weights", "before/model.safetensors", "-o", "other")  # fmt: skip
+    assert other.code == 0, other.err
+    assert "weights of before/model.safetensors but for a new fc; images" in other.err
+    (tmp_path / "before/model.safetensors").unlink()
+    resumed = htf("train-cnn", "--resume", "-o", "other", "--epochs", 2)
+    assert resumed.code == 0, resumed.err
+    done = htf("train-cnn", *QUICK, "--weights", "before", "-o", "x")
+    assert (done.code, done.error) == (1, "before has no model.safetensors.")
+    assert not (tmp_path / "x").exists()
+
+
+def test_two_patches_of_ones_choice(htf, tmp_path):
+    """As those of the data set, where they are the two images."""
+    one = htf("train-cnn", *QUICK, *REG, "--epochs", 1, "-o", "one", "-q")
+    two = htf(
+        "train-cnn", *QUICK, *REG, "--epochs", 1, "--patches", "0,2,8,8", "--patches", "0,14,8,8", "-o", "two", "-q"
+    )
+    assert two.code == 0, two.err
+    assert without_speed(two.records) == without_speed(one.records)
+    config = yaml.safe_load((tmp_path / "two/config.yaml").read_text())
+    assert config["patches"] == [[0, 2, 8, 8], [0, 14, 8, 8]]
+    again = htf("train-cnn", "--config", "two/config.yaml", "-o", "three", "-q")
+    assert without_speed(again.records) == without_speed(one.records)
+
+
+def test_patches_that_differ(htf):
+    task = ("--task", "pathfinder", "--path-length", 3, "--size", 64, "--train", 12, "--test", 4, "--model", "resnet-mini",
+            "--batch-size", 6, "--epochs", 1, *REG)  # fmt: skip
+    plain, other = (htf("train-cnn", *task, *options, "-o", name, "-q") for name, options in (
+        ("a", ()), ("b", ("--patch-sampler", "different"))))  # fmt: skip
+    assert (other.code, other.err) == (0, "")
+    assert other.records[0]["regularizer"] < plain.records[0]["regularizer"]
+
+
 def test_pathfinder(htf):
     done = htf("train-cnn", "--task", "pathfinder", "--path-length", 3, "--size", 64, "--train", 12, "--test", 4,
                "--model", "resnet-mini", "--batch-size", 6, "--epochs", 1, *REG, "-o", "r", "-q")  # fmt: skip
@@ -160,6 +206,52 @@ def test_a_network_of_ones_own(htf, tmp_path):
         "the run's network is one that only your own code can build (got no --model, allowed --model own_networks:mine).",
     )
     assert htf("train-cnn", "--resume", "-o", "r", "--model", "own_networks:mine", "--epochs", 3).code == 0
+
+
+# --- regularizers that can do nothing ---------------------------------------------------------------------------------
+
+FAR = ("train-cnn", "--task", "is-same-class", "--source", "digits", "--height", 8, "--width", 48, "--train", 40,
+       "--test", 30, *NET, "--epochs", 1, *REG)  # fmt: skip
+
+
+def warnings_in(done):
+    return [line for line in done.err.splitlines() if line.startswith("Warning: ")]
+
+
+def test_patches_beyond_the_receptive_field_warn(htf, tmp_path):
+    far, near = (htf(*FAR, "--distance", distance, "-o", str(distance)) for distance in (22, 16))
+    message = (
+        "the regularizer has no effect, as the receptive field is 23 and the patches are 22 pixels apart: no unit sees "
+        "both, R stays at 1 whatever the weights are, and its gradient is zero"
+    )
+    assert warnings_in(far) == [f"Warning: {message}."]
+    assert far.records[0]["regularizer"] == pytest.approx(1, abs=1e-6)
+    assert json.loads((tmp_path / "22/summary.json").read_text())["warnings"] == [message]
+    assert warnings_in(near) == []
+    assert near.records[0]["regularizer"] < 1 - 1e-6
+    quiet = htf(*FAR, "--distance", 24, "-o", "quiet", "-q")
+    assert (quiet.code, quiet.err) == (0, "")
+
+
+def test_a_network_that_cannot_relate_the_patches_warns(htf, tmp_path):
+    (tmp_path / "near_networks.py").write_text(NETWORKS_MODULE)
+    done = htf(*FAR[:FAR.index("--model")], "--distance", 24, "--model", "near_networks:mine", "--epochs", 2, *REG, "-o", "r")  # fmt: skip
+    sys.modules.pop("near_networks")
+    assert warnings_in(done) == [
+        "Warning: the regularizer had no effect in epoch 1: R was 1 in every batch, so its gradient is zero. Either the "
+        "patches do not differ between images, or the network cannot relate them."
+    ]
+
+
+def test_patches_that_never_differ_and_a_coefficient_of_zero_warn(htf):
+    empty = htf("train-cnn", *QUICK, *REG, "--epochs", 1, "--patches", "0,0,8,2", "--patches", "0,22,8,2", "-o", "a")
+    assert warnings_in(empty) == [
+        "Warning: the regularizer has no effect, as neither of the two patches differs between images: R is 1 whatever the "
+        "weights are, and its gradient is zero."
+    ]
+    zero = htf("train-cnn", *QUICK, "--reg", "non-local", "--reg-coeff", 0, "--epochs", 1, "-o", "b")
+    assert warnings_in(zero) == ["Warning: the regularizer has no effect, as its coefficient is 0; raise --reg-coeff."]
+    assert warnings_in(htf("train-cnn", *QUICK, *REG, "--epochs", 1, "-o", "c")) == []
 
 
 # --- interruption -----------------------------------------------------------------------------------------------------
@@ -293,14 +385,17 @@ def test_a_compiled_training_is_the_same(shell):
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param(REG, marks=pytest.mark.long),
-        (*REG, "--formulation", "tangent", "--accumulate", 2),
+        pytest.param((*DATA, *REG, "--train", 101), marks=pytest.mark.long),
+        (*DATA, *REG, "--formulation", "tangent", "--accumulate", 2, "--train", 101),
+        # the swapped patch is often the same in all of a shard
+        ("--task", "pathfinder", "--path-length", 3, "--size", 64, "--train", 60, "--test", 4, *REG),
     ],
-    ids=["double", "tangent"],
+    ids=["double", "tangent", "same patches"],
 )
 def test_two_processes_do_what_one_does(htf, shell, tmp_path, options):
     """Uneven shards, synchronized batch statistics, patches that come from the next process's first sample."""
-    args = [*map(str, (*QUICK, *options, "--train", 101, "--dtype", "float64"))]
+    args = [*map(str, (*NET, *options, "--dtype", "float64"))]
+    args[args.index("--batch-size") + 1] = "20" if "is-same-class" in options else "6"
     one = htf("train-cnn", *args, "-o", tmp_path / "one")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "htfcli"]
     done = subprocess.run(
@@ -350,6 +445,15 @@ def test_processes_that_are_stopped_save_one_state(shell):
         ("{data} --reg non-local --patch-size 9", 2, "two patches of 9 x 9 do not fit the images (got images of 8 x 24). Lower --patch-size or --patch-distance."),
         ("{data} --reg non-local --patch-size 4 --patch-distance 17", 2, "two patches of 4 x 4, 17 pixels apart do not fit the images (got images of 8 x 24). Lower --patch-size or --patch-distance."),
         ("{data} --reg non-local --patch-distance 4", 2, "--patch-distance is for randomly drawn patches, these are the two images (got 4). Give --patch-size too."),
+        ("{data} --reg non-local --patch-sampler different", 2, "--patch-sampler is for randomly drawn patches, these are the two images (got different). Give --patch-size too."),
+        ("{data} --reg non-local --patches 0,0,8,8", 2, "patches: not two patches (got ['0,0,8,8'], allowed TOP,LEFT,HEIGHT,WIDTH twice, e.g. 0,0,8,8 and 0,24,8,8)."),
+        ("{data} --reg non-local --patches 0,0,8,8 --patches 0,9,8,-1", 2, "patches: not two patches (got ['0,0,8,8', '0,9,8,-1'], allowed TOP,LEFT,HEIGHT,WIDTH twice, e.g. 0,0,8,8 and 0,24,8,8)."),
+        ("{data} --reg non-local --patches 0,0,8,8 --patches 0,7,8,8", 2, "the two patches overlap (got Patch(top=0, left=0, height=8, width=8) and Patch(top=0, left=7, height=8, width=8))."),
+        ("{data} --reg non-local --patches 0,0,8,8 --patches 0,17,8,8", 2, "a patch does not fit the image (got Patch(top=0, left=17, height=8, width=8), allowed inside 8 x 24)."),
+        ("{data} --reg non-local --patches 0,0,8,8 --patches 0,9,8,0", 2, "a patch does not fit the image (got Patch(top=0, left=9, height=8, width=0), allowed inside 8 x 24)."),
+        ("{data} --reg non-local --patches 0,0,8,8 --patches 0,9,8,8 --patch-size 3", 2, "patch-size: only for randomly drawn patches (got patches)."),
+        ("{data} --reg non-local --patch-size 3 --patch-sampler different --accumulate 2", 2, "patch-sampler: different looks at a whole batch (got accumulate 2)."),
+        ("{data} --patches 0,0,8,8 --patches 0,9,8,8", 2, "patches: only for reg non-local (got reg none)."),
         ("{data} --batch-size 1", 2, "batch-size: input should be greater than or equal to 2 (got '1')."),
         ("{data} --batch-size 4 --accumulate 3", 2, "accumulate: leaves parts of less than two images (got 3)."),
         ("{data} --reg-coeff 2", 2, "reg-coeff: only for reg non-local (got reg none)."),

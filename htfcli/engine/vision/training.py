@@ -20,12 +20,11 @@ from htfcli.config.records import Record
 from htfcli.config.vision import TrainCnnConfig
 from htfcli.engine.runtime.distributed import Workers
 from htfcli.engine.vision.datasets.image_set import ImageData, ImageSet
+from htfcli.engine.vision.regularized_regions import patches_of
 from htfcli.engine.vision.regularizer.non_local import NonLocalRegularizer
-from htfcli.engine.vision.regularizer.patches import FixedPatches, PatchSampler, RandomPatches
 from htfcli.engine.vision.shared_batch_norm import with_shared_batch_norms
 from htfcli.errors import ConfigError, DataError, RunError
 
-DEFAULT_PATCH = 2  # side of random patches, as published
 _CHECK_EVERY = 50  # steps between looks at loss and weights, each of which waits for the device
 _EVALUATED = 512  # images at a time, without gradients
 _SUMS = ("seen", "loss", "correct", "penalized", "penalty")  # what an epoch adds up over samples
@@ -39,18 +38,7 @@ def regularizer_of(config: TrainCnnConfig, data: ImageData) -> NonLocalRegulariz
     """
     if config.reg == "none":
         return None
-    patches: PatchSampler
-    if data.train.patches is not None and config.patch_size is None:
-        if config.patch_distance is not None:
-            raise ConfigError(
-                "--patch-distance is for randomly drawn patches, these are the two images",
-                got=config.patch_distance,
-                next_step="Give --patch-size too.",
-            )
-        patches = FixedPatches(*data.train.patches)
-    else:
-        patches = RandomPatches(config.patch_size or DEFAULT_PATCH, config.patch_distance)
-    patches(*data.train.shape[1:], torch.Generator().manual_seed(0))  # complains now rather than at the first step
+    patches = patches_of(config, data)
     formulation = config.formulation
     if formulation == "auto":
         formulation = "tangent" if config.compile else "double-backward"

@@ -21,10 +21,10 @@ from htfcli.files.networks import (
     build_network,
     load_weights,
     outputs_of,
-    read_weights,
     to_network,
 )
 from htfcli.files.own.artefacts import to_factorization
+from htfcli.files.weights import read_weights
 
 _PATCHES = 12  # patches side by side across the larger side, where no size is given
 

@@ -2,9 +2,9 @@
 
 torch's forward-mode rules of batch, layer, group and instance normalization treat mean and deviation as constants when
 they are differentiated once more, so the gradient of a directional derivative is silently wrong by tens of per cent
-(pytorch issue 196699). Here normalization is therefore written out in sums, products and one root while a network runs.
-What comes out holds nothing but ordinary differentiable operations: it compiles, and one backward pass of the
-derivative gives the parameter gradient of <dx, grad_x f>.
+(pytorch issue 196699). Here normalization is therefore written out in sums, products and one root while a network runs;
+so is the gated linear unit, whose rule has no derivative. What comes out holds nothing but ordinary differentiable
+operations: it compiles, and one backward pass of the derivative gives the parameter gradient of <dx, grad_x f>.
 """
 
 from __future__ import annotations
@@ -26,30 +26,36 @@ with warnings.catch_warnings():  # torch warns of its own use of torch.jit when 
 
 
 def directional_derivative(
-    model: nn.Module, logit: Callable[[Any, Tensor], Tensor], x: Tensor, y: Tensor, dx: Tensor
+    model: nn.Module,
+    buffers: dict[str, Tensor],
+    logit: Callable[[Any, Tensor], Tensor],
+    x: Tensor,
+    y: Tensor,
+    dx: Tensor,
 ) -> tuple[Any, Tensor]:
     """Outputs of a network, and the derivative of a function of them along a direction of the input.
 
-    Parameters are shared, so both can be differentiated with respect to them; buffers stay as they are.
+    Parameters are shared, so both can be differentiated with respect to them.
 
     Args:
-        logit: (outputs, y) -> (b,). x: (b, c, ...). y: labels. dx: (b, c, ...), the direction.
+        buffers: used in the place of the network's; both stay as they are. logit: (outputs, y) -> (b,).
+        x: (b, c, ...). y: labels. dx: (b, c, ...), the direction.
     Returns: f(x), and d/dt logit(f(x + t dx), y) at t = 0, (b,).
     """
 
     def run(images: Tensor) -> tuple[Tensor, Any]:
-        state = {**dict(model.named_parameters()), **{name: buffer.clone() for name, buffer in model.named_buffers()}}
+        state = {**dict(model.named_parameters()), **{name: buffer.clone() for name, buffer in buffers.items()}}
         outputs = functional_call(model, state, (images,))
         return logit(outputs, y), outputs
 
-    with _NormalizationWrittenOut():
+    with _WrittenOut():
         found: tuple[Any, ...] = jvp(run, (x,), (dx,), has_aux=True)
     _, derivative, outputs = found
     return outputs, derivative
 
 
-class _NormalizationWrittenOut(TorchFunctionMode):
-    """Calls of torch's normalization functions are replaced while it is active."""
+class _WrittenOut(TorchFunctionMode):
+    """Calls of the functions in `_WRITTEN_OUT` are replaced while it is active."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         options = dict(kwargs or {})
@@ -113,12 +119,18 @@ def _layer_norm(
     return _scaled(_normalized(x, list(range(-len(shape), 0)), eps), weight, bias, shape, x.dtype)
 
 
+def _glu(x: Tensor, dim: int = -1) -> Tensor:
+    value, gate = x.chunk(2, dim)
+    return value * gate.sigmoid()
+
+
 # torch's own functions take two flags more than those of torch.nn.functional, which are about kernels
 _WRITTEN_OUT: dict[Any, Callable[..., Tensor]] = {
     F.batch_norm: _batch_norm,
     F.instance_norm: _instance_norm,
     F.group_norm: _group_norm,
     F.layer_norm: _layer_norm,
+    F.glu: _glu,
     torch.batch_norm: lambda *args, cudnn_enabled=True, **options: _batch_norm(*args[:8], **options),
     torch.instance_norm: lambda *args, cudnn_enabled=True, **options: _instance_norm(*args[:8], **options),
     torch.group_norm: lambda *args, cudnn_enabled=True, **options: _group_norm(*args[:5], **options),

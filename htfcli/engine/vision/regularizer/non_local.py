@@ -15,15 +15,16 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.parallel import DistributedDataParallel
 
 from htfcli.engine.vision.datasets.image_set import Region
+from htfcli.engine.vision.regularizer.checks import check_inputs, explained
 from htfcli.engine.vision.regularizer.directional_derivative import directional_derivative
 from htfcli.engine.vision.regularizer.logits import Logit, true_logit
-from htfcli.engine.vision.regularizer.patches import FixedPatches, PatchPair, PatchSampler, check_pair
+from htfcli.engine.vision.regularizer.patches import PatchPair, PatchSampler, check_pair, sampler_of
 from htfcli.errors import ConfigError
 
 Formulation = Literal["double-backward", "tangent"]
@@ -67,7 +68,7 @@ class NonLocalRegularizer:
             raise ConfigError("unknown formulation", got=formulation, allowed="double-backward, tangent")
         if compile is not None and formulation != "tangent":
             raise ConfigError("gradients of gradients cannot be compiled", got=formulation, allowed="tangent")
-        self.patches: PatchSampler = FixedPatches(*patches) if isinstance(patches, tuple) else patches
+        self.patches = sampler_of(patches)
         self.formulation, self.logit = formulation, logit
         self.generator = generator or torch.Generator().manual_seed(0)
         self._run = compile(_run) if compile else _run
@@ -90,17 +91,18 @@ class NonLocalRegularizer:
             whole: size of that larger batch; R is then what the shard contributes to its mean.
         Raises:
             ConfigError: if the patches do not fit the images or each other, a batch of one has no partners, the logit
-                does not fit the outputs, or gradients cannot be differentiated here.
+                does not fit the outputs or does not depend on x, or gradients cannot be differentiated here.
         """
-        _check(model, x, partners)
+        check_inputs(model, x, partners, self.formulation)
         lent = x.roll(-1, 0) if partners is None else partners
         choose = getattr(self.patches, "choose", None)  # of a sampler that looks at the images
         pair = choose(x, lent, self.generator) if choose else self.patches(*x.shape[2:], self.generator)
         check_pair(pair, x.shape[2:])
         region, other = pair
         swapped, whole = swap(x, lent, other), whole or len(x)
-        with sdpa_kernel(SDPBackend.MATH):
-            if x.device.type == "cpu" and torch.equal(x, swapped):  # elsewhere to look is to wait
+        with sdpa_kernel(SDPBackend.MATH), explained(self.formulation):
+            # elsewhere to look is to wait, and processes that share a batch must all do the same work
+            if x.device.type == "cpu" and not _several_processes() and torch.equal(x, swapped):
                 return self._without_difference(model, x, y, region, whole)
             if self.formulation == "tangent":
                 return self._tangent(model, x, swapped, y, region, whole)
@@ -119,17 +121,17 @@ class NonLocalRegularizer:
     ) -> tuple[Any, Tensor]:
         fixed = {name: parameter.detach() for name, parameter in model.named_parameters()}
         devices = [x.device] if x.device.type == "cuda" else []
+        gradients, buffers = [], []  # a network may change buffers that it uses, as spectral normalization does
         with torch.random.fork_rng(devices):  # dropout draws the same masks again in the second pass
-            gradients = [
-                patch_gradient(lambda t: self._run(model, fixed, t), images, y, region, False, self.logit)[1]
-                for images in (x, swapped)
-            ]
-        gradients = [g.requires_grad_() for g in gradients]
+            for images in (x, swapped):
+                buffers.append({name: buffer.clone() for name, buffer in model.named_buffers()})
+                _, g = patch_gradient(lambda t: self._run(model, fixed, t), images, y, region, False, self.logit)
+                gradients.append(g.requires_grad_())
         with torch.enable_grad():
             penalty = absolute_cosine(*gradients).sum() / whole
-        directions = torch.autograd.grad(penalty, gradients)
-        outputs, along = self._derivative(model, self.logit, x, y, _embedded(directions[0], x, region))
-        _, along_swapped = self._derivative(model, self.logit, swapped, y, _embedded(directions[1], x, region))
+        directions = [_embedded(d, x, region) for d in torch.autograd.grad(penalty, gradients)]
+        outputs, along = self._derivative(model, buffers[0], self.logit, x, y, directions[0])
+        _, along_swapped = self._derivative(model, buffers[1], self.logit, swapped, y, directions[1])
         inner = along.sum() + along_swapped.sum()
         return outputs, penalty.detach() + (inner - inner.detach())  # the value of R, the gradient of the products
 
@@ -153,32 +155,13 @@ class NonLocalRegularizer:
         return outputs, present / whole + (attached if torch.is_grad_enabled() else attached.detach())
 
 
+def _several_processes() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
 def _run(model: nn.Module, state: dict[str, Tensor], x: Tensor) -> Any:
     """A network with other parameters; of its own, so that it compiles."""
     return functional_call(model, state, (x,))
-
-
-def _check(model: nn.Module, x: Tensor, partners: Tensor | None) -> None:
-    """Raise ConfigError where R or its gradient cannot be had."""
-    if isinstance(model, DistributedDataParallel):
-        raise ConfigError(
-            "DistributedDataParallel must wrap the regularized network, not the network",
-            next_step="Use DistributedDataParallel(RegularizedModel(model, regularizer)).",
-        )
-    if any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) for m in model.modules()):
-        raise ConfigError(
-            "gradients of a compiled network cannot be differentiated",
-            next_step='Give the network itself, and formulation="tangent", compile=torch.compile.',
-        )
-    if not x.is_floating_point():
-        got = str(x.dtype).removeprefix("torch.")
-        raise ConfigError("images must be floating point", got=got, next_step="Convert them, as by x.float() / 255.")
-    if torch.is_inference_mode_enabled() or x.is_inference():
-        raise ConfigError("there are no gradients in inference mode", next_step="Use torch.no_grad() for R alone.")
-    if x.dim() < 3:
-        raise ConfigError("inputs have no positions", got=tuple(x.shape), allowed="batch, channels, one axis or more")
-    if partners is None and len(x) < 2:
-        raise ConfigError("a batch of one has no other sample to take a patch from", got=len(x), allowed="2 or more")
 
 
 class RegularizedModel(nn.Module):
@@ -214,7 +197,7 @@ def patch_gradient(
     Batch normalization couples samples: differentiated is the sum of all samples' logits.
 
     Raises:
-        ConfigError: if the logit is not one number per sample.
+        ConfigError: if the logit is not one number per sample, or does not depend on x.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
@@ -223,7 +206,12 @@ def patch_gradient(
         if logits.shape != (len(x),):
             got = tuple(logits.shape)
             raise ConfigError("a logit must be one number per sample", got=got, allowed=f"({len(x)},)")
-        (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=create_graph)
+        gradient = None
+        if logits.requires_grad:
+            (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=create_graph, allow_unused=True)
+        if gradient is None:
+            advice = "Is a part of the network detached, or run under torch.no_grad()?"
+            raise ConfigError("the logit does not depend on the network's input", next_step=advice)
     return outputs, patch.of(gradient)
 
 
