@@ -88,14 +88,18 @@ class TrainCnnConfig(Config):
     )
     epochs: int = Field(150, ge=0, description="Epochs at most.")
     patience: int = Field(20, ge=1, description="Stop after this many epochs in a row with train accuracy 1.")
-    dtype: Literal["float32", "float64"] = Field("float32", description="Precision.")
-    amp: bool = Field(
-        False,
-        description="Mixed precision on CUDA: bfloat16, statistics and cosine in float32. Rounding switches rectifiers "
-        "to which the regularizer's gradient is more sensitive than the task's (cosine 0.7 with that of float32, not "
-        "0.95).",
+    dtype: Literal["float32", "float64"] = Field("float32", description="Number type of the weights.")
+    precision: Literal["float32", "tf32", "bf16", "fp16"] | None = Field(
+        None,
+        description="Round products and convolutions to this; weights, statistics and the cosine of R stay float32. "
+        "bf16 (7 bits) turns the gradient of R far more than tf32 and fp16 (10 bits). Default: tf32 on CUDA, float32 "
+        "on a CPU.",
     )
-    compile: bool = Field(False, description="Compile the network (torch.compile).")
+    compile: bool = Field(
+        False,
+        description="Compile the network (torch.compile). Batches are then of one size: what is left over of the train "
+        "images, others in each epoch, is left out.",
+    )
     channels_last: bool = Field(False, description="Keep images in the memory format channels_last.")
     device: Device = Field("auto", description="auto, cpu, cuda or cuda:N.")
     threads: int | None = Field(None, ge=1, description="CPU threads. Default: torch's choice.")
@@ -132,6 +136,8 @@ class TrainCnnConfig(Config):
             raise ValueError("compile: gradients of gradients cannot be compiled (got formulation double-backward)")
         if self.compile and self.reg == "non-local" and self.dropout:
             raise ValueError("compile: a compiled regularizer would draw two different dropout masks (got dropout)")
+        if self.dtype == "float64" and self.precision not in (None, "float32"):
+            raise ValueError(f"precision: float64 is not rounded (got {self.precision}, dtype float64)")
         if self.accumulate > self.batch_size // 2:
             raise ValueError(f"accumulate: leaves parts of less than two images (got {self.accumulate})")
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -67,7 +67,7 @@ class CnnRun(TrainingRun[TrainCnnConfig]):
                 got="no --model",
                 allowed=f"--model {self.settings.model}",
             )
-        self.device = choose_device(self.settings.device, self.settings.threads)
+        self.device = choose_device(self.settings.device, self.settings.threads, self.workers.count)
         self._images = image_data(self.settings, self._input, self._on_progress)
         return fingerprint(self._images)
 
@@ -87,7 +87,7 @@ class CnnRun(TrainingRun[TrainCnnConfig]):
         return (
             f"{s.model}, {parameters:,} parameters{field}; {data.task}, {len(data.train):,} train and "
             f"{len(data.test):,} test images of {' x '.join(map(str, data.train.shape))}; {reg}; "
-            f"{describe_device(self.device)}{count}"
+            f"{self.training.precision.name} on {describe_device(self.device)}{count}"
         )
 
     def ending(self) -> str:
@@ -140,6 +140,9 @@ class CnnRun(TrainingRun[TrainCnnConfig]):
 
     def _resume_options(self) -> str:
         return "" if self.settings.model in NETWORKS else f" --model {self.settings.model}"
+
+    def _facts(self) -> dict[str, Any]:
+        return {**super()._facts(), "precision": self.training.precision.name}
 
     def _conclude(self, record: Record, seconds: float) -> Record:
         training, confusion = self.training, self.training.confusion

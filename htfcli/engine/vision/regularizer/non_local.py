@@ -50,6 +50,8 @@ class NonLocalRegularizer:
             `RandomPatches`; called once a batch. Of inputs with other axes than two, (*sizes, generator) -> (I, J).
         logit: (outputs, y) -> (b,), the number whose gradient is taken; see `logits`.
         generator: what patches are drawn from (one of seed 0 if None).
+        scale: the logit is multiplied by it while g, g' are computed, which are divided by it: with float16 their steps
+            would underflow. A power of two changes nothing else.
         compile: applied to the programs of the tangent formulation, e.g. torch.compile. Dropout then draws other masks
             in the two passes unless the compiler keeps torch's random numbers.
     """
@@ -61,6 +63,7 @@ class NonLocalRegularizer:
         formulation: Formulation = "double-backward",
         logit: Logit = true_logit,
         generator: torch.Generator | None = None,
+        scale: float = 1.0,
         compile: Callable[[Any], Any] | None = None,
     ) -> None:
         if formulation not in ("double-backward", "tangent"):
@@ -68,7 +71,7 @@ class NonLocalRegularizer:
         if compile is not None and formulation != "tangent":
             raise ConfigError("gradients of gradients cannot be compiled", got=formulation, allowed="tangent")
         self.patches: PatchSampler = FixedPatches(*patches) if isinstance(patches, tuple) else patches
-        self.formulation, self.logit = formulation, logit
+        self.formulation, self.logit, self.scale = formulation, logit, scale
         self.generator = generator or torch.Generator().manual_seed(0)
         self._run = compile(_run) if compile else _run
         self._derivative = compile(directional_derivative) if compile else directional_derivative
@@ -110,8 +113,8 @@ class NonLocalRegularizer:
         self, model: nn.Module, x: Tensor, swapped: Tensor, y: Tensor, region: Region, whole: int
     ) -> tuple[Any, Tensor]:
         create_graph = torch.is_grad_enabled()
-        outputs, g = patch_gradient(model, x, y, region, create_graph, self.logit)
-        _, g_swapped = patch_gradient(model, swapped, y, region, create_graph, self.logit)
+        outputs, g = patch_gradient(model, x, y, region, create_graph, self.logit, self.scale)
+        _, g_swapped = patch_gradient(model, swapped, y, region, create_graph, self.logit, self.scale)
         return outputs, absolute_cosine(g, g_swapped).sum() / whole
 
     def _tangent(
@@ -120,9 +123,12 @@ class NonLocalRegularizer:
         fixed = {name: parameter.detach() for name, parameter in model.named_parameters()}
         devices = [x.device] if x.device.type == "cuda" else []
         with torch.random.fork_rng(devices):  # dropout draws the same masks again in the second pass
+
+            def network(images: Tensor) -> Any:
+                return self._run(model, fixed, images)
+
             gradients = [
-                patch_gradient(lambda t: self._run(model, fixed, t), images, y, region, False, self.logit)[1]
-                for images in (x, swapped)
+                patch_gradient(network, images, y, region, False, self.logit, self.scale)[1] for images in (x, swapped)
             ]
         gradients = [g.requires_grad_() for g in gradients]
         with torch.enable_grad():
@@ -141,9 +147,9 @@ class NonLocalRegularizer:
         Unless the network draws random numbers, as dropout does: then g' differs.
         """
         state = torch.get_rng_state()
-        outputs, g = patch_gradient(model, x, y, region, True, self.logit)
+        outputs, g = patch_gradient(model, x, y, region, True, self.logit, self.scale)
         if not torch.equal(state, torch.get_rng_state()):
-            _, g_swapped = patch_gradient(model, x, y, region, torch.is_grad_enabled(), self.logit)
+            _, g_swapped = patch_gradient(model, x, y, region, torch.is_grad_enabled(), self.logit, self.scale)
             return outputs, absolute_cosine(g, g_swapped).sum() / whole
         if model.training:
             with torch.no_grad():
@@ -207,12 +213,20 @@ def swap(x: Tensor, partners: Tensor, patch: Region) -> Tensor:
 
 
 def patch_gradient(
-    network: Network, x: Tensor, y: Tensor, patch: Region, create_graph: bool = False, logit: Logit = true_logit
+    network: Network,
+    x: Tensor,
+    y: Tensor,
+    patch: Region,
+    create_graph: bool = False,
+    logit: Logit = true_logit,
+    scale: float = 1.0,
 ) -> tuple[Any, Tensor]:
     """Outputs of a network, and the gradient of the true class's logit with respect to a patch, (b, c, height, width).
 
     Batch normalization couples samples: differentiated is the sum of all samples' logits.
 
+    Args:
+        network: (b, c, h, w) -> outputs. x: (b, c, h, w). y: labels. scale: see `NonLocalRegularizer`.
     Raises:
         ConfigError: if the logit is not one number per sample.
     """
@@ -223,8 +237,9 @@ def patch_gradient(
         if logits.shape != (len(x),):
             got = tuple(logits.shape)
             raise ConfigError("a logit must be one number per sample", got=got, allowed=f"({len(x)},)")
-        (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=create_graph)
-    return outputs, patch.of(gradient)
+        total = logits.to(torch.promote_types(logits.dtype, torch.float32)).sum() * scale
+        (gradient,) = torch.autograd.grad(total, x, create_graph=create_graph)
+    return outputs, patch.of(gradient) / scale
 
 
 def absolute_cosine(a: Tensor, b: Tensor) -> Tensor:
