@@ -16,7 +16,7 @@ from htfcli.engine.observations.synthetic import make_observations
 from htfcli.engine.samples import Entries
 from tests.gpu.setting import Row, Setting
 
-NAME, TITLE, SHARE = "factorizations", "Fits and completion", 0.15
+NAME, TITLE, SHARE = "factorizations", "Fits and completion", 0.1
 ABOUT = (
     "Seconds, and the largest relative difference of the losses of a fit's records, or of a completion's predictions. "
     "The CPU has the threads that torch takes."

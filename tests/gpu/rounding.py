@@ -16,7 +16,7 @@ from htfcli.engine.vision.regularizer.patches import RandomPatches
 from tests.benchmarks.network_steps import network, task
 from tests.gpu.setting import Row, Setting
 
-NAME, TITLE, SHARE = "rounding", "Precision", 0.1
+NAME, TITLE, SHARE = "rounding", "Precision", 0.08
 ABOUT = (
     "A ResNet18 on Pathfinder images of 75 x 75, at its random weights and after some steps of training without R: R, and "
     "cosine of the gradients of R and of the task with those of float64. Means over batches of 64 and random patches."

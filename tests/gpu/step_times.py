@@ -21,7 +21,7 @@ from htfcli.engine.runtime.precision import Precision, PrecisionName
 from tests.benchmarks.network_steps import Step, functional_step, ours, plain, published, step
 from tests.gpu.setting import Row, Setting, output_of, python
 
-NAME, TITLE, SHARE = "step_times", "Time of a step", 0.35
+NAME, TITLE, SHARE = "step_times", "Time of a step", 0.3
 ABOUT = (
     "ResNet18, images of 1 x 150 x 150, batch 64, SGD: medians of rounds A B C A B C ..., and the peak of what a step "
     "adds to the memory of the GPU. Targets: ours at most 3 plain steps, and at most half of what the published "

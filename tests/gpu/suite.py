@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from tests.gpu.setting import ROOT, Row, Setting, output_of, python
 
-NAME, TITLE, SHARE = "suite", "Tests", 0.15
+NAME, TITLE, SHARE = "suite", "Tests", 0.12
 ABOUT = "`pytest -m cuda`, without the warnings of other versions of torch counting as errors."
 
 

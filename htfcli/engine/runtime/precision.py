@@ -6,6 +6,7 @@ Factorizations are never rounded: what is here holds only while a block runs.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,11 +73,19 @@ class Precision:
         if self.device.type != "cuda":
             yield
             return
-        matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-        before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
-        matmul.allow_tf32 = cudnn.allow_tf32 = self.name == "tf32"
-        cudnn.benchmark = True
+        tf32 = self.name == "tf32"
+        before = _exchange((tf32, tf32, True))
         try:
             yield
         finally:
-            matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
+            _exchange(before)
+
+
+def _exchange(flags: tuple[bool, bool, bool]) -> tuple[bool, bool, bool]:
+    """Set TF32 of products, of convolutions, and cuDNN's search; returns what they were."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    with warnings.catch_warnings():  # torch 2.9 warns of these names, which alone are in every version
+        warnings.simplefilter("ignore", UserWarning)
+        before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = flags
+    return before
