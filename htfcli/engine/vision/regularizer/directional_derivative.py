@@ -56,11 +56,11 @@ class _Rules(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         options = dict(kwargs or {})
-        if func in _LINEAR:
-            return _apart(func, *args, **options)
-        if func not in _WRITTEN_OUT:
+        if func not in _LINEAR and func not in _WRITTEN_OUT:
             return func(*args, **options)
         first = () if args else (options.pop("input"),)
+        if func in _LINEAR:
+            return _apart(func, *first, *args, **options)
         return _WRITTEN_OUT[func](*first, *args, **options)
 
 
@@ -75,11 +75,11 @@ def _dual(value: Tensor, tangent: Tensor) -> Tensor:
     return packed
 
 
-def _apart(func: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **options: Any) -> Any:
+def _apart(func: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **options: Any) -> Any:
     """A function linear in its input: of the value, with the bias, and of the tangent, without; weights have none."""
-    value, tangent = _unpacked(input)
+    value, tangent = _unpacked(x)
     if tangent is None or any(t is not None and _unpacked(t)[1] is not None for t in (weight, bias)):
-        return func(input, weight, bias, *args, **options)
+        return func(x, weight, bias, *args, **options)
     return _dual(func(value, weight, bias, *args, **options), func(tangent, weight, None, *args, **options))
 
 
