@@ -105,6 +105,15 @@ class TrainCnnConfig(Config):
     threads: int | None = Field(None, ge=1, description="CPU threads. Default: torch's choice.")
     seed: Seed = Field(0, description="Seed of everything random.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_files(cls, values: Any) -> Any:
+        """Networks and runs of version 0.1 were saved with `amp`, which was bf16."""
+        if not isinstance(values, dict) or "amp" not in values:
+            return values
+        kept = {key: value for key, value in values.items() if key != "amp"}
+        return {"precision": "bf16", **kept} if values["amp"] else kept
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for choice, value, fields in (

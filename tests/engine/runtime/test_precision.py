@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from htfcli.config.vision import TrainCnnConfig
 from htfcli.engine.runtime.precision import Precision
 from htfcli.engine.vision.datasets.image_set import Patch
 from htfcli.engine.vision.regularizer.non_local import NonLocalRegularizer
@@ -27,6 +28,11 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 )
 def test_choice(name, device, dtype, chosen):
     assert Precision.choose(name, device, dtype).name == chosen
+
+
+def test_files_of_version_0_1_have_amp():
+    assert TrainCnnConfig.checked({"amp": False}) == TrainCnnConfig()
+    assert TrainCnnConfig.checked({"amp": True}).precision == "bf16"
 
 
 def test_tf32_is_for_cuda():
