@@ -352,6 +352,7 @@ def test_processes_that_are_stopped_save_one_state(shell):
         ("nothing.safetensors", 1, "nothing.safetensors does not exist."),
         ("{data} --distance 9", 2, "the distance does not fit two images 8 wide on a canvas 24 wide (got 9, allowed 0 to 8)."),
         ("{data} --reg non-local --patch-size 9", 2, "two patches of 9 x 9 do not fit the images (got images of 8 x 24). Lower --patch-size or --patch-distance."),
+        ("{data} --reg non-local --patch-size 30", 2, "two patches of 30 x 30 do not fit the images (got images of 8 x 24). Lower --patch-size or --patch-distance."),
         ("{data} --reg non-local --patch-size 4 --patch-distance 17", 2, "two patches of 4 x 4, 17 pixels apart do not fit the images (got images of 8 x 24). Lower --patch-size or --patch-distance."),
         ("{data} --reg non-local --patch-distance 4", 2, "--patch-distance is for randomly drawn patches, these are the two images (got 4). Give --patch-size too."),
         ("{data} --batch-size 1", 2, "batch-size: input should be greater than or equal to 2 (got '1')."),

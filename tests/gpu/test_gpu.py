@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from htfcli.engine.vision.regularizer.non_local import swap
 from tests.benchmarks.network_steps import batch, functional_gradient, network, ours, patches, published
 from tests.gpu import __main__ as script
-from tests.gpu import rounding
+from tests.gpu import paths, rounding
 from tests.gpu.setting import ROOT, Row, Setting, output_of, python
 
 
@@ -47,7 +48,7 @@ def test_rehearsal(monkeypatch, tmp_path):
     assert {r["difference"] for r in table(tmp_path / "factorizations.csv")} == {"0.0"}  # the CPU against itself
     runs = table(tmp_path / "paths.csv")
     assert [(r["length"], r["c"], r["epochs"], r["ended"]) for r in runs] == [
-        ("9", "0", "2", "epochs"), ("7", "9", "2", "epochs"),
+        ("9", "0", "2", "epochs"), ("9", "9", "2", "epochs"),
     ]  # fmt: skip
     assert len(table(tmp_path / "paths_records.csv")) == 4
     assert len(list(tmp_path.iterdir())) <= 8
@@ -60,6 +61,19 @@ def test_rehearsal_of_everything(tmp_path):
     assert not [r for r in table(tmp_path / "step_times.csv") if not r["/ plain"]]  # the compiled ones too
     assert table(tmp_path / "suite.csv")[0]["ended"] == "exit code 0"
     assert len(list(tmp_path.iterdir())) <= 8
+
+
+@pytest.mark.long
+def test_a_training_is_stopped_at_its_limit_and_its_epochs_are_kept(monkeypatch, tmp_path):
+    """Two trainings that would go on for hours, one after the other within a minute and a half."""
+    longer = ("--epochs", 10**6, "--patience", 10**6)
+    monkeypatch.setattr(paths, "python", lambda *words: python(*words, *longer * ("train-cnn" in words)))
+    started = time.monotonic()
+    rows = list(paths.rows(Setting(torch.device("cpu"), tmp_path, smoke=True, deadline=started + 90)))
+    assert time.monotonic() - started < 90
+    assert [(r["c"], r["ended"]) for r in rows] == [(0, "stopped at the time limit"), (9, "stopped at the time limit")]
+    assert all(r["epochs"] > 2 for r in rows)
+    assert len(table(tmp_path / "paths_records.csv")) == sum(r["epochs"] for r in rows)
 
 
 def test_what_is_there_is_kept_when_the_time_is_up(monkeypatch, tmp_path):

@@ -110,7 +110,7 @@ class RandomPatches:
 
     def _places(self, length: int) -> Tensor:
         """Pairs of starts along an axis by the absolute offset between them, both signs counted, (n,)."""
-        places = torch.arange(length - self.size + 1, 0, -1, dtype=torch.float64)
+        places = torch.arange(max(0, length - self.size + 1), 0, -1, dtype=torch.float64)
         places[1:] *= 2
         return places
 
