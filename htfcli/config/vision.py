@@ -121,18 +121,31 @@ class TrainCnnConfig(Config):
     )
     epochs: int = Field(150, ge=0, description="Maximum number of epochs.")
     patience: int = Field(20, ge=1, description="Stop after this many consecutive epochs with train accuracy 1.")
-    dtype: Literal["float32", "float64"] = Field("float32", description="Precision.")
-    amp: bool = Field(
-        False,
-        description="Mixed precision on CUDA: bfloat16, statistics and cosine in float32. Rounding switches rectifiers "
-        "to which the regularizer's gradient is more sensitive than the task's (cosine 0.7 with that of float32, not "
-        "0.95).",
+    dtype: Literal["float32", "float64"] = Field("float32", description="Number type of the weights.")
+    precision: Literal["float32", "tf32", "bf16", "fp16"] | None = Field(
+        None,
+        description="Round products and convolutions to this; weights, statistics and the cosine of R stay float32. "
+        "bf16 (7 bits) turns the gradient of R far more than tf32 and fp16 (10 bits). Default: tf32 on CUDA, float32 "
+        "on a CPU.",
     )
-    compile: bool = Field(False, description="Compile the network (torch.compile).")
+    compile: bool = Field(
+        False,
+        description="Compile the network (torch.compile). Batches are then of one size: what is left over of the train "
+        "images, others in each epoch, is left out.",
+    )
     channels_last: bool = Field(False, description="Use the memory format channels_last.")
     device: Device = Field("auto", description="auto, cpu, cuda or cuda:N.")
     threads: int | None = Field(None, ge=1, description="CPU threads. Default: torch's choice.")
     seed: Seed = Field(0, description="Seed of everything random.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_files(cls, values: Any) -> Any:
+        """Networks and runs of version 0.1 were saved with `amp`, which was bf16."""
+        if not isinstance(values, dict) or "amp" not in values:
+            return values
+        kept = {key: value for key, value in values.items() if key != "amp"}
+        return {"precision": "bf16", **kept} if values["amp"] else kept
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -169,6 +182,8 @@ class TrainCnnConfig(Config):
             raise ValueError(f"{', '.join(wrong)}: only for randomly drawn patches (got patches)")
         if self.patch_sampler == "different" and self.accumulate > 1:
             raise ValueError(f"patch-sampler: different looks at a whole batch (got accumulate {self.accumulate})")
+        if self.dtype == "float64" and self.precision not in (None, "float32"):
+            raise ValueError(f"precision: float64 is not rounded (got {self.precision}, dtype float64)")
         if self.accumulate > self.batch_size // 2:
             raise ValueError(f"accumulate: leaves parts of less than two images (got {self.accumulate})")
         return self

@@ -50,7 +50,7 @@ def test_run_folder(htf, tmp_path):
     first, last, *table = done.err.splitlines()
     assert first == (
         "resnet-mini, 1,301 parameters, receptive field 23; is-same-class, 90 train and 60 test images of 1 x 8 x 24; "
-        "regularizer non-local x 0.5; cpu (1 thread)"
+        "regularizer non-local x 0.5; float32 on cpu (1 thread)"
     )
     assert last.startswith("all epochs done at epoch 3 after ")
     folder = tmp_path / "runs" / "a"
@@ -59,9 +59,11 @@ def test_run_folder(htf, tmp_path):
     summary = json.loads((folder / "summary.json").read_text())
     confusion = np.array(summary["confusion"])
     assert confusion.sum() == 60
+    assert summary["precision"] == "float32"
     assert summary["test_accuracy"] == np.trace(confusion) / 60 == done.records[-1]["test_accuracy"]
     assert [line.split()[-2:] for line in table] == [["different", "same"], *(map(list, confusion.astype(str)))]
     config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert "# precision: float32" in (folder / "config.yaml").read_text()
     assert (config["model"], config["lr"], config["reg_coeff"]) == ("resnet-mini", 0.05, 0.5)
     again = htf("train-cnn", "--config", folder / "config.yaml", "-o", "runs/b")
     assert without_speed(again.records) == without_speed(done.records)
@@ -76,6 +78,8 @@ def test_run_folder(htf, tmp_path):
         (*REG, "--formulation", "tangent", "--accumulate", 2, "--channels-last"),
         ("--dtype", "float64", "--stem-kernel", 5, "--stem-stride", 1, "--max-pool"),
         ("--momentum", 0),
+        (*REG, "--precision", "bf16"),
+        (*REG, "--precision", "fp16", "--formulation", "tangent"),
     ],
 )
 def test_options(htf, options):
@@ -443,6 +447,7 @@ def test_processes_that_are_stopped_save_one_state(shell):
         ("nothing.safetensors", 1, "nothing.safetensors does not exist."),
         ("{data} --distance 9", 2, "the distance does not fit two images 8 wide on a canvas 24 wide (got 9, allowed 0 to 8)."),
         ("{data} --reg non-local --patch-size 9", 2, "two patches of 9 x 9 do not fit the images (got images of 8 x 24). Lower --patch-size or --patch-distance."),
+        ("{data} --reg non-local --patch-size 30", 2, "two patches of 30 x 30 do not fit the images (got images of 8 x 24). Lower --patch-size or --patch-distance."),
         ("{data} --reg non-local --patch-size 4 --patch-distance 17", 2, "two patches of 4 x 4, 17 pixels apart do not fit the images (got images of 8 x 24). Lower --patch-size or --patch-distance."),
         ("{data} --reg non-local --patch-distance 4", 2, "--patch-distance is for randomly drawn patches, these are the two images (got 4). Give --patch-size too."),
         ("{data} --reg non-local --patch-sampler different", 2, "--patch-sampler is for randomly drawn patches, these are the two images (got different). Give --patch-size too."),
@@ -470,7 +475,9 @@ def test_processes_that_are_stopped_save_one_state(shell):
         ("{data} --model torch.nn:Linear", 2, "torch.nn:Linear does not build a network for these images: "),
         ("{data} --compile --reg non-local --formulation double-backward", 2, "compile: gradients of gradients cannot be compiled (got formulation double-backward)."),
         ("{data} --compile --reg non-local --dropout 0.1", 2, "compile: a compiled regularizer would draw two different dropout masks (got dropout)."),
-        ("{data} --amp", 2, "--amp is for CUDA (got cpu)."),
+        ("{data} --precision tf32", 2, "--precision tf32 is for CUDA (got cpu, allowed float32, bf16, fp16)."),
+        ("{data} --precision fp32", 2, "precision: input should be 'float32', 'tf32', 'bf16' or 'fp16' (got 'fp32') (Did you mean tf32?)."),
+        ("{data} --precision bf16 --dtype float64", 2, "precision: float64 is not rounded (got bf16, dtype float64)."),
         ("{data} --lr 0 --epochs -1", 2, "2 problems: lr: input should be greater than 0 (got '0'); epochs: input should be greater than or equal to 0 (got '-1')."),
         ("{data} -o /proc/nowhere", 1, "cannot write the run folder /proc/nowhere: No such file or directory."),
     ],

@@ -99,7 +99,8 @@ class Search:
     def _variants(self, loss: str) -> Candidate:
         """The first tree, with and without effects below and smoothing along ordered modes."""
         width = self._config.width or self._width(self._trees[0])
-        plain = Recipe(self._trees[0], width, loss=loss)
+        device = "cpu" if self._config.device == "auto" else self._config.device
+        plain = Recipe(self._trees[0], width, loss=loss, device=device)
         recipes = [plain]
         if self._error_of("effects") < self.settings.least_effects * self._error_of("mean"):
             recipes.append(replace(plain, centre="effects"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -71,7 +71,7 @@ class CnnRun(TrainingRun[TrainCnnConfig]):
                 got="no --model",
                 allowed=f"--model {self.settings.model}",
             )
-        self.device = choose_device(self.settings.device, self.settings.threads)
+        self.device = choose_device(self.settings.device, self.settings.threads, self.workers.count)
         self._images = image_data(self.settings, self._input, self._on_progress)
         if self.settings.patch_sampler == "different" and self.workers.count > 1:
             raise ConfigError(
@@ -102,7 +102,7 @@ class CnnRun(TrainingRun[TrainCnnConfig]):
         return (
             f"{s.model}, {parameters:,} parameters{field}{self._start}; {data.task}, {len(data.train):,} train and "
             f"{len(data.test):,} test images of {' x '.join(map(str, data.train.shape))}; {reg}; "
-            f"{describe_device(self.device)}{count}"
+            f"{self.training.precision.name} on {describe_device(self.device)}{count}"
         )
 
     def ending(self) -> str:
@@ -159,6 +159,9 @@ class CnnRun(TrainingRun[TrainCnnConfig]):
     def _observe(self, record: Record) -> None:
         if record and not self.warnings and (remark := without_effect_in(record["epoch"], record["regularizer"])):
             self.warnings.append(remark)
+
+    def _facts(self) -> dict[str, Any]:
+        return {**super()._facts(), "precision": self.training.precision.name}
 
     def _conclude(self, record: Record, seconds: float) -> Record:
         training, confusion = self.training, self.training.confusion

@@ -51,6 +51,8 @@ class NonLocalRegularizer:
             `RandomPatches`; called once a batch. Of inputs with other axes than two, (*sizes, generator) -> (I, J).
         logit: (outputs, y) -> (b,), the number whose gradient is taken; see `logits`.
         generator: what patches are drawn from (one of seed 0 if None).
+        scale: the logit is multiplied by it while g, g' are computed, which are divided by it: with float16 their steps
+            would underflow. A power of two changes nothing else.
         compile: applied to the programs of the tangent formulation, e.g. torch.compile. Dropout then draws other masks
             in the two passes unless the compiler keeps torch's random numbers.
     """
@@ -62,6 +64,7 @@ class NonLocalRegularizer:
         formulation: Formulation = "double-backward",
         logit: Logit = true_logit,
         generator: torch.Generator | None = None,
+        scale: float = 1.0,
         compile: Callable[[Any], Any] | None = None,
     ) -> None:
         if formulation not in ("double-backward", "tangent"):
@@ -69,7 +72,7 @@ class NonLocalRegularizer:
         if compile is not None and formulation != "tangent":
             raise ConfigError("gradients of gradients cannot be compiled", got=formulation, allowed="tangent")
         self.patches = sampler_of(patches)
-        self.formulation, self.logit = formulation, logit
+        self.formulation, self.logit, self.scale = formulation, logit, scale
         self.generator = generator or torch.Generator().manual_seed(0)
         self._run = compile(_run) if compile else _run
         self._derivative = compile(directional_derivative) if compile else directional_derivative
@@ -112,8 +115,8 @@ class NonLocalRegularizer:
         self, model: nn.Module, x: Tensor, swapped: Tensor, y: Tensor, region: Region, whole: int
     ) -> tuple[Any, Tensor]:
         create_graph = torch.is_grad_enabled()
-        outputs, g = patch_gradient(model, x, y, region, create_graph, self.logit)
-        _, g_swapped = patch_gradient(model, swapped, y, region, create_graph, self.logit)
+        outputs, g = patch_gradient(model, x, y, region, create_graph, self.logit, self.scale)
+        _, g_swapped = patch_gradient(model, swapped, y, region, create_graph, self.logit, self.scale)
         return outputs, absolute_cosine(g, g_swapped).sum() / whole
 
     def _tangent(
@@ -125,7 +128,11 @@ class NonLocalRegularizer:
         with torch.random.fork_rng(devices):  # dropout draws the same masks again in the second pass
             for images in (x, swapped):
                 buffers.append({name: buffer.clone() for name, buffer in model.named_buffers()})
-                _, g = patch_gradient(lambda t: self._run(model, fixed, t), images, y, region, False, self.logit)
+
+                def network(t: Tensor) -> Any:
+                    return self._run(model, fixed, t)
+
+                _, g = patch_gradient(network, images, y, region, False, self.logit, self.scale)
                 gradients.append(g.requires_grad_())
         with torch.enable_grad():
             penalty = absolute_cosine(*gradients).sum() / whole
@@ -143,9 +150,9 @@ class NonLocalRegularizer:
         Unless the network draws random numbers, as dropout does: then g' differs.
         """
         state = torch.get_rng_state()
-        outputs, g = patch_gradient(model, x, y, region, True, self.logit)
+        outputs, g = patch_gradient(model, x, y, region, True, self.logit, self.scale)
         if not torch.equal(state, torch.get_rng_state()):
-            _, g_swapped = patch_gradient(model, x, y, region, torch.is_grad_enabled(), self.logit)
+            _, g_swapped = patch_gradient(model, x, y, region, torch.is_grad_enabled(), self.logit, self.scale)
             return outputs, absolute_cosine(g, g_swapped).sum() / whole
         if model.training:
             with torch.no_grad():
@@ -190,12 +197,20 @@ def swap(x: Tensor, partners: Tensor, patch: Region) -> Tensor:
 
 
 def patch_gradient(
-    network: Network, x: Tensor, y: Tensor, patch: Region, create_graph: bool = False, logit: Logit = true_logit
+    network: Network,
+    x: Tensor,
+    y: Tensor,
+    patch: Region,
+    create_graph: bool = False,
+    logit: Logit = true_logit,
+    scale: float = 1.0,
 ) -> tuple[Any, Tensor]:
     """Outputs of a network, and the gradient of the true class's logit with respect to a patch, (b, c, height, width).
 
     Batch normalization couples samples: differentiated is the sum of all samples' logits.
 
+    Args:
+        network: (b, c, h, w) -> outputs. x: (b, c, h, w). y: labels. scale: see `NonLocalRegularizer`.
     Raises:
         ConfigError: if the logit is not one number per sample, or does not depend on x.
     """
@@ -208,11 +223,12 @@ def patch_gradient(
             raise ConfigError("a logit must be one number per sample", got=got, allowed=f"({len(x)},)")
         gradient = None
         if logits.requires_grad:
-            (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=create_graph, allow_unused=True)
+            total = logits.to(torch.promote_types(logits.dtype, torch.float32)).sum() * scale
+            (gradient,) = torch.autograd.grad(total, x, create_graph=create_graph, allow_unused=True)
         if gradient is None:
             advice = "Is a part of the network detached, or run under torch.no_grad()?"
             raise ConfigError("the logit does not depend on the network's input", next_step=advice)
-    return outputs, patch.of(gradient)
+    return outputs, patch.of(gradient) / scale
 
 
 def absolute_cosine(a: Tensor, b: Tensor) -> Tensor:
