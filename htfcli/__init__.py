@@ -12,9 +12,11 @@ from typing import Any
 from htfcli._version import __version__
 
 _HOME = {
+    "Block": "htfcli.engine.vision.datasets.image_set",
     "CPFactorization": "htfcli.engine.factorizations.cp",
     "CompleteConfig": "htfcli.config.completion",
     "CompletedData": "htfcli.api.completed",
+    "DifferentPatches": "htfcli.engine.vision.regularizer.patches",
     "Entries": "htfcli.engine.samples",
     "FitConfig": "htfcli.config.tensors",
     "GroupRMSprop": "htfcli.engine.fitting.optimizers",
@@ -25,12 +27,14 @@ _HOME = {
     "ModeTree": "htfcli.engine.factorizations.mode_tree",
     "NonLocalRegularizer": "htfcli.engine.vision.regularizer.non_local",
     "Observations": "htfcli.engine.observations.observations",
+    "Patch": "htfcli.engine.vision.datasets.image_set",
     "PathfinderConfig": "htfcli.config.images",
     "RandomPatches": "htfcli.engine.vision.regularizer.patches",
     "RegularizedModel": "htfcli.engine.vision.regularizer.non_local",
     "TargetConfig": "htfcli.config.tensors",
     "TensorCompleter": "htfcli.api.completer",
     "complete": "htfcli.api.complete",
+    "dense_logit": "htfcli.engine.vision.regularizer.logits",
     "effective_rank": "htfcli.engine.ranks.matricization",
     "fit": "htfcli.api.fit",
     "from_tensorly": "htfcli.files.foreign.tensorly_formats",
@@ -41,8 +45,10 @@ _HOME = {
     "make_observations": "htfcli.engine.observations.synthetic",
     "make_pathfinder": "htfcli.engine.vision.datasets.pathfinder",
     "matricize": "htfcli.engine.ranks.matricization",
+    "output_of": "htfcli.engine.vision.regularizer.logits",
     "spectra_of": "htfcli.api.ranks",
     "to_tensorly": "htfcli.files.foreign.tensorly_formats",
+    "true_logit": "htfcli.engine.vision.regularizer.logits",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]

@@ -36,6 +36,7 @@ COMMANDS = {
         "Reproduce a published experiment and compare the results.",
     ),
     "report": ("htfcli.commands.report", "Write an HTML report of runs and sweeps."),
+    "export": ("htfcli.commands.export", "Write an image data set as PNG files or arrays."),
     "inspect": ("htfcli.commands.inspect", "Describe a file."),
 }
 HIDDEN = {"fit-batch": "htfcli.commands.fit_batch"}  # started by the commands above

@@ -29,7 +29,7 @@ ThreadsOption = Annotated[
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace existing output.")]
 
 _METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT", list[int]: "N,N,...", list[str]: "NAME,NAME,..."}
-_MULTIPLE = {"matricization": "MODES", "na": "TEXT"}
+_MULTIPLE = {"matricization": "MODES", "na": "TEXT", "patches": "TOP,LEFT,HEIGHT,WIDTH"}
 _OPPOSITE = {"wide": "--long"}  # the flag that says the opposite, where that has a name
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
@@ -20,6 +20,7 @@ Examples:
 PATHFINDER_EXAMPLES = """\b
 Examples:
   htf generate pathfinder --path-length 7 --preview paths.png -o pathfinder.safetensors
+  htf generate pathfinder --profile lra-32 --layout lra --train 160000 --test 40000 -o pathfinder32
   htf generate pathfinder --path-length 5 --size 64 --train 2000 --test 1000 -o - | htf inspect -"""
 
 OutputOption = Annotated[
@@ -27,7 +28,7 @@ OutputOption = Annotated[
 ]
 PreviewOption = Annotated[
     Optional[str],
-    typer.Option("--preview", metavar="FILE", help="Also draw the first images on one sheet: .png, .svg or .pdf."),
+    typer.Option("--preview", metavar="FILE", help="Also draw the first images on one sheet, a .png, .svg or .pdf."),
 ]
 
 
@@ -40,10 +41,10 @@ def is_same_class(
     format: FormatOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Put pairs of images on a canvas, and label whether they are of one class.
+    """Place pairs of images on a canvas, labelled by whether both are of the same class.
 
-    Half of the pairs are. Train and test pairs are of different images. The same seed gives the same pairs at every
-    distance. The file has each image once, and the pairs as indices.
+    Half of the pairs are. Train and test pairs share no images. The same seed gives the same pairs at every distance.
+    The file holds each image once, and the pairs as indices.
     """
     from htfcli.engine.vision.datasets.is_same_class import make_is_same_class
 
@@ -61,45 +62,61 @@ def pathfinder(
         typer.Option(
             "--metadata",
             metavar="FILE",
-            help="Also write what is where, a JSON line per image: label, ends of the long paths, discs, all dashes.",
+            help="Also write the layout, one JSON line per image: label, ends of the long paths, discs, all dashes.",
         ),
     ] = None,
+    layout: Annotated[
+        Literal["file", "lra"],
+        typer.Option(
+            "--layout",
+            help="file: one data set file. lra: a folder of PNG files, as in Long Range Arena; its readers, including "
+            "htf, split it into train and test images themselves.",
+        ),
+    ] = "file",
     workers: Annotated[
         Optional[int],
         typer.Option(
-            "--workers", metavar="N", min=1, help="Draw with N processes.  [default: one per core, where it pays]"
+            "--workers", metavar="N", min=1, help="Number of processes.  [default: one per core, if that is faster]"
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run of the same settings.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an interrupted run with the same settings.")
+    ] = False,
     force: ForceOption = False,
     format: FormatOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Draw dashed paths, two ends marked, and label whether these are of one path.
+    """Draw dashed paths with two marked ends, labelled by whether both are of the same path.
 
-    Two long paths and short distractors, laid out by the published distribution; half of the labels are 1. Lengths are
-    pixels of the canvas that is drawn, which is twice as wide as the stored image: 300 and 150, as published. The
-    number of workers changes nothing in the images. An interrupted run keeps what it has in FILE.part.
+    There are two long paths and short distractors, laid out by the published distribution; half of the labels are 1.
+    Lengths are in pixels of the canvas, which is twice as wide as the stored image: 300 and 150, as published. The
+    images do not depend on the number of workers. An interrupted run keeps what it has drawn in FILE.part.
     """
     from htfcli.cli.console import note, progress
     from htfcli.cli.interrupts import StopSignals
+    from htfcli.errors import ConfigError
     from htfcli.experiments.runs.generate_pathfinder import PathfinderRun, write_metadata
 
-    output = _refuse(output, preview, force, metadata)
+    if layout == "lra" and config.masks:
+        raise ConfigError("--masks are not a part of --layout lra", next_step="Leave one out.")
+    output = _refuse(output, preview, force, metadata, folder=layout == "lra")
     run = PathfinderRun(config, output, resume=resume, force=force)
     with StopSignals() as stop, progress("pathfinder", run.drawing.total, quiet) as show:
         data = run.run(workers, lambda done: show(done, ""), lambda: stop.received)
     if metadata is not None:
         write_metadata(metadata, run.drawing)
         note(f"wrote {metadata}", quiet)
-    _finish(data, output, preview, format, quiet)
+    _finish(data, output, preview, format, quiet, layout)
     run.clean()
 
 
-def _refuse(output: str | None, preview: str | None, force: bool, metadata: str | None = None) -> str:
-    """The output; ConfigError unless all files can be written."""
+def _refuse(
+    output: str | None, preview: str | None, force: bool, metadata: str | None = None, folder: bool = False
+) -> str:
+    """The output, a file or a folder; ConfigError unless all can be written."""
     from htfcli.errors import ConfigError
     from htfcli.files.own.container import refuse_existing
+    from htfcli.files.own.folders import refuse_existing_folder
 
     if output is None:
         raise ConfigError("no output file", next_step="Name one with -o, or - for stdout.")
@@ -111,14 +128,19 @@ def _refuse(output: str | None, preview: str | None, force: bool, metadata: str 
         kind_of(preview)
     if metadata == "-":
         raise ConfigError("--metadata writes a file; stdout is for the data set")
-    for path in filter(None, (preview, metadata, output)):
+    if folder and output == "-":
+        raise ConfigError("--layout lra writes a folder, not stdout", next_step="Name one with -o.")
+    if folder:
+        refuse_existing_folder(output)
+    for path in filter(None, (preview, metadata, None if folder else output)):
         refuse_existing(path, force)
     return output
 
 
-def _finish(data: ImageData, output: str, preview: str | None, format: Any, quiet: bool) -> None:
+def _finish(data: ImageData, output: str, preview: str | None, format: Any, quiet: bool, layout: str = "file") -> None:
     """Save the data set and its preview, and say so."""
-    from htfcli.cli.console import RecordWriter, note
+    from htfcli.cli.console import RecordWriter, note, progress
+    from htfcli.files.image_export import export_long_range_arena
     from htfcli.files.image_files import image_facts, save_image_data
     from htfcli.files.own.container import write_bytes
 
@@ -128,7 +150,11 @@ def _finish(data: ImageData, output: str, preview: str | None, format: Any, quie
 
         write_bytes(preview, render(contact_sheet(data), kind_of(preview)))
         note(f"wrote {preview}", quiet)
-    save_image_data(output, data)
+    if layout == "lra":
+        with progress("write", len(data.train) + len(data.test), quiet) as show:
+            export_long_range_arena(output, data, lambda done: show(done, ""))
+    else:
+        save_image_data(output, data)
     record = image_facts(data)
     if output == "-":
         size = " x ".join(map(str, record["image"]))

@@ -1,4 +1,4 @@
-"""`htf measure-locality`: how much networks make of dependence between regions, by distance."""
+"""`htf measure-locality`: how much networks model dependence between regions, by distance."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def measure_locality(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL...", help="Run folders, files of networks or factorizations, module:function; - for stdin."
+            metavar="MODEL...",
+            help="Run folders, files of networks or factorizations, or module:function; - for stdin.",
         ),
     ],
     format: FormatOption = None,
@@ -32,10 +33,11 @@ def measure_locality(
 ) -> None:
     """Measure how the dependence a network models falls with distance.
 
-    For random patches I, J at each distance: dependence (1 - mean |cosine| of the gradients by x_I before and after x_J
-    is swapped), and the table f(x_I of sample a, x_J of sample b): its effective rank, and the shares of it that are
-    neither a sum nor a product of functions of x_I and x_J. Then the gradient around the centre of the last feature
-    map. For factorizations: hierarchical ranks by how far apart the modes of a node are.
+    For random patches I and J at each distance, print their dependence (1 - mean |cosine| of the gradients with respect
+    to x_I before and after x_J is swapped), and of the table f(x_I of sample a, x_J of sample b) the effective rank and
+    the shares that are neither a sum nor a product of functions of x_I and x_J. Then print the profile of the gradient
+    around the centre of the last feature map, or of the output where there is no such map, as in vision
+    transformers. For factorizations, print hierarchical ranks by the distance between the modes of a node.
     """
     from htfcli.cli.console import RecordWriter, progress
     from htfcli.experiments.runs.measure_locality import measure

@@ -1,4 +1,4 @@
-"""`htf train-cnn`: train a convolutional network, with the regularizer that asks it for non-local dependence."""
+"""`htf train-cnn`: train a convolutional network, with the regularizer that promotes non-local dependence."""
 
 from __future__ import annotations
 
@@ -31,11 +31,19 @@ def train_cnn(
     config: TrainCnnConfig,
     data: Annotated[
         Optional[str],
-        typer.Argument(metavar="DATA", help="Image file of htf generate, - for stdin, or a folder of images by class."),
+        typer.Argument(
+            metavar="DATA",
+            help="Image file of htf generate, - for stdin, or a folder with a sub-folder of images per class.",
+        ),
     ] = None,
     output: Annotated[
         Optional[str],
-        typer.Option("--output", "-o", metavar="FOLDER", help="Run folder (runs/TASK), or - for the model on stdout."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Run folder, or - to write the model to stdout. Default: runs/TASK.",
+        ),
     ] = None,
     resume: ResumeOption = False,
     track: TrackOption = None,
@@ -45,8 +53,8 @@ def train_cnn(
 ) -> None:
     """Train a convolutional network to classify images.
 
-    With --reg non-local the loss asks for dependence between far-apart patches, as published. Records losses and
-    accuracies of every epoch. Under torchrun all processes share each batch, with the result of one.
+    With --reg non-local the loss promotes dependence between distant patches, as published. Losses and accuracies are
+    recorded after every epoch. Under torchrun all processes share each batch, with the same result as one process.
     """
     from htfcli.cli.console import note, progress
     from htfcli.commands.training import run_log
@@ -80,10 +88,19 @@ def _run(run: CnnRun, format: Any, log: RunLog) -> None:
 
     writer = RecordWriter(format, table_row)
     latest: dict[str, Any] = {}
+    warned = 0
+
+    def warn() -> None:
+        nonlocal warned
+        for text in run.warnings[warned:]:
+            note(f"Warning: {text}.", log.quiet)
+        warned = len(run.warnings)
+
     with StopSignals() as stop, progress("train", run.settings.epochs, log.quiet) as show:
 
         def should_stop(epoch: int, step: int) -> bool:
             accuracy = f", test accuracy {latest['test_accuracy']:.3f}" if latest else ""
+            warn()
             show(epoch, f"step {step + 1}/{run.training.steps}{accuracy}")
             return stop.received
 
@@ -91,6 +108,7 @@ def _run(run: CnnRun, format: Any, log: RunLog) -> None:
             run.run(log.recorder(writer, latest), should_stop)
         finally:
             writer.close()
+            warn()
     note(run.ending() + log.saved, log.quiet)
     if len(run.summary["classes"]) <= _MOST_CLASSES:
         note(confusion_table(run.summary["classes"], run.summary["confusion"]), log.quiet)

@@ -66,6 +66,17 @@ def _distances(value: object) -> object:
     raise _not("distances", "e.g. 0,8,16")
 
 
+def _patches(value: object) -> object:
+    patches = [_plain(item) for item in value] if isinstance(value, list) else None
+    if patches is None or len(patches) != 2 or not all(map(_is_patch, patches)):
+        raise _not("two patches", "TOP,LEFT,HEIGHT,WIDTH twice, e.g. 0,0,8,8 and 0,24,8,8")
+    return patches
+
+
+def _is_patch(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value)) and min(value) >= 0
+
+
 def _mode_sets(value: object) -> object:
     sets = parse_mode_sets(value)
     if sets is None:
@@ -87,6 +98,7 @@ Widths = Annotated[int | list[int] | dict[str, int], PlainValidator(_widths)]
 Tree = Annotated[str | list[Any], PlainValidator(_tree)]
 Dims = Annotated[list[int], PlainValidator(_dims)]
 Distances = Annotated[list[int], PlainValidator(_distances)]
+Patches = Annotated[list[list[int]], PlainValidator(_patches)]
 Device = Annotated[str, PlainValidator(_device)]
 ModeSets = Annotated[list[list[int]], PlainValidator(_mode_sets)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]

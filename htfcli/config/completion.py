@@ -33,7 +33,11 @@ class CompleteConfig(Config):
         "normal", description="Try fewer or more trees, widths and sweeps."
     )
     seconds: float | None = Field(None, gt=0, description="Stop trying models after this many seconds.")
-    device: Device = Field("auto", description="Compute on auto or cpu; completion uses the CPU.")
+    device: Device = Field(
+        "auto",
+        description="auto is the CPU: no measurement says yet that a GPU is faster. cuda computes the sweeps of wide "
+        "factorizations there.",
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads. Default: torch's choice.")
     seed: Seed = Field(0, description="Seed of all random numbers.")
     dims: Dims | None = Field(None, description="Dimensions of a table of numbered indices. Default: its labels.")

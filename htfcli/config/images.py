@@ -31,26 +31,32 @@ class IsSameClassConfig(Config):
 
     source: Literal["shapes", "digits", "cifar10", "folder"] = Field(
         "shapes",
-        description="Images to pair: drawn shapes (3x32x32), scikit-learn's digits (1x8x8), CIFAR-10, or a folder.",
+        description="Images to pair: drawn shapes (3x32x32), the digits of scikit-learn (1x8x8), CIFAR-10, or a "
+        "folder.",
     )
     data_dir: str | None = Field(
         None,
-        description="cifar10: cifar-10-binary.tar.gz or a folder of its files; folder: one with a sub-folder for each "
-        "class, or with train and test that have those.",
+        description="For cifar10, cifar-10-binary.tar.gz or the folder of its files. For folder, a folder with a "
+        "sub-folder per class, or with folders train and test that have those.",
     )
-    download: bool = Field(False, description="Download CIFAR-10 (162 MiB, checked) where there is no --data-dir.")
+    download: bool = Field(False, description="Download CIFAR-10 (162 MiB, verified) if there is no --data-dir.")
     image_size: int | None = Field(
-        None, ge=1, le=1024, description="Resize the images of a folder to squares of this side (the first one's size)."
+        None,
+        ge=1,
+        le=1024,
+        description="Resize the images of a folder to squares of this side. Default: the size of the first.",
     )
-    images: int = Field(8000, ge=20, description="Images to draw, for shapes.")
+    images: int = Field(8000, ge=20, description="Number of shapes to draw.")
     test_images: int | None = Field(
-        None, ge=1, description="Source images that only test pairs use (a quarter; CIFAR-10 has its own split)."
+        None,
+        ge=1,
+        description="Number of source images for test pairs only. Default: a quarter; CIFAR-10 has its own split.",
     )
-    distance: int = Field(0, ge=0, description="Zero columns between the two images.")
-    height: int | None = Field(None, ge=1, description="Rows of the canvas (7 times the images').")
-    width: int | None = Field(None, ge=1, description="Columns of the canvas (7 times the images').")
-    train: int = Field(5000, ge=1, description="Train pairs.")
-    test: int = Field(10000, ge=1, description="Test pairs.")
+    distance: int = Field(0, ge=0, description="Number of zero columns between the two images.")
+    height: int | None = Field(None, ge=1, description="Rows of the canvas. Default: 7 times those of an image.")
+    width: int | None = Field(None, ge=1, description="Columns of the canvas. Default: 7 times those of an image.")
+    train: int = Field(5000, ge=1, description="Number of train pairs.")
+    test: int = Field(10000, ge=1, description="Number of test pairs.")
     seed: Seed = Field(0, description="Seed of everything random.")
 
     @model_validator(mode="after")
@@ -101,29 +107,32 @@ class PathfinderConfig(Config):
     profile: Literal["lra-32", "lra-64", "lra-128", "lra-256"] | None = Field(
         None,
         description="Use the sizes of a data set of Long Range Arena: images of 32 to 256 pixels, paths of 14 dashes. "
-        "Options given beside it win.",
+        "Other options override it.",
     )
     path_length: int = Field(9, ge=1, le=100, description="Dashes of each of the two long paths.")
     size: int = Field(150, ge=16, le=1024, description="Rows and columns of the stored images.")
     draw_size: int | None = Field(
-        None, ge=16, le=4096, description="Rows and columns of the canvas they are drawn on (twice --size)."
+        None,
+        ge=16,
+        le=4096,
+        description="Rows and columns of the canvas on which images are drawn. Default: twice --size.",
     )
     distractors: int | None = Field(
         None,
         ge=0,
-        description="Short paths, left out where there is no room (90 / --path-length on a canvas of 300 x 300, in "
-        "proportion to its area).",
+        description="Number of short paths; those without room are left out. Default: 90 / --path-length on a canvas "
+        "of 300 x 300, otherwise in proportion to the area.",
     )
     distractor_length: int | None = Field(
-        None, ge=1, le=100, description="Dashes of a short path (a third of --path-length)."
+        None, ge=1, le=100, description="Dashes of a short path. Default: a third of --path-length."
     )
     dash_length: float = Field(5.0, gt=0, description="Length of a dash.")
     thickness: float = Field(2.0, gt=0, description="Thickness of a dash.")
     margin: Margins = Field(
         3.0,
         validate_default=True,
-        description="Free space around a dash: between two dashes there is twice as much. Of several values, as 2,3, "
-        "one is drawn for each image.",
+        description="Free space around a dash; there is twice as much between two dashes. Of several values, as in "
+        "2,3, one is drawn for each image.",
     )
     continuity: float = Field(
         1.8,
@@ -133,29 +142,29 @@ class PathfinderConfig(Config):
     )
     start_distance: float = Field(27.0, ge=0, description="Distance between the starts of the two long paths.")
     start_border: float | None = Field(
-        None, ge=0, description="The first long path starts at least so far from the border (54 of 300)."
+        None,
+        ge=0,
+        description="Minimum distance from the border to the start of the first long path. Default: 54 of 300.",
     )
     padding: float | None = Field(
-        None, ge=0, description="Width of the border that dashes and their margins stay out of (22 of 300)."
+        None, ge=0, description="Width of the border that dashes and their margins keep free. Default: 22 of 300."
     )
     disc_radius: float = Field(3.0, gt=0, description="Radius of the discs at the marked ends.")
-    contrast: float = Field(1.0, gt=0, le=1, description="Brightness of dashes; discs have 1.")
+    contrast: float = Field(1.0, gt=0, le=1, description="Brightness of dashes; that of discs is 1.")
     rounding: bool = Field(
         True,
-        description="Put tips of dashes and the points where paths turn on whole pixels of the canvas, as published; "
-        "distances vary more with it. Off with --balance distance.",
+        description="Round tips of dashes and turning points of paths to whole pixels of the canvas, as published; "
+        "distances vary more then. Off with --balance distance.",
     )
-    antialias: int = Field(2, ge=1, le=8, description="Oversampling of the drawing.")
+    antialias: int = Field(2, ge=1, le=8, description="Oversampling factor of the drawing.")
     balance: Literal["none", "distance"] = Field(
         "none",
-        description="distance: give both labels the same distribution of the distance between the discs, which "
-        "otherwise predicts the label. The directions of the dashes at the discs still carry some of it.",
+        description="distance: make the distance between the discs equally distributed for both labels; otherwise it "
+        "predicts the label. The directions of the dashes at the discs still carry some information.",
     )
-    masks: bool = Field(
-        False, description="Store masks of the two long paths (1 and 2) beside the images, for segmentation."
-    )
-    train: int = Field(10000, ge=1, description="Train images.")
-    test: int = Field(10000, ge=1, description="Test images.")
+    masks: bool = Field(False, description="Also store masks of the two long paths (1 and 2), for segmentation.")
+    train: int = Field(10000, ge=1, description="Number of train images.")
+    test: int = Field(10000, ge=1, description="Number of test images.")
     seed: Seed = Field(0, description="Seed of everything random.")
 
     @model_validator(mode="before")

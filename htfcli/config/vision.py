@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from htfcli.config.base import Config, Device, Distances, Seed, Widths
+from htfcli.config.base import Config, Device, Distances, Patches, Seed, Widths
 from htfcli.config.images import IsSameClassConfig, PathfinderConfig
 from htfcli.errors import did_you_mean
 
@@ -15,14 +15,19 @@ NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet-mini")  # of engine.visi
 USER_NETWORK = re.compile(r"[\w.]+:\w+")
 _SAME_CLASS_FIELDS = ("source", "data_dir", "download", "test_images", "distance", "height", "width")
 _PATHFINDER_FIELDS = ("path_length", "size")
+_RANDOM_PATCH_FIELDS = ("patch_size", "patch_distance", "patch_sampler")
+_REG_FIELDS = ("reg_coeff", "reg_every", *_RANDOM_PATCH_FIELDS, "patches", "formulation")
 _MINI_FIELDS = ("widths", "blocks", "stem_kernel", "stem_stride", "max_pool")
 
 
 def _of_task(config: type[Config], name: str, task: str) -> Any:
     """The setting `name` of a task's images, with its bounds and help; unset, the task's own default holds."""
     info = config.model_fields[name]
-    default = "" if info.default is None else f" (default: {info.default})"
-    field: Any = Field(None, description=f"{task}: {(info.description or '').rstrip('.')}{default}.")
+    default = "" if info.default is None else f". Default: {info.default}"
+    text = (info.description or "").rstrip(".")
+    field: Any = Field(
+        None, description=f"{task}: {text[:1].lower() if text[1:2].islower() else text[:1]}{text[1:]}{default}."
+    )
     field.metadata = list(info.metadata)
     return field
 
@@ -31,13 +36,13 @@ class TrainCnnConfig(Config):
     """`htf train-cnn`: the task, the network, the regularizer and how to train."""
 
     task: Literal["is-same-class", "pathfinder"] | None = Field(
-        None, description="Generate this task's images, where no DATA is given."
+        None, description="Generate the images of this task, instead of reading DATA."
     )
     source: Literal["shapes", "digits", "cifar10", "folder"] | None = _of_task(
         IsSameClassConfig, "source", "is-same-class"
     )
     data_dir: str | None = _of_task(IsSameClassConfig, "data_dir", "is-same-class")
-    download: bool = Field(False, description="is-same-class: download CIFAR-10 (162 MiB) where there is none.")
+    download: bool = Field(False, description="is-same-class: download CIFAR-10 (162 MiB) if there is no --data-dir.")
     image_size: int | None = _of_task(IsSameClassConfig, "image_size", "folders")
     test_images: int | None = _of_task(IsSameClassConfig, "test_images", "is-same-class")
     distance: int | None = _of_task(IsSameClassConfig, "distance", "is-same-class")
@@ -45,35 +50,62 @@ class TrainCnnConfig(Config):
     width: int | None = _of_task(IsSameClassConfig, "width", "is-same-class")
     path_length: int | None = _of_task(PathfinderConfig, "path_length", "pathfinder")
     size: int | None = _of_task(PathfinderConfig, "size", "pathfinder")
-    train: int | None = Field(None, ge=2, description="Generate this many train images. Default: that of the task.")
-    test: int | None = Field(None, ge=1, description="Generate this many test images. Default: that of the task.")
+    train: int | None = Field(None, ge=2, description="Number of train images to generate. Default: that of the task.")
+    test: int | None = Field(None, ge=1, description="Number of test images to generate. Default: that of the task.")
 
     model: str = Field(
         "resnet18",
-        description=f"{', '.join(NETWORKS)}, or module:function, called with (channels, outputs) to build a network of "
-        "yours: the only way in which htf runs a user's code.",
+        description=f"Network: {', '.join(NETWORKS)}, or module:function, which is called with (channels, outputs) to "
+        "build a network of your own. This is the only way in which htf runs a user's code.",
     )
-    widths: Widths | None = Field(None, description="resnet-mini: channels of each stage (8,16,32).")
-    blocks: Widths | None = Field(None, description="resnet-mini: residual blocks of each stage (1,1,1).")
-    stem_kernel: int | None = Field(None, ge=1, description="resnet-mini: side of the first convolution (3).")
-    stem_stride: int | None = Field(None, ge=1, description="resnet-mini: stride of the first convolution (2).")
-    max_pool: bool | None = Field(None, description="resnet-mini: max-pool after the first convolution (no).")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout after each of the first three stages.")
+    widths: Widths | None = Field(None, description="resnet-mini: channels of each stage. Default: 8,16,32.")
+    blocks: Widths | None = Field(None, description="resnet-mini: residual blocks of each stage. Default: 1,1,1.")
+    stem_kernel: int | None = Field(
+        None, ge=1, description="resnet-mini: kernel size of the first convolution. Default: 3."
+    )
+    stem_stride: int | None = Field(None, ge=1, description="resnet-mini: stride of the first convolution. Default: 2.")
+    max_pool: bool | None = Field(
+        None, description="resnet-mini: max pooling after the first convolution. Default: no."
+    )
+    weights: str | None = Field(
+        None,
+        description="Start from existing weights: a run folder, a .safetensors file, or a torch file of plain tensors. "
+        "Prefixes such as module. are removed; a head of another shape is initialized anew.",
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout probability after each of the first three stages.")
 
-    reg: Literal["non-local", "none"] = Field("none", description="Regularizer.")
-    reg_coeff: float = Field(1.0, ge=0, description="Coefficient c of the regularizer: loss = task loss + c R.")
+    reg: Literal["non-local", "none"] = Field(
+        "none", description="Regularizer; non-local promotes dependence between distant patches."
+    )
+    reg_coeff: float = Field(1.0, ge=0, description="Coefficient c of the regularizer R: loss = task loss + c R.")
     reg_every: int = Field(
         1,
         ge=1,
-        description="Add it only on every k-th step, with coefficient k c. Cheaper, but a different method from the "
-        "published one: with 4 it lost a part of the gain in our measurements.",
+        description="Add the regularizer only every k-th step, with coefficient k c. Cheaper, but a different method "
+        "from the published one: k = 4 lost part of the gain in our measurements.",
     )
     patch_size: int | None = Field(
-        None, ge=1, description="Side of its two patches, drawn at random (2; the two images of is-same-class)."
+        None,
+        ge=1,
+        description="Side of the two patches of the regularizer, which are then drawn at random. Default: 2, or the "
+        "two images of is-same-class.",
     )
-    patch_distance: int | None = Field(None, ge=0, description="Pixels between randomly drawn patches. Default: any.")
+    patch_distance: int | None = Field(
+        None, ge=0, description="Pixels between the randomly drawn patches. Default: any number."
+    )
+    patch_sampler: Literal["random", "different"] = Field(
+        "random",
+        description="How to draw patches. different: of 16 random pairs, take the one whose swapped patch differs in "
+        "the most images of the batch. This is not the published method; it is for images that are the same in most "
+        "places.",
+    )
+    patches: Patches | None = Field(
+        None, description="The two patches, in pixels from the top left corner; give the option twice."
+    )
     formulation: Literal["auto", "double-backward", "tangent"] = Field(
-        "auto", description="How its gradient is computed; the numbers are the same (tangent with --compile)."
+        "auto",
+        description="How to compute the gradient of the regularizer; both ways give the same numbers. auto: tangent "
+        "with --compile, else double-backward.",
     )
 
     optimizer: Literal["sgd", "adam"] = Field("sgd", description="Optimizer.")
@@ -84,22 +116,36 @@ class TrainCnnConfig(Config):
     accumulate: int = Field(
         1,
         ge=1,
-        description="Work through a batch in this many parts to save memory; batch statistics are those of a part.",
+        description="Process each batch in this many parts to save memory; batch normalization sees one part at a "
+        "time.",
     )
-    epochs: int = Field(150, ge=0, description="Epochs at most.")
-    patience: int = Field(20, ge=1, description="Stop after this many epochs in a row with train accuracy 1.")
-    dtype: Literal["float32", "float64"] = Field("float32", description="Precision.")
-    amp: bool = Field(
+    epochs: int = Field(150, ge=0, description="Maximum number of epochs.")
+    patience: int = Field(20, ge=1, description="Stop after this many consecutive epochs with train accuracy 1.")
+    dtype: Literal["float32", "float64"] = Field("float32", description="Number type of the weights.")
+    precision: Literal["float32", "tf32", "bf16", "fp16"] | None = Field(
+        None,
+        description="Round products and convolutions to this; weights, statistics and the cosine of R stay float32. "
+        "bf16 (7 bits) turns the gradient of R far more than tf32 and fp16 (10 bits). Default: tf32 on CUDA, float32 "
+        "on a CPU.",
+    )
+    compile: bool = Field(
         False,
-        description="Mixed precision on CUDA: bfloat16, statistics and cosine in float32. Rounding switches rectifiers "
-        "to which the regularizer's gradient is more sensitive than the task's (cosine 0.7 with that of float32, not "
-        "0.95).",
+        description="Compile the network (torch.compile). Batches are then of one size: what is left over of the train "
+        "images, others in each epoch, is left out.",
     )
-    compile: bool = Field(False, description="Compile the network (torch.compile).")
-    channels_last: bool = Field(False, description="Keep images in the memory format channels_last.")
+    channels_last: bool = Field(False, description="Use the memory format channels_last.")
     device: Device = Field("auto", description="auto, cpu, cuda or cuda:N.")
     threads: int | None = Field(None, ge=1, description="CPU threads. Default: torch's choice.")
     seed: Seed = Field(0, description="Seed of everything random.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_files(cls, values: Any) -> Any:
+        """Networks and runs of version 0.1 were saved with `amp`, which was bf16."""
+        if not isinstance(values, dict) or "amp" not in values:
+            return values
+        kept = {key: value for key, value in values.items() if key != "amp"}
+        return {"precision": "bf16", **kept} if values["amp"] else kept
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -107,7 +153,7 @@ class TrainCnnConfig(Config):
             ("task", "is-same-class", _SAME_CLASS_FIELDS),
             ("task", "pathfinder", _PATHFINDER_FIELDS),
             ("model", "resnet-mini", _MINI_FIELDS),
-            ("reg", "non-local", ("reg_coeff", "reg_every", "patch_size", "patch_distance", "formulation")),
+            ("reg", "non-local", _REG_FIELDS),
             ("optimizer", "sgd", ("momentum",)),
         ):
             chosen = getattr(self, choice)
@@ -132,6 +178,12 @@ class TrainCnnConfig(Config):
             raise ValueError("compile: gradients of gradients cannot be compiled (got formulation double-backward)")
         if self.compile and self.reg == "non-local" and self.dropout:
             raise ValueError("compile: a compiled regularizer would draw two different dropout masks (got dropout)")
+        if self.patches is not None and (wrong := self.changed(*_RANDOM_PATCH_FIELDS)):
+            raise ValueError(f"{', '.join(wrong)}: only for randomly drawn patches (got patches)")
+        if self.patch_sampler == "different" and self.accumulate > 1:
+            raise ValueError(f"patch-sampler: different looks at a whole batch (got accumulate {self.accumulate})")
+        if self.dtype == "float64" and self.precision not in (None, "float32"):
+            raise ValueError(f"precision: float64 is not rounded (got {self.precision}, dtype float64)")
         if self.accumulate > self.batch_size // 2:
             raise ValueError(f"accumulate: leaves parts of less than two images (got {self.accumulate})")
         return self
@@ -155,24 +207,31 @@ class TrainCnnConfig(Config):
 class MeasureLocalityConfig(Config):
     """`htf measure-locality`: on which images, and between which patches."""
 
-    data: str | None = Field(None, description="Image data set; test images are used (that of the run).")
+    data: str | None = Field(
+        None, description="Image data set, of which the test images are used. Default: that of the run."
+    )
     model: str | None = Field(
         None,
-        description="module:function that built the networks, called with (channels, outputs): the only way in which "
-        "htf runs a user's code.",
+        description="module:function that builds the networks of the runs, called with (channels, outputs). This is "
+        "the only way in which htf runs a user's code.",
     )
-    weights: str | None = Field(None, description="Weights of a module:function, .safetensors or .pt.")
+    weights: str | None = Field(
+        None,
+        description="Weights for a module:function: a run folder, a .safetensors file, or a torch file of plain "
+        "tensors.",
+    )
     patch_size: int | None = Field(
         None,
         ge=1,
-        description="Side of randomly drawn patches (a twelfth of the larger side; for pairs, the two images).",
+        description="Side of randomly drawn patches. Default: a twelfth of the larger side of the images; for "
+        "is-same-class, the two images are the patches.",
     )
     distance: Distances | None = Field(
-        None, description="Distances between patches (nine up to the largest that fits)."
+        None, description="Distances between patches in pixels. Default: nine, up to the largest that fits."
     )
     pairs: int = Field(16, ge=1, description="Pairs of patches per distance.")
-    samples: int = Field(64, ge=2, description="Images per pair.")
-    table: int = Field(12, ge=2, description="Rows and columns of a cross table.")
+    samples: int = Field(64, ge=2, description="Images per pair of patches.")
+    table: int = Field(12, ge=2, description="Rows and columns of each cross table.")
     device: Device = Field("auto", description="auto, cpu, cuda or cuda:N.")
     threads: int | None = Field(None, ge=1, description="CPU threads. Default: torch's choice.")
     seed: Seed = Field(0, description="Seed of everything random.")

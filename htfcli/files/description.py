@@ -16,7 +16,7 @@ from htfcli.engine.observations.observations import Observations
 from htfcli.engine.vision.datasets.image_set import ImageData
 from htfcli.files.foreign.datasets import DatasetTensor
 from htfcli.files.foreign.readers import Dense
-from htfcli.files.image_files import image_facts, to_image_data
+from htfcli.files.image_files import image_facts, is_image_folder, load_image_folder, to_image_data
 from htfcli.files.inputs import open_input
 from htfcli.files.own.artefacts import task_of, to_factorization, to_observations
 from htfcli.files.own.completion import SavedCompletion, to_completion
@@ -36,6 +36,8 @@ def describe_input(
         DataError: if it cannot be read.
     """
     path = Path(argument)
+    if path.is_dir() and not (path / "model.safetensors").exists() and is_image_folder(argument):
+        return _images(load_image_folder(argument))
     if path.is_dir() and (path / "records.jsonl").exists() and not (path / "model.safetensors").exists():
         return _records(load_records(argument))
     opened = open_input(argument, config, None, on_remark)

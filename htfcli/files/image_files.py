@@ -11,10 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 from torch import Tensor
 
 from htfcli.config.records import Record
-from htfcli.engine.vision.datasets.image_folder import read_split_folder
+from htfcli.engine.vision.datasets.image_folder import has_classes, has_own_split, read_files, read_split_folder
 from htfcli.engine.vision.datasets.image_set import ImageData, ImageSet, Normalization, StoredImages
 from htfcli.engine.vision.datasets.is_same_class import PairCanvases, placement
 from htfcli.engine.vision.datasets.labelled import Labelled, normalization_of, stratified_split
+from htfcli.engine.vision.datasets.long_range_arena import find_level, read_lines
+from htfcli.engine.vision.datasets.pathfinder import CLASSES as PATHFINDER_CLASSES
 from htfcli.errors import ConfigError, DataError
 from htfcli.files.inputs import open_artefact
 from htfcli.files.own import container
@@ -85,7 +87,8 @@ def load_image_data(argument: str) -> ImageData:
 
 
 def load_image_folder(path: str, size: int | None = None, seed: int = 0, test_fraction: float = 0.2) -> ImageData:
-    """A user's images: one sub-folder per class, or such sub-folders in `train` and `test`.
+    """A user's images: one sub-folder per class, or such sub-folders in `train` and `test`; or a tree of Pathfinder
+    images as Long Range Arena has it (see `long_range_arena`).
 
     Args:
         path: the folder. size: side of the square that images are resized to (None: the size of the first one).
@@ -99,11 +102,26 @@ def load_image_folder(path: str, size: int | None = None, seed: int = 0, test_fr
         held_out = round(test_fraction * len(images.labels))
         return stratified_split(images, held_out, np.random.default_rng(seed))
 
-    train, test, classes = read_split_folder(Path(path), size, split)
+    task, level = "images", find_level(Path(path))
+    if level is None:
+        train, test, classes = read_split_folder(Path(path), size, split)
+    else:
+        files, labels = read_lines(level)
+        task, classes = "pathfinder", PATHFINDER_CLASSES
+        square = None if size is None else (size, size)
+        train, test = split(Labelled(read_files(level, files, square), torch.tensor(labels)))
     normalization = normalization_of(train.pixels)
     stored = [StoredImages(part.pixels, part.labels, normalization) for part in (train, test)]
     about: dict[str, object] = {"data_dir": path, "image_size": size, "seed": seed, "test_fraction": test_fraction}
-    return ImageData("images", classes, stored[0], stored[1], about)
+    return ImageData(task, classes, stored[0], stored[1], about)
+
+
+def is_image_folder(path: str) -> bool:
+    """Whether a folder holds images by class, or a tree of Long Range Arena."""
+    folder = Path(path)
+    if not folder.is_dir() or (folder / "records.jsonl").exists():
+        return False
+    return find_level(folder) is not None or has_own_split(folder) or has_classes(folder)
 
 
 def to_image_data(artefact: Artefact) -> ImageData:

@@ -12,16 +12,15 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from htfcli.config.vision import NETWORKS, TrainCnnConfig
 from htfcli.engine.vision.datasets.image_set import ImageData
 from htfcli.engine.vision.resnet import resnet
 from htfcli.errors import ConfigError, DataError
-from htfcli.files.foreign.readers import refuse_special
 from htfcli.files.own import container
 from htfcli.files.own.container import Artefact
+from htfcli.files.weights import without_prefixes
 
 
 class _Content(BaseModel):
@@ -145,7 +144,7 @@ def to_network(artefact: Artefact, user: str | None = None) -> SavedNetwork:
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], name: str) -> None:
-    """Load weights into a network.
+    """Load weights into a network, without the prefixes of wrappers.
 
     Raises:
         DataError: if names or shapes do not match, with the first mismatch.
@@ -153,25 +152,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], name: str) -> Non
     if any(tensor.dtype == torch.float64 for tensor in weights.values()):
         model.double()
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(without_prefixes(weights, model))
     except RuntimeError as error:
         detail = str(error).splitlines()[1:2] or [str(error)]
         raise DataError(f"the weights in {name} do not fit the network: {detail[0].strip().rstrip('.')}") from None
-
-
-def read_weights(path: str) -> dict[str, Tensor]:
-    """A state dict from a .safetensors file, or from a .pt or .pth file of plain tensors.
-
-    Raises:
-        DataError: if it cannot be read as such.
-    """
-    refuse_special(Path(path))
-    try:
-        if path.endswith(".safetensors"):
-            return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise DataError(f"cannot read the weights {path}: {_reason(error)}") from None
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise DataError(f"{path} does not contain a state dict", got=type(loaded).__name__, allowed="names and tensors")
-    return dict(loaded)

@@ -82,3 +82,18 @@ def test_processes_that_have_nothing_to_do(shell):
     assert done.code == 1  # torchrun's
     said = [line for line in done.err.splitlines() if line.startswith("Error: ")]
     assert said == ["Error: fewer observations than processes (got 1 for 2 processes)."]
+
+
+def test_one_gpu_for_all_processes_is_refused(shell):
+    """Whether there is one or not."""
+    done = shell(
+        "htf generate tensor --dim 3 --rank 1 -o data.safetensors > /dev/null && "
+        f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2 -m htfcli fit data.safetensors "
+        "--device cuda:0 -o two"
+    )
+    assert done.code == 1  # torchrun's
+    said = [line for line in done.err.splitlines() if line.startswith("Error: ")]
+    assert said == [
+        "Error: --device cuda:0 would put every process on one GPU (got 2 processes). Use --device cuda: each takes its own."
+    ]
+    assert not (shell.folder / "two").exists()

@@ -50,7 +50,7 @@ def test_run_folder(htf, tmp_path):
     first, last, *table = done.err.splitlines()
     assert first == (
         "resnet-mini, 1,301 parameters, receptive field 23; is-same-class, 90 train and 60 test images of 1 x 8 x 24; "
-        "regularizer non-local x 0.5; cpu (1 thread)"
+        "regularizer non-local x 0.5; float32 on cpu (1 thread)"
     )
     assert last.startswith("all epochs done at epoch 3 after ")
     folder = tmp_path / "runs" / "a"
@@ -59,9 +59,11 @@ def test_run_folder(htf, tmp_path):
     summary = json.loads((folder / "summary.json").read_text())
     confusion = np.array(summary["confusion"])
     assert confusion.sum() == 60
+    assert summary["precision"] == "float32"
     assert summary["test_accuracy"] == np.trace(confusion) / 60 == done.records[-1]["test_accuracy"]
     assert [line.split()[-2:] for line in table] == [["different", "same"], *(map(list, confusion.astype(str)))]
     config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert "# precision: float32" in (folder / "config.yaml").read_text()
     assert (config["model"], config["lr"], config["reg_coeff"]) == ("resnet-mini", 0.05, 0.5)
     again = htf("train-cnn", "--config", folder / "config.yaml", "-o", "runs/b")
     assert without_speed(again.records) == without_speed(done.records)
@@ -76,6 +78,8 @@ def test_run_folder(htf, tmp_path):
         (*REG, "--formulation", "tangent", "--accumulate", 2, "--channels-last"),
         ("--dtype", "float64", "--stem-kernel", 5, "--stem-stride", 1, "--max-pool"),
         ("--momentum", 0),
+        (*REG, "--precision", "bf16"),
+        (*REG, "--precision", "fp16", "--formulation", "tangent"),
     ],
 )
 def test_options(htf, options):
@@ -143,6 +147,52 @@ def test_a_folder_of_images_of_several_classes(htf, tmp_path):
     assert read(tmp_path / "r/model.safetensors").tensors()["fc.weight"].shape[0] == 3
 
 
+def test_weights_of_another_training(htf, tmp_path):
+    """With nothing left to train the run is measured as it was saved; another head is said."""
+    before = htf("train-cnn", *QUICK, "-o", "before", "-q")
+    assert before.code == 0
+    same = htf("train-cnn", *QUICK, "--seed", 9, "--epochs", 0, "--weights", "before", "-o", "same")
+    assert same.code == 0, same.err
+    assert "receptive field 23, weights of before; is-same-class" in same.err
+    assert same_weights(tmp_path / "same", tmp_path / "before")
+    for shade, name in ((40, "dark"), (120, "grey"), (220, "light")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for k in range(8):
+            Image.new("L", (16, 16), shade + k).save(tmp_path / "photos" / name / f"{k}.png")
+    other = htf("train-cnn", "photos", *NET[:6], "--batch-size", 4, "--epochs", 1, "--weights", "before/model.safetensors", "-o", "other")  # fmt: skip
+    assert other.code == 0, other.err
+    assert "weights of before/model.safetensors but for a new fc; images" in other.err
+    (tmp_path / "before/model.safetensors").unlink()
+    resumed = htf("train-cnn", "--resume", "-o", "other", "--epochs", 2)
+    assert resumed.code == 0, resumed.err
+    done = htf("train-cnn", *QUICK, "--weights", "before", "-o", "x")
+    assert (done.code, done.error) == (1, "before has no model.safetensors.")
+    assert not (tmp_path / "x").exists()
+
+
+def test_two_patches_of_ones_choice(htf, tmp_path):
+    """As those of the data set, where they are the two images."""
+    one = htf("train-cnn", *QUICK, *REG, "--epochs", 1, "-o", "one", "-q")
+    two = htf(
+        "train-cnn", *QUICK, *REG, "--epochs", 1, "--patches", "0,2,8,8", "--patches", "0,14,8,8", "-o", "two", "-q"
+    )
+    assert two.code == 0, two.err
+    assert without_speed(two.records) == without_speed(one.records)
+    config = yaml.safe_load((tmp_path / "two/config.yaml").read_text())
+    assert config["patches"] == [[0, 2, 8, 8], [0, 14, 8, 8]]
+    again = htf("train-cnn", "--config", "two/config.yaml", "-o", "three", "-q")
+    assert without_speed(again.records) == without_speed(one.records)
+
+
+def test_patches_that_differ(htf):
+    task = ("--task", "pathfinder", "--path-length", 3, "--size", 64, "--train", 12, "--test", 4, "--model", "resnet-mini",
+            "--batch-size", 6, "--epochs", 1, *REG)  # fmt: skip
+    plain, other = (htf("train-cnn", *task, *options, "-o", name, "-q") for name, options in (
+        ("a", ()), ("b", ("--patch-sampler", "different"))))  # fmt: skip
+    assert (other.code, other.err) == (0, "")
+    assert other.records[0]["regularizer"] < plain.records[0]["regularizer"]
+
+
 def test_pathfinder(htf):
     done = htf("train-cnn", "--task", "pathfinder", "--path-length", 3, "--size", 64, "--train", 12, "--test", 4,
                "--model", "resnet-mini", "--batch-size", 6, "--epochs", 1, *REG, "-o", "r", "-q")  # fmt: skip
@@ -160,6 +210,52 @@ def test_a_network_of_ones_own(htf, tmp_path):
         "the run's network is one that only your own code can build (got no --model, allowed --model own_networks:mine).",
     )
     assert htf("train-cnn", "--resume", "-o", "r", "--model", "own_networks:mine", "--epochs", 3).code == 0
+
+
+# --- regularizers that can do nothing ---------------------------------------------------------------------------------
+
+FAR = ("train-cnn", "--task", "is-same-class", "--source", "digits", "--height", 8, "--width", 48, "--train", 40,
+       "--test", 30, *NET, "--epochs", 1, *REG)  # fmt: skip
+
+
+def warnings_in(done):
+    return [line for line in done.err.splitlines() if line.startswith("Warning: ")]
+
+
+def test_patches_beyond_the_receptive_field_warn(htf, tmp_path):
+    far, near = (htf(*FAR, "--distance", distance, "-o", str(distance)) for distance in (22, 16))
+    message = (
+        "the regularizer has no effect, as the receptive field is 23 and the patches are 22 pixels apart: no unit sees "
+        "both, R stays at 1 whatever the weights are, and its gradient is zero"
+    )
+    assert warnings_in(far) == [f"Warning: {message}."]
+    assert far.records[0]["regularizer"] == pytest.approx(1, abs=1e-6)
+    assert json.loads((tmp_path / "22/summary.json").read_text())["warnings"] == [message]
+    assert warnings_in(near) == []
+    assert near.records[0]["regularizer"] < 1 - 1e-6
+    quiet = htf(*FAR, "--distance", 24, "-o", "quiet", "-q")
+    assert (quiet.code, quiet.err) == (0, "")
+
+
+def test_a_network_that_cannot_relate_the_patches_warns(htf, tmp_path):
+    (tmp_path / "near_networks.py").write_text(NETWORKS_MODULE)
+    done = htf(*FAR[:FAR.index("--model")], "--distance", 24, "--model", "near_networks:mine", "--epochs", 2, *REG, "-o", "r")  # fmt: skip
+    sys.modules.pop("near_networks")
+    assert warnings_in(done) == [
+        "Warning: the regularizer had no effect in epoch 1: R was 1 in every batch, so its gradient is zero. Either the "
+        "patches do not differ between images, or the network cannot relate them."
+    ]
+
+
+def test_patches_that_never_differ_and_a_coefficient_of_zero_warn(htf):
+    empty = htf("train-cnn", *QUICK, *REG, "--epochs", 1, "--patches", "0,0,8,2", "--patches", "0,22,8,2", "-o", "a")
+    assert warnings_in(empty) == [
+        "Warning: the regularizer has no effect, as neither of the two patches differs between images: R is 1 whatever the "
+        "weights are, and its gradient is zero."
+    ]
+    zero = htf("train-cnn", *QUICK, "--reg", "non-local", "--reg-coeff", 0, "--epochs", 1, "-o", "b")
+    assert warnings_in(zero) == ["Warning: the regularizer has no effect, as its coefficient is 0; raise --reg-coeff."]
+    assert warnings_in(htf("train-cnn", *QUICK, *REG, "--epochs", 1, "-o", "c")) == []
 
 
 # --- interruption -----------------------------------------------------------------------------------------------------
@@ -293,14 +389,17 @@ def test_a_compiled_training_is_the_same(shell):
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param(REG, marks=pytest.mark.long),
-        (*REG, "--formulation", "tangent", "--accumulate", 2),
+        pytest.param((*DATA, *REG, "--train", 101), marks=pytest.mark.long),
+        (*DATA, *REG, "--formulation", "tangent", "--accumulate", 2, "--train", 101),
+        # the swapped patch is often the same in all of a shard
+        ("--task", "pathfinder", "--path-length", 3, "--size", 64, "--train", 60, "--test", 4, *REG),
     ],
-    ids=["double", "tangent"],
+    ids=["double", "tangent", "same patches"],
 )
 def test_two_processes_do_what_one_does(htf, shell, tmp_path, options):
     """Uneven shards, synchronized batch statistics, patches that come from the next process's first sample."""
-    args = [*map(str, (*QUICK, *options, "--train", 101, "--dtype", "float64"))]
+    args = [*map(str, (*NET, *options, "--dtype", "float64"))]
+    args[args.index("--batch-size") + 1] = "20" if "is-same-class" in options else "6"
     one = htf("train-cnn", *args, "-o", tmp_path / "one")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "htfcli"]
     done = subprocess.run(
@@ -348,8 +447,18 @@ def test_processes_that_are_stopped_save_one_state(shell):
         ("nothing.safetensors", 1, "nothing.safetensors does not exist."),
         ("{data} --distance 9", 2, "the distance does not fit two images 8 wide on a canvas 24 wide (got 9, allowed 0 to 8)."),
         ("{data} --reg non-local --patch-size 9", 2, "two patches of 9 x 9 do not fit the images (got images of 8 x 24). Lower --patch-size or --patch-distance."),
+        ("{data} --reg non-local --patch-size 30", 2, "two patches of 30 x 30 do not fit the images (got images of 8 x 24). Lower --patch-size or --patch-distance."),
         ("{data} --reg non-local --patch-size 4 --patch-distance 17", 2, "two patches of 4 x 4, 17 pixels apart do not fit the images (got images of 8 x 24). Lower --patch-size or --patch-distance."),
         ("{data} --reg non-local --patch-distance 4", 2, "--patch-distance is for randomly drawn patches, these are the two images (got 4). Give --patch-size too."),
+        ("{data} --reg non-local --patch-sampler different", 2, "--patch-sampler is for randomly drawn patches, these are the two images (got different). Give --patch-size too."),
+        ("{data} --reg non-local --patches 0,0,8,8", 2, "patches: not two patches (got ['0,0,8,8'], allowed TOP,LEFT,HEIGHT,WIDTH twice, e.g. 0,0,8,8 and 0,24,8,8)."),
+        ("{data} --reg non-local --patches 0,0,8,8 --patches 0,9,8,-1", 2, "patches: not two patches (got ['0,0,8,8', '0,9,8,-1'], allowed TOP,LEFT,HEIGHT,WIDTH twice, e.g. 0,0,8,8 and 0,24,8,8)."),
+        ("{data} --reg non-local --patches 0,0,8,8 --patches 0,7,8,8", 2, "the two patches overlap (got Patch(top=0, left=0, height=8, width=8) and Patch(top=0, left=7, height=8, width=8))."),
+        ("{data} --reg non-local --patches 0,0,8,8 --patches 0,17,8,8", 2, "a patch does not fit the image (got Patch(top=0, left=17, height=8, width=8), allowed inside 8 x 24)."),
+        ("{data} --reg non-local --patches 0,0,8,8 --patches 0,9,8,0", 2, "a patch does not fit the image (got Patch(top=0, left=9, height=8, width=0), allowed inside 8 x 24)."),
+        ("{data} --reg non-local --patches 0,0,8,8 --patches 0,9,8,8 --patch-size 3", 2, "patch-size: only for randomly drawn patches (got patches)."),
+        ("{data} --reg non-local --patch-size 3 --patch-sampler different --accumulate 2", 2, "patch-sampler: different looks at a whole batch (got accumulate 2)."),
+        ("{data} --patches 0,0,8,8 --patches 0,9,8,8", 2, "patches: only for reg non-local (got reg none)."),
         ("{data} --batch-size 1", 2, "batch-size: input should be greater than or equal to 2 (got '1')."),
         ("{data} --batch-size 4 --accumulate 3", 2, "accumulate: leaves parts of less than two images (got 3)."),
         ("{data} --reg-coeff 2", 2, "reg-coeff: only for reg non-local (got reg none)."),
@@ -366,7 +475,9 @@ def test_processes_that_are_stopped_save_one_state(shell):
         ("{data} --model torch.nn:Linear", 2, "torch.nn:Linear does not build a network for these images: "),
         ("{data} --compile --reg non-local --formulation double-backward", 2, "compile: gradients of gradients cannot be compiled (got formulation double-backward)."),
         ("{data} --compile --reg non-local --dropout 0.1", 2, "compile: a compiled regularizer would draw two different dropout masks (got dropout)."),
-        ("{data} --amp", 2, "--amp is for CUDA (got cpu)."),
+        ("{data} --precision tf32", 2, "--precision tf32 is for CUDA (got cpu, allowed float32, bf16, fp16)."),
+        ("{data} --precision fp32", 2, "precision: input should be 'float32', 'tf32', 'bf16' or 'fp16' (got 'fp32') (Did you mean tf32?)."),
+        ("{data} --precision bf16 --dtype float64", 2, "precision: float64 is not rounded (got bf16, dtype float64)."),
         ("{data} --lr 0 --epochs -1", 2, "2 problems: lr: input should be greater than 0 (got '0'); epochs: input should be greater than or equal to 0 (got '-1')."),
         ("{data} -o /proc/nowhere", 1, "cannot write the run folder /proc/nowhere: No such file or directory."),
     ],

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from htfcli.config.tensors import FitConfig, TargetConfig
+from htfcli.engine.completion.members import Fit, Recipe
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.fitting.fit import build_model
@@ -96,6 +99,43 @@ def test_the_same_seed_is_the_same_run_and_resumes():
     resumed = start(observations, "cuda", dtype="float32")
     resumed.load_state({key: value.cpu() for key, value in halted.state().items()})
     assert before + list(resumed.run()) == whole
+
+
+@pytest.mark.parametrize("settings", [{}, {"loss": "huber"}, {"smooth": 1.0}], ids=str)
+def test_sweeps_of_completion(settings):
+    wanted = []
+    sample = random_sample("entries", (9, 8, 7), 300, 0)
+    between = {0: torch.ones(8, dtype=torch.float64)}
+    for device in ("cpu", "cuda"):
+        recipe = Recipe(ModeTree.named("chain", 3), 3, device=device, **settings)
+        swept = Fit(recipe, sample, None, None, (9, 8, 7), between)
+        swept.run(3, 0.1, 0.0)
+        wanted.append(swept.member().at(sample.index))
+    assert torch.allclose(*wanted, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("formulation", ["double-backward", "tangent"])
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16", "fp16"])
+def test_networks(htf, tmp_path, precision, formulation):
+    data = ("--task", "is-same-class", "--source", "digits", "--distance", 4, "--height", 8, "--width", 24)
+    size = ("--train", 90, "--test", 60, "--model", "resnet-mini", "--batch-size", 20, "--epochs", 2)
+    reg = ("--reg", "non-local", "--formulation", formulation)
+    done = htf("train-cnn", *data, *size, *reg, "--precision", precision, "--device", "cuda", "-o", "run")
+    assert done.code == 0, done.err
+    assert f"{precision} on cuda" in done.err
+    assert json.loads((tmp_path / "run/summary.json").read_text())["precision"] == precision
+    assert all(0 < r["regularizer"] <= 1.001 for r in done.records)
+
+
+def test_a_network_in_float64_is_that_of_the_cpu(htf):
+    data = ("--task", "is-same-class", "--source", "digits", "--distance", 4, "--height", 8, "--width", 24)
+    size = ("--train", 90, "--test", 60, "--model", "resnet-mini", "--batch-size", 20, "--epochs", 1)
+    runs = [
+        htf("train-cnn", *data, *size, "--reg", "non-local", "--dtype", "float64", "--device", device, "-o", device)
+        for device in ("cpu", "cuda")
+    ]
+    for key in ("task_loss", "regularizer", "test_loss"):
+        assert runs[1].records[0][key] == pytest.approx(runs[0].records[0][key], rel=1e-6)
 
 
 def test_command(htf):

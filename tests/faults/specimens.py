@@ -33,11 +33,12 @@ from htfcli.files.description import describe_input
 from htfcli.files.foreign.readers import read_mask
 from htfcli.files.inputs import load_observations, load_tensor
 from htfcli.files.locating import locate
-from htfcli.files.networks import read_weights, to_network
+from htfcli.files.networks import to_network
 from htfcli.files.own import container
 from htfcli.files.own.axes import Axis
 from htfcli.files.own.completion import to_completion
 from htfcli.files.own.records import flatten, load_records
+from htfcli.files.weights import read_weights
 from tests.faults import fuzzing
 
 Read = Callable[[str], object]
@@ -159,6 +160,17 @@ def as_folder(path: str) -> object:
     return load_images(str(folder), size=8)
 
 
+def as_tree(path: str) -> object:
+    """The file as the metadata of a tree of Long Range Arena."""
+    folder = Path(path).parent / "images"
+    for name in ("metadata", "imgs/0"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for number in range(10):
+        Image.new("L", (8, 8), number).save(folder / f"imgs/0/sample_{number}.png")
+    (folder / "metadata/0.npy").write_bytes(Path(path).read_bytes())
+    return load_images(str(folder))
+
+
 def plan(path: str) -> object:
     read = read_plan(path)
     size = len(read.seeds)
@@ -197,6 +209,7 @@ SPECIMENS: dict[str, Specimen] = {
     "completion": Specimen(".safetensors", run_file("model.safetensors", "complete", "data.safetensors", "--width", 1), (describe_input, lambda p: to_completion(artefact(p)), ranks), CONTAINER),
     "image pairs": Specimen(".safetensors", PAIRS, (describe_input, load_images), CONTAINER),
     "pathfinder": Specimen(".safetensors", written("generate", "pathfinder", *(f"--{k.replace('_', '-')}={v}" for k, v in PATHS.items()), "--workers", 1), (describe_input, load_images), CONTAINER),
+    "long range arena": Specimen(".npy", text([(f"imgs/0 sample_{k}.png", k, k % 2, 1.8) for k in range(10)], " "), (as_tree,)),
     "unfinished images": Specimen(".safetensors.part", unfinished_file, (unfinished,), CONTAINER),
     "cnn": Specimen(".safetensors", run_file("model.safetensors", *CNN), (describe_input, lambda p: to_network(artefact(p)), read_weights), CONTAINER),
     "npy": Specimen(".npy", saved(lambda f: np.save(f, TENSOR)), (describe_input, of_table, ranks)),

@@ -64,6 +64,7 @@ def test_odd_names(refused, tmp_path, name):
         "complete d.npy --mask {} -o y.npy",
         "complete d.npy --predict {} -o y.npy",
         "train-cnn {} -o r",
+        "export {} -o x.npz",
         "generate tensor --mask {} -o z.safetensors",
     ],
 )

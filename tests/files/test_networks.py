@@ -16,12 +16,12 @@ from htfcli.files.networks import (
     build_network,
     load_weights,
     outputs_of,
-    read_weights,
     save_network,
     to_network,
     user_network,
 )
 from htfcli.files.own import container
+from htfcli.files.weights import read_weights
 from tests.files.own.tampering import tamper
 
 SHAPE = (1, 8, 12)
@@ -155,19 +155,3 @@ def test_weights(tmp_path):
     assert other.weight.dtype == torch.float64
     with pytest.raises(DataError, match="the weights in w do not fit the network: "):
         load_weights(nn.Linear(3, 1), network.state_dict(), "w")
-
-
-def test_weights_that_cannot_be_read(tmp_path, own):
-    import own_networks
-
-    torch.save(own_networks.Open(), "evil.pt")
-    torch.save([1, 2], "list.pt")
-    for path, message in (
-        ("evil.pt", "cannot read the weights evil.pt: UnpicklingError"),
-        ("list.pt", "list.pt does not contain a state dict (got list, allowed names and tensors)."),
-        ("nowhere.safetensors", "cannot read the weights nowhere.safetensors: FileNotFoundError"),
-    ):
-        with pytest.raises(DataError) as error:
-            read_weights(path)
-        assert str(error.value).startswith(message)
-    assert not Path("owned").exists()

@@ -35,7 +35,6 @@ from htfcli.engine.completion.trees import candidate_trees
 from htfcli.engine.completion.units import find_units
 from htfcli.engine.runtime.device import choose_device
 from htfcli.engine.samples import Entries
-from htfcli.errors import ConfigError
 
 _LINKS = ("poisson", "logistic")  # losses on a scale of their own
 
@@ -63,14 +62,10 @@ def complete(
             observed. unordered: modes whose order means nothing.
     Raises:
         DataError: if nothing is observed, a value is not finite or not where it must be.
-        ConfigError: if a tree or widths do not fit the data, or the device is not the CPU.
+        ConfigError: if a tree or widths do not fit the data, or the device does not exist.
     """
     config = config or CompleteConfig()
-    if config.device not in ("auto", "cpu"):
-        raise ConfigError(
-            "completion computes on the CPU", got=f"device {config.device}", next_step="Leave out --device."
-        )
-    choose_device("cpu", config.threads)
+    choose_device("cpu" if config.device == "auto" else config.device, config.threads)
     checked(entries, dims, config, std)
     limit = math.inf if config.seconds is None else time.monotonic() + config.seconds
     return _Completing(

@@ -48,7 +48,7 @@ class Recipe:
         tree: of modes. width: of all nodes. centre: name of the effects below it, empty for none. link: of its
         values, low + span * link.
         loss: l2, huber or l1. smooth: strength of the penalty along ordered modes over the ridge. seed: of its start.
-        around_one: whether its first weights are near one instead of near zero.
+        around_one: whether its first weights are near one instead of near zero. device: where its sweeps compute.
     """
 
     tree: ModeTree
@@ -59,6 +59,7 @@ class Recipe:
     smooth: float = 0.0
     seed: int = 0
     around_one: bool = False
+    device: str = "cpu"
     low: float = 0.0
     span: float = 1.0
 
@@ -125,6 +126,7 @@ class Fit:
         self._between = {m: recipe.smooth * b.to(dtype) for m, b in between.items()} if recipe.smooth else {}
         self._counts = [torch.bincount(entries.index[:, m].long(), minlength=d) for m, d in enumerate(dims)]
         target = entries.value if self._base is None else entries.value - self._base
+        device = torch.device(recipe.device)
         if begin is None:
             model: Factorization = HierarchicalTensorFactorization(dims, recipe.width, recipe.tree, dtype=dtype)
             generator = torch.Generator().manual_seed(recipe.seed)
@@ -134,7 +136,10 @@ class Fit:
                 _move_to_one(model, generator, float(target.mean()), size)
         else:
             model = begin.to(dtype)
-        self._solver = WideFit(model, entries.index, target.to(dtype), None if weight is None else weight.to(dtype))
+        self._between = {m: b.to(device) for m, b in self._between.items()}
+        index, target = entries.index.to(device), target.to(device, dtype)
+        weight = None if weight is None else weight.to(device, dtype)
+        self._solver = WideFit(model if device.type == "cpu" else model.to(device=device), index, target, weight)
 
     @property
     def train_error(self) -> float:
@@ -160,18 +165,18 @@ class Fit:
             self._solver.sweep(ridge, self._between)
 
     def _reweight(self) -> None:
-        eta = self._solver.values.double()
-        dtype = self._solver.values.dtype
+        values = self._solver.values
+        eta = values.double().cpu()
         if self.recipe.link == "identity":
             target = self._entries.value if self._base is None else self._entries.value - self._base
             weight = robust_weights(eta - target, self.recipe.loss)
             weight = weight if self._weight is None else weight * self._weight
-            self._solver.set_weight(weight.to(dtype))
+            self._solver.set_weight(weight.to(values))
             return
         base = 0.0 if self._base is None else self._base
         target, weight = working(eta + base, self._entries.value, self.recipe.link)
         weight = weight if self._weight is None else weight * self._weight
-        self._solver.set_weight(weight.to(dtype), (target - base).to(dtype))
+        self._solver.set_weight(weight.to(values), (target - base).to(values))
 
     def member(self) -> Member:
         """What has been fitted so far; rows without any observation are the mean of the others, or zero above

@@ -20,6 +20,7 @@ from htfcli.engine.samples import Entries, check_range, row_keys
 from htfcli.errors import DataError
 
 _EFFECT_SWEEPS = 20
+_MANY = 300_000  # entries from which effects of pairs and more than 4 sweeps take longer than a factorization (10^6)
 
 
 @dataclass
@@ -151,13 +152,13 @@ def effects_of(entries: Entries, dims: tuple[int, ...], weight: Tensor | None) -
     Args:
         weight: (n,) of the squared residuals; None for all alike.
     """
-    sweeps = _EFFECT_SWEEPS if len(entries) < 10**6 else 4
+    sweeps = _EFFECT_SWEEPS if len(entries) < _MANY else 4
     found = {
         "mean": fit_effects(entries, dims, (), weight, 0),
         "effects": fit_effects(entries, dims, main_terms(len(dims)), weight, sweeps),
     }
     terms = pair_terms(dims, 2 * len(entries))
-    if len(terms) > len(dims) and len(entries) < 10**6:
+    if len(terms) > len(dims) and len(entries) < _MANY:
         found["pairs"] = fit_effects(entries, dims, terms, weight, sweeps)
     return found
 

@@ -29,7 +29,8 @@ from htfcli.engine.samples import Entries, row_keys, unravel
 
 _MOST_PAIRED = 4_000_000  # entries that are paired; pairs grow as the square
 _MOST_SHIFTS = 32  # pairs of an entry, so that data that are nearly dense cost no more than sparse ones
-_DENSE_GRAM = 3000  # indices up to which a Gram matrix is written out and all its eigenvalues found
+_DENSE_GRAM = 3000  # indices up to which a Gram matrix is written out
+_ALL_VALUES = 300  # up to which all its eigenvalues are found, which takes a sixth of a second there and 2 s at 2000
 _POWER_STEPS = 30
 _CLIP = 4.0  # times the median size, to which values are cut off before they are paired
 _ABOVE_NOISE = 1.15  # times the most negative eigenvalue, above which one is taken for signal
@@ -111,12 +112,13 @@ def leaf_subspace(entries: Entries, dims: Sequence[int], mode: int, most: int, g
     gram = torch.sparse_coo_tensor(
         gram.indices(), gram.values() * weight[rows] * weight[columns], (d, d), check_invariants=False
     )
-    if d <= _DENSE_GRAM:
+    if d <= _ALL_VALUES:
         values, vectors = torch.linalg.eigh(gram.to_dense().double())  # nearly empty ones fail in float32
         noise = max(-float(values[0]), 0.0)
         values, vectors = values.flip(0)[:most], vectors.flip(1)[:, :most]
     else:
-        values, vectors, noise = _extreme(gram.coalesce(), most, generator)
+        matrix = gram.to_dense() if d <= _DENSE_GRAM else gram.coalesce().to_sparse_csr()
+        values, vectors, noise = _extreme(matrix.double(), most, generator)
     typical = counts.sum() / max(d, 1)
     basis = vectors * (counts + 0.1 * typical + 1e-30).rsqrt().unsqueeze(1)
     return Subspace(torch.linalg.qr(basis).Q, values.contiguous(), noise, int(counts.sum()) // 2)
@@ -129,17 +131,16 @@ def _cut_off(value: Tensor) -> Tensor:
 
 
 def _extreme(matrix: Tensor, most: int, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
-    """Largest eigenvalues, their vectors, and minus the smallest one of a sparse symmetric matrix.
+    """Largest eigenvalues, their vectors, and minus the smallest one of a symmetric matrix (d, d), dense or sparse.
 
     Powers of the matrix applied to a random block (its spectrum is nearly symmetric, so the block must hold twice as
     many vectors as are wanted).
     """
     block = torch.randn(matrix.shape[0], 2 * most + 8, generator=generator, dtype=torch.float64)
-    vectors = torch.linalg.qr(block.to(matrix.values())).Q
-    compressed = matrix.to_sparse_csr()
+    vectors = torch.linalg.qr(block.to(matrix.dtype)).Q
     for _ in range(_POWER_STEPS):
-        vectors = torch.linalg.qr(compressed @ vectors).Q
-    values, rotation = torch.linalg.eigh(vectors.t() @ (compressed @ vectors))
+        vectors = torch.linalg.qr(matrix @ vectors).Q
+    values, rotation = torch.linalg.eigh(vectors.t() @ (matrix @ vectors))
     chosen = values.argsort(descending=True)[:most]
     return values[chosen], vectors @ rotation[:, chosen], max(-float(values[0]), 0.0)
 

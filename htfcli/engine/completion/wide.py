@@ -29,6 +29,7 @@ from htfcli.engine.least_squares.entry_groups import Groups, grouped
 from htfcli.engine.samples import row_keys
 
 _BLOCK = 2**22  # numbers in the largest temporary of a block of entries
+_CACHED = 8  # blocks up to which the vectors of all nodes are kept during a sweep: memory (10^6 would take .6 GB)
 
 
 def node_vectors(tree: ModeTree, weights: Sequence[Tensor], columns: Sequence[Tensor]) -> list[Tensor]:
@@ -79,7 +80,7 @@ class WideFit:
         self._shared: dict[int, _Shared] = {}
         widest = max(w.shape[1] for w in self._weights[: model.order])
         self._block = max(2**12, _BLOCK // ((len(self.tree.children) + 2) * widest))
-        self._cached = len(target) <= 8 * self._block
+        self._cached = len(target) <= _CACHED * self._block
         self._weights[-1].fill_(1.0)
         balance(self.model, keep_root=True)
         self.refresh()
@@ -264,7 +265,7 @@ class WideFit:
         count = weight.numel()
         square = torch.zeros(count, count, dtype=torch.float64, device=weight.device)
         aim = torch.zeros(count, dtype=torch.float64, device=weight.device)
-        for rows in torch.split(torch.arange(len(self._target)), max(64, _BLOCK // count)):
+        for rows in torch.split(torch.arange(len(self._target), device=weight.device), max(64, _BLOCK // count)):
             s, p = self._features(rows, node, slope, product)
             assert p is not None
             jacobian = (p.unsqueeze(2) * s.unsqueeze(1)).flatten(1)
@@ -285,7 +286,7 @@ class WideFit:
             return self._by_entries(node, slope, product)
         summed, shared = (product, slope) if outer else (slope, product)
         inner = summed.shape[1]
-        total = torch.zeros(len(first), inner * (inner + 1), dtype=weight.dtype)
+        total = torch.zeros(len(first), inner * (inner + 1), dtype=weight.dtype, device=weight.device)
         for row, both in self._pieces(groups, node, summed):
             total.index_add_(0, row, (both[:, :, :inner].mT @ both).flatten(1))
         total = total.view(len(first), inner, inner + 1)
@@ -307,5 +308,5 @@ class WideFit:
         ]
         outer = len(keys[1][0]) <= len(keys[0][0])
         key, of = keys[1] if outer else keys[0]
-        first = torch.empty(len(key), dtype=torch.int64).scatter_(0, of, torch.arange(len(of)))
+        first = torch.empty_like(key).scatter_(0, of, torch.arange(len(of), device=of.device))
         return _Shared(grouped(of, len(key)), outer, first)

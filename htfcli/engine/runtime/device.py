@@ -11,13 +11,14 @@ from torch import Tensor
 from htfcli.errors import ConfigError
 
 
-def choose_device(name: str, threads: int | None = None) -> torch.device:
+def choose_device(name: str, threads: int | None = None, processes: int = 1) -> torch.device:
     """The device with a given name; also sets the number of CPU threads of this process.
 
     Args:
         name: `auto` (CUDA if available), `cpu`, `cuda` or `cuda:N`. threads: CPU threads; torch's default if None.
+        processes: how many share the run; each has a GPU of its own, which is its current one.
     Raises:
-        ConfigError: if the device does not exist.
+        ConfigError: if the device does not exist, or several processes would be on one GPU.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -25,6 +26,9 @@ def choose_device(name: str, threads: int | None = None) -> torch.device:
     if name == "auto":
         return torch.device("cuda", torch.cuda.current_device()) if count else torch.device("cpu")
     device = torch.device(name)
+    if device.index is not None and processes > 1:
+        what = f"--device {name} would put every process on one GPU"
+        raise ConfigError(what, got=f"{processes} processes", next_step="Use --device cuda: each takes its own.")
     if device.type == "cuda" and (device.index or 0) >= count:
         raise ConfigError(
             f"device {name} is not available",

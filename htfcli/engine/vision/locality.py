@@ -5,7 +5,8 @@ Three measures of a function f of patches x_I, x_J (the rest of the image held f
 - dependence = 1 - mean |cosine(grad_I f, grad_I f with x_J swapped)|: 0 for f = a(x_I) + b(x_J) and for products;
 - the cross table T[a, b] = f(x_I of sample a, x_J of sample b): its rank is at most the separation rank of f with
   respect to I and J; a sum a(x_I) + b(x_J) has additive residual 0, a product a(x_I) b(x_J) rank-one residual 0;
-- the profile of input gradients around the centre of the last feature map: the effective receptive field.
+- the profile of input gradients around the centre of the last feature map: the effective receptive field. Of networks
+  without such a map, as vision transformers, the profile of the output's gradients around their centre of weight.
 
 Axes: `b` samples, `c` channels, `h` rows, `w` columns. Networks are measured in evaluation mode.
 
@@ -81,9 +82,9 @@ class LocalityMeter:
         return _mean_record("images", pairs.distance, max(first.height, first.width), found)
 
     def receptive_field(self) -> Record | None:
-        """The gradient profile on some of the images; None if the network has no feature map."""
-        x, _ = self._draw(self.images, torch.Generator().manual_seed(self.seed))
-        profile = gradient_profile(self.model, x)
+        """The gradient profile on some of the images; None if the network does not depend on them."""
+        x, y = self._draw(self.images, torch.Generator().manual_seed(self.seed))
+        unit, profile = gradient_profile(self.model, x, y)
         if profile is None:
             return None
         within = profile.cumsum(0)
@@ -92,6 +93,7 @@ class LocalityMeter:
             "kind": "locality",
             "measure": "receptive-field",
             "distance": radius,
+            "unit": unit,
             "effective_receptive_field": 2 * radius + 1,
             "profile": profile.tolist(),
         }
@@ -159,43 +161,52 @@ def _share(part: Tensor, whole: Tensor, scale: Tensor) -> float:
     return float(part / whole) if float(whole) > 1e-12 * float(scale) else 0.0
 
 
-def gradient_profile(model: nn.Module, x: Tensor) -> Tensor | None:
-    """Mean |gradient| of the unit at the centre of the last feature map, by distance from where it is centred.
+def gradient_profile(model: nn.Module, x: Tensor, y: Tensor) -> tuple[str, Tensor | None]:
+    """Mean |gradient| of a unit with respect to the input, by distance from where it is centred.
 
+    The unit is the centre of the last feature map. Where no module puts out a map of several positions, or modules
+    after it put out sequences, as the tokens of attention, whose units may see everything, it is the network's logit.
     The distance is the larger of rows and columns (pixels).
 
-    Returns: (largest distance + 1,) shares that sum to one; None if no module puts out a map of several positions,
-        or the unit does not depend on the input.
+    Args:
+        x: (b, c, h, w). y: (b,), labels.
+    Returns: "feature map" or "output", and (largest distance + 1,) shares that sum to one; None for those if the unit
+        does not depend on the input.
     """
-    maps: list[Tensor] = []
+    found: list[Tensor] = []  # maps and sequences, in the order in which they are computed
 
     def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.dim() == 4 and output.shape[2] * output.shape[3] > 1:
-            maps.append(output)
+        first = output[0] if isinstance(output, tuple) and output else output  # attention gives its weights too
+        if not isinstance(first, Tensor):
+            return
+        if (first.dim() == 4 and first.shape[2:].numel() > 1) or (first.dim() == 3 and first.shape[1] > 1):
+            found.append(first)
 
     handles = [module.register_forward_hook(keep) for module in model.modules()]
     try:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            model(x)
-            if not maps:
-                return None
-            features = maps[-1]
-            row, column = (n // 2 for n in features.shape[2:])
-            (gradient,) = torch.autograd.grad(features[:, :, row, column].sum(), x)
+            logits = true_logit(model(x), y)
+            unit, target = "output", logits
+            if found and found[-1].dim() == 4:
+                row, column = (n // 2 for n in found[-1].shape[2:])
+                unit, target = "feature map", found[-1][:, :, row, column]
+            if not target.requires_grad:
+                return unit, None
+            (gradient,) = torch.autograd.grad(target.sum(), x, materialize_grads=True)
     finally:
         for handle in handles:
             handle.remove()
     weight = gradient.abs().sum((0, 1)).double()  # (h, w)
     if not weight.any():
-        return None
+        return unit, None
     offsets = [
         (torch.arange(len(line), device=x.device) - _centroid(line)).abs() for line in (weight.sum(1), weight.sum(0))
     ]
     distance = torch.maximum(offsets[0][:, None], offsets[1][None, :]).flatten()
     profile = torch.zeros(int(distance.max()) + 1, dtype=torch.float64, device=x.device)
     profile.index_add_(0, distance, weight.flatten())
-    return (profile / profile.sum()).cpu()
+    return unit, (profile / profile.sum()).cpu()
 
 
 def _centroid(weight: Tensor) -> int:

@@ -19,43 +19,34 @@ from torch import Tensor, nn
 from htfcli.config.records import Record
 from htfcli.config.vision import TrainCnnConfig
 from htfcli.engine.runtime.distributed import Workers
+from htfcli.engine.runtime.precision import Precision
 from htfcli.engine.vision.datasets.image_set import ImageData, ImageSet
+from htfcli.engine.vision.regularized_regions import patches_of
 from htfcli.engine.vision.regularizer.non_local import NonLocalRegularizer
-from htfcli.engine.vision.regularizer.patches import FixedPatches, PatchSampler, RandomPatches
 from htfcli.engine.vision.shared_batch_norm import with_shared_batch_norms
 from htfcli.errors import ConfigError, DataError, RunError
 
-DEFAULT_PATCH = 2  # side of random patches, as published
 _CHECK_EVERY = 50  # steps between looks at loss and weights, each of which waits for the device
 _EVALUATED = 512  # images at a time, without gradients
 _SUMS = ("seen", "loss", "correct", "penalized", "penalty")  # what an epoch adds up over samples
 
 
-def regularizer_of(config: TrainCnnConfig, data: ImageData) -> NonLocalRegularizer | None:
+def regularizer_of(config: TrainCnnConfig, data: ImageData, scale: float = 1.0) -> NonLocalRegularizer | None:
     """The regularizer a configuration asks for.
 
+    Args:
+        scale: see `NonLocalRegularizer`.
     Raises:
         ConfigError: if its patches do not fit the images.
     """
     if config.reg == "none":
         return None
-    patches: PatchSampler
-    if data.train.patches is not None and config.patch_size is None:
-        if config.patch_distance is not None:
-            raise ConfigError(
-                "--patch-distance is for randomly drawn patches, these are the two images",
-                got=config.patch_distance,
-                next_step="Give --patch-size too.",
-            )
-        patches = FixedPatches(*data.train.patches)
-    else:
-        patches = RandomPatches(config.patch_size or DEFAULT_PATCH, config.patch_distance)
-    patches(*data.train.shape[1:], torch.Generator().manual_seed(0))  # complains now rather than at the first step
+    patches = patches_of(config, data)
     formulation = config.formulation
     if formulation == "auto":
         formulation = "tangent" if config.compile else "double-backward"
     compiler = partial(torch.compile, fullgraph=True) if config.compile else None
-    return NonLocalRegularizer(patches, formulation=formulation, compile=compiler)
+    return NonLocalRegularizer(patches, formulation=formulation, compile=compiler, scale=scale)
 
 
 class Training:
@@ -66,8 +57,9 @@ class Training:
         workers: the processes that share the work; each calls the same methods at the same time.
 
     Attributes:
-        epoch: epochs done. step: steps done of the next one. stop_reason: why `run` ended: epochs, perfect or
-            interrupted. confusion: (classes, classes) test images by true and predicted class, after `run`.
+        precision: of its products. epoch: epochs done. step: steps done of the next one.
+        stop_reason: why `run` ended: epochs, perfect or interrupted.
+        confusion: (classes, classes) test images by true and predicted class, after `run`.
     """
 
     def __init__(
@@ -90,16 +82,15 @@ class Training:
             )
         if config.compile and self.workers.count > 1:
             raise ConfigError("--compile is for one process", got=f"{self.workers.count} processes")
-        if config.amp and device.type != "cuda":
-            raise ConfigError("--amp is for CUDA", got=device.type)
         self.dtype = torch.float64 if config.dtype == "float64" else torch.float32
+        self.precision = Precision.choose(config.precision, device, self.dtype)
         self.model = model.to(device, self.dtype)
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.workers.count > 1:
             self.model = with_shared_batch_norms(self.model)
         self._network: Callable[[Tensor], Tensor] = torch.compile(self.model) if config.compile else self.model
-        self.regularizer = regularizer_of(config, data)
+        self.regularizer = regularizer_of(config, data, self.precision.scale)
         self.train, self.test = (settled(images, device) for images in (data.train, data.test))
         self.epoch = self.step = 0
         self.stop_reason = ""
@@ -125,23 +116,31 @@ class Training:
         """
         c = self.config
         while self.epoch < c.epochs and self._perfect < c.patience:
-            started, first = time.monotonic(), self.step
-            batches = self._batches()
-            while self.step < self.steps:
-                if self.workers.any(should_stop(self.epoch, self.step)):
-                    self._check()
-                    self.stop_reason = "interrupted"
-                    return
-                self._learn(batches[self.step])
-                self.step += 1
-                if self.step % _CHECK_EVERY == 0 or self.step == self.steps:
-                    self._check()
-            seconds = time.monotonic() - started
-            speed = sum(len(batch) for batch in batches[first:]) / seconds
-            yield self._close_epoch(speed)
+            with self.precision.set():
+                record = self._run_epoch(should_stop)
+            if record is None:
+                self.stop_reason = "interrupted"
+                return
+            yield record
         self.stop_reason = "perfect" if self._perfect >= c.patience else "epochs"
         if not self.confusion.any():  # no epoch was needed
-            self._evaluate()
+            with self.precision.set():
+                self._evaluate()
+
+    def _run_epoch(self, should_stop: Callable[[int, int], bool]) -> Record | None:
+        """The rest of an epoch; None if it was interrupted."""
+        started, first = time.monotonic(), self.step
+        batches = self._batches()
+        while self.step < self.steps:
+            if self.workers.any(should_stop(self.epoch, self.step)):
+                self._check()
+                return None
+            self._learn(batches[self.step])
+            self.step += 1
+            if self.step % _CHECK_EVERY == 0 or self.step == self.steps:
+                self._check()
+        seconds = time.monotonic() - started
+        return self._close_epoch(sum(len(batch) for batch in batches[first:]) / seconds)
 
     def _close_epoch(self, speed: float) -> Record:
         sums = dict(zip(_SUMS, self.workers.sum(self._sums).tolist(), strict=True))
@@ -164,9 +163,14 @@ class Training:
     # --- one step -----------------------------------------------------------------------------------------------------
 
     def _batches(self) -> tuple[Tensor, ...]:
-        """This epoch's batches of rows: a permutation cut as evenly as can be, so that no small batch is left over."""
+        """This epoch's batches of rows, where the images are: a permutation cut as evenly as can be, so that no small
+        batch is left over; into equal parts of it where the compiler would make a program for every size."""
         generator = torch.Generator().manual_seed(_seed(self.config.seed, self.epoch, "permutation"))
-        return torch.randperm(len(self.train), generator=generator).tensor_split(self.steps)
+        rows = torch.randperm(len(self.train), generator=generator).to(self.train.labels.device)
+        if self.config.compile:
+            parts = self.steps * self.config.accumulate
+            rows = rows[: len(rows) // parts * parts]
+        return rows.tensor_split(self.steps)
 
     def _learn(self, rows: Tensor) -> None:
         """One optimizer step on a batch, of which this process works through its shard of each part."""
@@ -176,23 +180,27 @@ class Training:
         regularizer = self.regularizer if number % c.reg_every == 0 and c.reg_coeff > 0 else None
         self.model.train()
         self._optimizer.zero_grad()
-        # The patch that replaces x_J comes from the next sample of the whole batch, whatever parts it is cut into
+        # The patch that replaces x_J comes from the next sample of the whole batch, whatever parts it is cut into; a
+        # whole batch is rolled by the regularizer itself
+        undivided = c.accumulate == 1 and workers.count == 1
         for part, following in zip(*(r.tensor_split(c.accumulate) for r in (rows, rows.roll(-1))), strict=True):
             mine = workers.shard(part)
             x, y = self._images(self.train, mine), self._labels(self.train, mine)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=c.amp):
+            with self.precision.autocast():
                 if regularizer is None:
                     outputs, penalty = self._network(x), None
                 else:
                     regularizer.generator.manual_seed(_seed(c.seed, number, "patches"))  # the same for every part
-                    partners = self._images(self.train, workers.shard(following))
+                    partners = None if undivided else self._images(self.train, workers.shard(following))
                     outputs, penalty = regularizer.with_outputs(self.model, x, y, partners, whole=len(rows))
             outputs = outputs.to(self.dtype)
             loss = task_loss(outputs, y) / len(rows)
             total = loss if penalty is None else loss + c.reg_coeff * c.reg_every * penalty
-            total.backward()  # type: ignore[no-untyped-call]
+            (total * self.precision.scale).backward()  # type: ignore[no-untyped-call]
             self._add_up(len(mine), loss.detach() * len(rows), predicted(outputs) == y, penalty, len(rows))
         workers.sum_gradients(self.model.parameters())
+        if self.precision.scale != 1:
+            torch._foreach_div_([p.grad for p in self.model.parameters() if p.grad is not None], self.precision.scale)
         self._optimizer.step()
 
     @torch.no_grad()
@@ -208,16 +216,23 @@ class Training:
         self._sums += torch.stack([value.to(torch.float64) for value in values])
 
     def _images(self, images: ImageSet, rows: Tensor) -> Tensor:
-        x = images.images(rows).to(self.device, self.dtype, non_blocking=True)
+        x = self._moved(images.images(rows)).to(self.dtype)
         return x.contiguous(memory_format=torch.channels_last) if self.config.channels_last else x
 
     def _labels(self, images: ImageSet, rows: Tensor) -> Tensor:
-        return images.labels[rows.to(images.labels.device)].to(self.device)
+        return self._moved(images.labels[rows])
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        """A tensor (b, ...) on the device; from pinned memory, for which the host does not wait."""
+        if tensor.device.type == self.device.type:
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def _check(self) -> None:
         """Raise RunError if the epoch's loss so far or a weight is NaN or infinite."""
         loss = float(self._sums[_SUMS.index("loss")])
-        sound = math.isfinite(loss) and all(bool(p.isfinite().all()) for p in self.model.parameters())
+        finite = torch.stack([p.isfinite().all() for p in self.model.parameters()])
+        sound = math.isfinite(loss) and bool(finite.all())
         if self.workers.any(not sound):  # every process has to know, or the others would wait for it
             raise RunError(
                 f"training diverged in epoch {self.epoch + 1}",
@@ -234,14 +249,15 @@ class Training:
         classes = len(self.data.classes)
         counts = torch.zeros(classes * classes, dtype=torch.int64, device=self.device)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        mine = self.workers.shard(torch.arange(len(self.test)))
+        mine = self.workers.shard(torch.arange(len(self.test), device=self.test.labels.device))
         for start in range(0, len(mine), _EVALUATED):
             rows = mine[start : start + _EVALUATED]
             y = self._labels(self.test, rows)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
-                outputs = self._network(self._images(self.test, rows))
+            network = self._network if len(rows) == _EVALUATED else self.model  # compiled for one size
+            with self.precision.autocast():
+                outputs = network(self._images(self.test, rows))
             loss += task_loss(outputs.to(self.dtype), y)
-            counts += torch.bincount(y * classes + predicted(outputs), minlength=classes * classes)
+            counts.index_add_(0, y * classes + predicted(outputs), torch.ones_like(y))  # bincount waits for the device
         self.confusion = self.workers.sum(counts).view(classes, classes).cpu()
         return float(self.workers.sum(loss)) / len(self.test), float(self.confusion.trace()) / len(self.test)
 

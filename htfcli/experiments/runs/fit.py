@@ -69,7 +69,7 @@ class FitRun(TrainingRun[FitConfig]):
 
     def _build(self, state: dict[str, Tensor] | None) -> None:
         self.observations, self.scale = prepare(self._given, self.settings, self.workers)
-        self.device = choose_device(self.settings.device, self.settings.threads)
+        self.device = choose_device(self.settings.device, self.settings.threads, self.workers.count)
         model = build_model(self.settings, self._given.dims, self.device)
         self.fit = SOLVERS[self.settings.solver](model, self.observations, self.settings, self.workers)
         if state is not None:

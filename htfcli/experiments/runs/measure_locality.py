@@ -10,6 +10,7 @@ from htfcli.config.records import Record
 from htfcli.config.vision import USER_NETWORK, MeasureLocalityConfig, TrainCnnConfig
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.runtime.device import choose_device
+from htfcli.engine.runtime.precision import Precision
 from htfcli.engine.vision.datasets.image_set import ImageData
 from htfcli.engine.vision.datasets.is_same_class import PairCanvases
 from htfcli.engine.vision.locality import LocalityMeter, factorization_records, spaced_distances
@@ -21,10 +22,10 @@ from htfcli.files.networks import (
     build_network,
     load_weights,
     outputs_of,
-    read_weights,
     to_network,
 )
 from htfcli.files.own.artefacts import to_factorization
+from htfcli.files.weights import read_weights
 
 _PATCHES = 12  # patches side by side across the larger side, where no size is given
 
@@ -96,9 +97,10 @@ def _measure_network(network: SavedNetwork, data: ImageData, config: MeasureLoca
         size = config.patch_size or min(max(2, max(shape[1:]) // _PATCHES), *shape[1:])
         distances = config.distance or spaced_distances(max(shape[1:]), size)
         records = (meter.at_distance(size, distance) for distance in distances)
-    yield from (record for record in records if record is not None)
-    if (record := meter.receptive_field()) is not None:
-        yield record
+    with Precision("float32", device).set():
+        yield from (record for record in records if record is not None)
+        if (record := meter.receptive_field()) is not None:
+            yield record
 
 
 def _at_images(meter: LocalityMeter, pairs: PairCanvases, distances: list[int] | None) -> Iterator[Record | None]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -14,6 +14,7 @@ from htfcli.config.vision import NETWORKS, TrainCnnConfig
 from htfcli.engine.runtime.device import choose_device, describe_device
 from htfcli.engine.runtime.distributed import Workers
 from htfcli.engine.runtime.memory import is_out_of_memory, requested_bytes
+from htfcli.engine.vision.regularized_regions import without_effect, without_effect_in
 from htfcli.engine.vision.resnet import ResNet
 from htfcli.engine.vision.training import Training
 from htfcli.errors import ConfigError, RunError
@@ -21,6 +22,7 @@ from htfcli.experiments.runs.image_input import fingerprint, image_data
 from htfcli.experiments.runs.resuming import absolute
 from htfcli.experiments.runs.training_run import Resumable, TrainingRun
 from htfcli.files.networks import build_network, outputs_of, save_network
+from htfcli.files.weights import read_weights, start_from
 
 
 class CnnRun(TrainingRun[TrainCnnConfig]):
@@ -31,7 +33,7 @@ class CnnRun(TrainingRun[TrainCnnConfig]):
         on_progress: called with the number of images generated so far.
 
     Attributes:
-        training: the training itself.
+        training: the training itself. warnings: what a user should know, one sentence each; grows in the first epoch.
     """
 
     command, counter = "train-cnn", "epoch"
@@ -58,6 +60,8 @@ class CnnRun(TrainingRun[TrainCnnConfig]):
         on_progress: Callable[[int], None] | None = None,
     ) -> None:
         self._on_progress = on_progress
+        self.warnings: list[str] = []
+        self._start = ""  # where the weights are from
         super().__init__(config, data, output, resume=resume, force=force, workers=workers)
 
     def _load(self, config: TrainCnnConfig) -> str:
@@ -67,15 +71,26 @@ class CnnRun(TrainingRun[TrainCnnConfig]):
                 got="no --model",
                 allowed=f"--model {self.settings.model}",
             )
-        self.device = choose_device(self.settings.device, self.settings.threads)
+        self.device = choose_device(self.settings.device, self.settings.threads, self.workers.count)
         self._images = image_data(self.settings, self._input, self._on_progress)
+        if self.settings.patch_sampler == "different" and self.workers.count > 1:
+            raise ConfigError(
+                "--patch-sampler different looks at a whole batch, which several processes share",
+                got=f"{self.workers.count} processes",
+            )
         return fingerprint(self._images)
 
     def _build(self, state: dict[str, Tensor] | None) -> None:
         model = build_network(self.settings, self._images.train.shape, outputs_of(self._images))
+        if self.settings.weights is not None and state is None:
+            new = start_from(model, read_weights(self.settings.weights), self.settings.weights)
+            self._start = f", weights of {self.settings.weights}{f' but for a new {_names(new)}' if new else ''}"
         self.training = Training(model, self._images, self.settings, self.device, self.workers)
         if state is not None:
             self.training.load_state(state)
+        if (reg := self.training.regularizer) is not None:
+            remark = without_effect(reg.patches, self.settings.reg_coeff, self.training.model, self._images)
+            self.warnings += [remark] if remark else []
 
     def describe(self) -> str:
         """One line on what is about to be trained."""
@@ -85,9 +100,9 @@ class CnnRun(TrainingRun[TrainCnnConfig]):
         reg = f"regularizer {s.reg} x {s.reg_coeff:g}" if s.reg != "none" else "no regularizer"
         count = f", {self.workers.count} processes" if self.workers.count > 1 else ""
         return (
-            f"{s.model}, {parameters:,} parameters{field}; {data.task}, {len(data.train):,} train and "
+            f"{s.model}, {parameters:,} parameters{field}{self._start}; {data.task}, {len(data.train):,} train and "
             f"{len(data.test):,} test images of {' x '.join(map(str, data.train.shape))}; {reg}; "
-            f"{describe_device(self.device)}{count}"
+            f"{self.training.precision.name} on {describe_device(self.device)}{count}"
         )
 
     def ending(self) -> str:
@@ -141,6 +156,13 @@ class CnnRun(TrainingRun[TrainCnnConfig]):
     def _resume_options(self) -> str:
         return "" if self.settings.model in NETWORKS else f" --model {self.settings.model}"
 
+    def _observe(self, record: Record) -> None:
+        if record and not self.warnings and (remark := without_effect_in(record["epoch"], record["regularizer"])):
+            self.warnings.append(remark)
+
+    def _facts(self) -> dict[str, Any]:
+        return {**super()._facts(), "precision": self.training.precision.name}
+
     def _conclude(self, record: Record, seconds: float) -> Record:
         training, confusion = self.training, self.training.confusion
         return {
@@ -151,4 +173,10 @@ class CnnRun(TrainingRun[TrainCnnConfig]):
             "classes": list(training.data.classes),
             "confusion": confusion.tolist(),
             "parameters": sum(p.numel() for p in training.model.parameters()),
+            "warnings": self.warnings,
         }
+
+
+def _names(parameters: Sequence[str]) -> str:
+    """The module that parameters belong to."""
+    return ", ".join(dict.fromkeys(name.rpartition(".")[0] or name for name in parameters))

@@ -32,6 +32,17 @@ def test_choice_among_gpus(monkeypatch):
         choose_device("cuda:2")
 
 
+def test_one_gpu_for_several_processes_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    with pytest.raises(ConfigError) as error:
+        choose_device("cuda:0", processes=4)
+    assert str(error.value) == (
+        "--device cuda:0 would put every process on one GPU (got 4 processes). Use --device cuda: each takes its own."
+    )
+    assert choose_device("cuda", processes=4) == torch.device("cuda")
+
+
 def test_threads():
     choose_device("cpu", 3)
     assert describe_device(torch.device("cpu")) == "cpu (3 threads)"

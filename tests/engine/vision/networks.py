@@ -73,6 +73,32 @@ class Zoo(nn.Module):
         return self.fc(x.mean(dim=(2, 3)).view(x.size(0), -1))
 
 
+class ViT(nn.Module):
+    """Tokens of patches, attention by nn.MultiheadAttention or scaled_dot_product_attention, a class token."""
+
+    def __init__(self, own_attention: bool, outputs: int = 3, width: int = 8) -> None:
+        super().__init__()
+        self.stem, self.token = nn.Conv2d(2, width, 4, 4), nn.Parameter(0.1 * torch.randn(1, 1, width))
+        self.place = nn.Parameter(0.1 * torch.randn(1, 9, width))
+        self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, 2, batch_first=True) if own_attention else None
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.head = nn.Linear(width, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.place
+        y = self.first(x)
+        if self.attention is None:
+            q, k, v = (t.reshape(*t.shape[:2], 2, -1).transpose(1, 2) for t in self.qkv(y).chunk(3, 2))
+            y = self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        else:
+            y = self.attention(y, y, y, need_weights=False)[0]
+        x = x + y
+        return self.head((x + self.mlp(self.second(x)))[:, 0])
+
+
 def mine(channels: int, outputs: int) -> nn.Module:
     """What --model module:function names."""
     return nn.Sequential(

@@ -20,7 +20,7 @@ from htfcli.engine.vision.locality import (
     spaced_distances,
 )
 from htfcli.engine.vision.resnet import resnet
-from tests.engine.vision.networks import Product, Separable, SumOfProducts
+from tests.engine.vision.networks import Product, Separable, SumOfProducts, ViT
 from tests.problems import generator
 
 SHAPE = (2, 4, 12)
@@ -133,10 +133,42 @@ def test_gradient_profile_of_a_convolution_is_its_kernel():
     conv = nn.Conv2d(1, 1, 5, padding=2, bias=False).double()
     with torch.no_grad():
         conv.weight.fill_(1.0)
-    profile = gradient_profile(nn.Sequential(conv, nn.Identity()), torch.randn(2, 1, 15, 15, dtype=torch.float64))
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    x, y = torch.randn(2, 1, 15, 15, dtype=torch.float64), torch.zeros(2, dtype=torch.int64)
+    unit, profile = gradient_profile(nn.Sequential(conv, nn.Identity(), head), x, y)
+    assert unit == "feature map"
     assert profile.tolist() == pytest.approx([1 / 25, 8 / 25, 16 / 25, 0, 0, 0, 0, 0])
-    flat = nn.Sequential(nn.Flatten(), nn.Linear(225, 1)).double()
-    assert gradient_profile(flat, torch.randn(2, 1, 15, 15, dtype=torch.float64)) is None
+    assert gradient_profile(nn.Sequential(conv.requires_grad_(False), head).eval(), x, y)[1] is not None
+
+
+def test_gradient_profile_of_a_network_without_a_map_is_that_of_its_output():
+    """The weights of a linear network are its gradient."""
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(225, 1, bias=False)).double()
+    with torch.no_grad():
+        flat[1].weight.zero_()
+        flat[1].weight.view(15, 15)[6:9, 6:9] = 1  # about the centre, and as much three rows from it
+        flat[1].weight.view(15, 15)[4, 7] = flat[1].weight.view(15, 15)[10, 7] = 4.5
+    x, y = torch.randn(2, 1, 15, 15, dtype=torch.float64), torch.zeros(2, dtype=torch.int64)
+    unit, profile = gradient_profile(flat, x, y)
+    assert unit == "output"
+    assert profile.tolist() == pytest.approx([1 / 18, 8 / 18, 0, 9 / 18, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize("own_attention", [True, False])
+def test_attention_is_not_measured_at_the_patches_it_starts_from(own_attention):
+    torch.manual_seed(0)
+    meter = LocalityMeter(ViT(own_attention, outputs=1), images(shape=(2, 8, 16)), samples=8)
+    record = meter.receptive_field()
+    assert record["unit"] == "output"
+    assert record["effective_receptive_field"] > 9  # patches of 4 x 4, all of which the output sees
+
+
+def test_a_network_that_ignores_its_input_has_no_profile():
+    blind = nn.Sequential(nn.Flatten(), nn.Linear(225, 1)).double()
+    with torch.no_grad():
+        blind[1].weight.zero_()
+    x, y = torch.randn(2, 1, 15, 15, dtype=torch.float64), torch.zeros(2, dtype=torch.int64)
+    assert gradient_profile(blind, x, y) == ("output", None)
 
 
 def test_the_effective_field_is_inside_the_receptive_field():

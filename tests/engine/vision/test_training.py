@@ -29,6 +29,47 @@ def trained(pairs, reg: str, seed: int) -> torch.nn.Module:
     return model
 
 
+@pytest.mark.parametrize(
+    ("settings", "sizes"), [({}, {51, 52}), ({"compile": True}, {51}), ({"compile": True, "accumulate": 2}, {50})]
+)
+def test_compiled_batches_have_one_size(pairs, settings, sizes, monkeypatch):
+    """A compiler makes a program for every size; what is left over differs from epoch to epoch."""
+    monkeypatch.setattr(torch, "compile", lambda model, **options: model)
+    config = TrainCnnConfig.checked({"model": "resnet-mini", "batch_size": 60} | settings)
+    training = Training(resnet("resnet-mini", 1, 1), pairs, config, torch.device("cpu"))
+    rows = []
+    for training.epoch in (0, 1):
+        batches = training._batches()
+        assert {len(batch) for batch in batches} == sizes
+        assert {len(p) for b in batches for p in b.tensor_split(config.accumulate)} == {
+            s // config.accumulate for s in sizes
+        }
+        rows.append(torch.cat(batches))
+        assert len(rows[-1].unique()) == len(rows[-1])
+    assert len(pairs.train) - len(rows[0]) < len(batches) * config.accumulate
+    assert not torch.equal(*rows)
+
+
+def test_float16_learns_as_float32_does(pairs):
+    """One step: the scale of losses and logits leaves the gradients as they are."""
+    moved = {}
+    for precision in ("float32", "bf16", "fp16"):
+        config = TrainCnnConfig.checked(
+            {"model": "resnet-mini", "lr": 1.0, "momentum": 0.0, "reg": "non-local", "precision": precision}
+        )
+        torch.manual_seed(0)
+        model = resnet("resnet-mini", 1, 1)
+        before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
+        training = Training(model, pairs, config, torch.device("cpu"))
+        training._learn(training._batches()[0])
+        moved[precision] = torch.cat([p.detach().flatten() for p in model.parameters()]) - before
+    size = {name: float(value.norm()) for name, value in moved.items()}
+    assert size["fp16"] == pytest.approx(size["float32"], rel=0.1)
+    turned = {name: float(torch.cosine_similarity(moved[name], moved["float32"], 0)) for name in ("bf16", "fp16")}
+    assert turned["bf16"] < turned["fp16"]
+    assert turned["fp16"] > 0.95  # 0.97 here
+
+
 def test_the_regularizer_makes_the_network_depend_on_both_images(pairs):
     """What holds on every processor, unlike a gain in accuracy: from the same weights on the same batches, R is lower and
     the measured dependence between the two images higher than after plain training."""

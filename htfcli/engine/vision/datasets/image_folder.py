@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
 from htfcli.engine.vision.datasets.labelled import Labelled
 from htfcli.errors import DataError
@@ -31,6 +32,12 @@ _MOST_BYTES = 8 * 2**30  # of all images
 def has_own_split(folder: Path) -> bool:
     """Whether the folder has the sub-folders train and test, which then have those of the classes."""
     return (folder / "train").is_dir() and (folder / "test").is_dir()
+
+
+def has_classes(folder: Path) -> bool:
+    """Whether the folder has two sub-folders or more, the first of which has an image."""
+    inner = sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+    return len(inner) > 1 and any(f.suffix.lower() in SUFFIXES for f in inner[0].iterdir())
 
 
 def read_split_folder(
@@ -65,6 +72,17 @@ def read_folder(
         size: height and width to resize to (None: those of the first image). channels: 1 or 3 (None: as the files are).
     """
     files, labels, classes = _files(folder)
+    return Labelled(read_files(folder, files, size, channels), torch.tensor(labels)), classes
+
+
+def read_files(folder: Path, files: Sequence[Path], size: Sequence[int] | None, channels: int | None = None) -> Tensor:
+    """Pixels of image files, (n, c, h, w) uint8.
+
+    Args:
+        folder: for messages. size, channels: as for `read_folder`.
+    Raises:
+        DataError: if one cannot be read, or they take too much memory.
+    """
     if channels is None:
         channels = 3 if any(_use(file, lambda image: image.mode) not in _GREY for file in files) else 1
     mode = {1: "L", 3: "RGB"}[channels]
@@ -83,7 +101,7 @@ def read_folder(
     pixels = np.empty((len(files), channels, *size), np.uint8)
     for row, file in enumerate(files):
         pixels[row] = _use(file, pixels_of).transpose(2, 0, 1)
-    return Labelled(torch.from_numpy(pixels), torch.tensor(labels)), classes
+    return torch.from_numpy(pixels)
 
 
 def _files(folder: Path) -> tuple[list[Path], list[int], tuple[str, ...]]:

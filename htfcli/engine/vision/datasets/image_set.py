@@ -71,7 +71,7 @@ class ImageSet(Protocol):
     def __len__(self) -> int: ...
 
     def images(self, rows: Tensor) -> Tensor:
-        """Normalised images (b, c, h, w), float32, of the given rows (b,) int64."""
+        """Normalised images (b, c, h, w), float32, of the given rows (b,) int64, on the same device as the set."""
 
     def to(self, device: torch.device) -> Self:
         """The same set with its pixels on another device."""
@@ -86,8 +86,12 @@ class Normalization:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """(b, c, h, w) uint8 -> float32."""
-        mean, std = (t.to(pixels.device).view(-1, 1, 1) for t in (self.mean, self.std))
+        mean, std = (t.view(-1, 1, 1) for t in (self.mean, self.std))
         return pixels.float().div_(255).sub_(mean).div_(std)
+
+    def to(self, device: torch.device) -> Normalization:
+        """The same for pixels on another device."""
+        return Normalization(self.mean.to(device), self.std.to(device))
 
 
 @dataclass(frozen=True)
@@ -114,10 +118,11 @@ class StoredImages:
         return len(self.labels)
 
     def images(self, rows: Tensor) -> Tensor:
-        return self.normalization(self.pixels[rows.to(self.pixels.device)])
+        return self.normalization(self.pixels[rows])
 
     def to(self, device: torch.device) -> StoredImages:
-        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
+        pixels, labels = self.pixels.to(device), self.labels.to(device)
+        return replace(self, pixels=pixels, labels=labels, normalization=self.normalization.to(device))
 
 
 @dataclass(frozen=True)

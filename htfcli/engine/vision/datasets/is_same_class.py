@@ -82,14 +82,14 @@ class PairCanvases:
     def images(self, rows: Tensor) -> Tensor:
         device = self.pixels.device
         canvases = torch.zeros(len(rows), *self.shape, device=device)
-        pairs = self.pairs[rows.to(device)]
+        pairs = self.pairs[rows]
         for side, patch in enumerate(self.patches):
             patch.of(canvases).copy_(self.normalization(self.pixels[pairs[:, side]]))
         return canvases
 
     def to(self, device: torch.device) -> PairCanvases:
         pixels, pairs, labels = (t.to(device) for t in (self.pixels, self.pairs, self.labels))
-        return replace(self, pixels=pixels, pairs=pairs, labels=labels)
+        return replace(self, pixels=pixels, pairs=pairs, labels=labels, normalization=self.normalization.to(device))
 
 
 def draw_pairs(

@@ -15,15 +15,16 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.parallel import DistributedDataParallel
 
 from htfcli.engine.vision.datasets.image_set import Region
+from htfcli.engine.vision.regularizer.checks import check_inputs, explained
 from htfcli.engine.vision.regularizer.directional_derivative import directional_derivative
 from htfcli.engine.vision.regularizer.logits import Logit, true_logit
-from htfcli.engine.vision.regularizer.patches import FixedPatches, PatchPair, PatchSampler, check_pair
+from htfcli.engine.vision.regularizer.patches import PatchPair, PatchSampler, check_pair, sampler_of
 from htfcli.errors import ConfigError
 
 Formulation = Literal["double-backward", "tangent"]
@@ -50,6 +51,8 @@ class NonLocalRegularizer:
             `RandomPatches`; called once a batch. Of inputs with other axes than two, (*sizes, generator) -> (I, J).
         logit: (outputs, y) -> (b,), the number whose gradient is taken; see `logits`.
         generator: what patches are drawn from (one of seed 0 if None).
+        scale: the logit is multiplied by it while g, g' are computed, which are divided by it: with float16 their steps
+            would underflow. A power of two changes nothing else.
         compile: applied to the programs of the tangent formulation, e.g. torch.compile. Dropout then draws other masks
             in the two passes unless the compiler keeps torch's random numbers.
     """
@@ -61,14 +64,15 @@ class NonLocalRegularizer:
         formulation: Formulation = "double-backward",
         logit: Logit = true_logit,
         generator: torch.Generator | None = None,
+        scale: float = 1.0,
         compile: Callable[[Any], Any] | None = None,
     ) -> None:
         if formulation not in ("double-backward", "tangent"):
             raise ConfigError("unknown formulation", got=formulation, allowed="double-backward, tangent")
         if compile is not None and formulation != "tangent":
             raise ConfigError("gradients of gradients cannot be compiled", got=formulation, allowed="tangent")
-        self.patches: PatchSampler = FixedPatches(*patches) if isinstance(patches, tuple) else patches
-        self.formulation, self.logit = formulation, logit
+        self.patches = sampler_of(patches)
+        self.formulation, self.logit, self.scale = formulation, logit, scale
         self.generator = generator or torch.Generator().manual_seed(0)
         self._run = compile(_run) if compile else _run
         self._derivative = compile(directional_derivative) if compile else directional_derivative
@@ -90,17 +94,18 @@ class NonLocalRegularizer:
             whole: size of that larger batch; R is then what the shard contributes to its mean.
         Raises:
             ConfigError: if the patches do not fit the images or each other, a batch of one has no partners, the logit
-                does not fit the outputs, or gradients cannot be differentiated here.
+                does not fit the outputs or does not depend on x, or gradients cannot be differentiated here.
         """
-        _check(model, x, partners)
+        check_inputs(model, x, partners, self.formulation)
         lent = x.roll(-1, 0) if partners is None else partners
         choose = getattr(self.patches, "choose", None)  # of a sampler that looks at the images
         pair = choose(x, lent, self.generator) if choose else self.patches(*x.shape[2:], self.generator)
         check_pair(pair, x.shape[2:])
         region, other = pair
         swapped, whole = swap(x, lent, other), whole or len(x)
-        with sdpa_kernel(SDPBackend.MATH):
-            if x.device.type == "cpu" and torch.equal(x, swapped):  # elsewhere to look is to wait
+        with sdpa_kernel(SDPBackend.MATH), explained(self.formulation):
+            # elsewhere to look is to wait, and processes that share a batch must all do the same work
+            if x.device.type == "cpu" and not _several_processes() and torch.equal(x, swapped):
                 return self._without_difference(model, x, y, region, whole)
             if self.formulation == "tangent":
                 return self._tangent(model, x, swapped, y, region, whole)
@@ -110,8 +115,8 @@ class NonLocalRegularizer:
         self, model: nn.Module, x: Tensor, swapped: Tensor, y: Tensor, region: Region, whole: int
     ) -> tuple[Any, Tensor]:
         create_graph = torch.is_grad_enabled()
-        outputs, g = patch_gradient(model, x, y, region, create_graph, self.logit)
-        _, g_swapped = patch_gradient(model, swapped, y, region, create_graph, self.logit)
+        outputs, g = patch_gradient(model, x, y, region, create_graph, self.logit, self.scale)
+        _, g_swapped = patch_gradient(model, swapped, y, region, create_graph, self.logit, self.scale)
         return outputs, absolute_cosine(g, g_swapped).sum() / whole
 
     def _tangent(
@@ -119,17 +124,21 @@ class NonLocalRegularizer:
     ) -> tuple[Any, Tensor]:
         fixed = {name: parameter.detach() for name, parameter in model.named_parameters()}
         devices = [x.device] if x.device.type == "cuda" else []
+        gradients, buffers = [], []  # a network may change buffers that it uses, as spectral normalization does
         with torch.random.fork_rng(devices):  # dropout draws the same masks again in the second pass
-            gradients = [
-                patch_gradient(lambda t: self._run(model, fixed, t), images, y, region, False, self.logit)[1]
-                for images in (x, swapped)
-            ]
-        gradients = [g.requires_grad_() for g in gradients]
+            for images in (x, swapped):
+                buffers.append({name: buffer.clone() for name, buffer in model.named_buffers()})
+
+                def network(t: Tensor) -> Any:
+                    return self._run(model, fixed, t)
+
+                _, g = patch_gradient(network, images, y, region, False, self.logit, self.scale)
+                gradients.append(g.requires_grad_())
         with torch.enable_grad():
             penalty = absolute_cosine(*gradients).sum() / whole
-        directions = torch.autograd.grad(penalty, gradients)
-        outputs, along = self._derivative(model, self.logit, x, y, _embedded(directions[0], x, region))
-        _, along_swapped = self._derivative(model, self.logit, swapped, y, _embedded(directions[1], x, region))
+        directions = [_embedded(d, x, region) for d in torch.autograd.grad(penalty, gradients)]
+        outputs, along = self._derivative(model, buffers[0], self.logit, x, y, directions[0])
+        _, along_swapped = self._derivative(model, buffers[1], self.logit, swapped, y, directions[1])
         inner = along.sum() + along_swapped.sum()
         return outputs, penalty.detach() + (inner - inner.detach())  # the value of R, the gradient of the products
 
@@ -141,9 +150,9 @@ class NonLocalRegularizer:
         Unless the network draws random numbers, as dropout does: then g' differs.
         """
         state = torch.get_rng_state()
-        outputs, g = patch_gradient(model, x, y, region, True, self.logit)
+        outputs, g = patch_gradient(model, x, y, region, True, self.logit, self.scale)
         if not torch.equal(state, torch.get_rng_state()):
-            _, g_swapped = patch_gradient(model, x, y, region, torch.is_grad_enabled(), self.logit)
+            _, g_swapped = patch_gradient(model, x, y, region, torch.is_grad_enabled(), self.logit, self.scale)
             return outputs, absolute_cosine(g, g_swapped).sum() / whole
         if model.training:
             with torch.no_grad():
@@ -153,32 +162,13 @@ class NonLocalRegularizer:
         return outputs, present / whole + (attached if torch.is_grad_enabled() else attached.detach())
 
 
+def _several_processes() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
 def _run(model: nn.Module, state: dict[str, Tensor], x: Tensor) -> Any:
     """A network with other parameters; of its own, so that it compiles."""
     return functional_call(model, state, (x,))
-
-
-def _check(model: nn.Module, x: Tensor, partners: Tensor | None) -> None:
-    """Raise ConfigError where R or its gradient cannot be had."""
-    if isinstance(model, DistributedDataParallel):
-        raise ConfigError(
-            "DistributedDataParallel must wrap the regularized network, not the network",
-            next_step="Use DistributedDataParallel(RegularizedModel(model, regularizer)).",
-        )
-    if any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) for m in model.modules()):
-        raise ConfigError(
-            "gradients of a compiled network cannot be differentiated",
-            next_step='Give the network itself, and formulation="tangent", compile=torch.compile.',
-        )
-    if not x.is_floating_point():
-        got = str(x.dtype).removeprefix("torch.")
-        raise ConfigError("images must be floating point", got=got, next_step="Convert them, as by x.float() / 255.")
-    if torch.is_inference_mode_enabled() or x.is_inference():
-        raise ConfigError("there are no gradients in inference mode", next_step="Use torch.no_grad() for R alone.")
-    if x.dim() < 3:
-        raise ConfigError("inputs have no positions", got=tuple(x.shape), allowed="batch, channels, one axis or more")
-    if partners is None and len(x) < 2:
-        raise ConfigError("a batch of one has no other sample to take a patch from", got=len(x), allowed="2 or more")
 
 
 class RegularizedModel(nn.Module):
@@ -207,14 +197,22 @@ def swap(x: Tensor, partners: Tensor, patch: Region) -> Tensor:
 
 
 def patch_gradient(
-    network: Network, x: Tensor, y: Tensor, patch: Region, create_graph: bool = False, logit: Logit = true_logit
+    network: Network,
+    x: Tensor,
+    y: Tensor,
+    patch: Region,
+    create_graph: bool = False,
+    logit: Logit = true_logit,
+    scale: float = 1.0,
 ) -> tuple[Any, Tensor]:
     """Outputs of a network, and the gradient of the true class's logit with respect to a patch, (b, c, height, width).
 
     Batch normalization couples samples: differentiated is the sum of all samples' logits.
 
+    Args:
+        network: (b, c, h, w) -> outputs. x: (b, c, h, w). y: labels. scale: see `NonLocalRegularizer`.
     Raises:
-        ConfigError: if the logit is not one number per sample.
+        ConfigError: if the logit is not one number per sample, or does not depend on x.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
@@ -223,8 +221,14 @@ def patch_gradient(
         if logits.shape != (len(x),):
             got = tuple(logits.shape)
             raise ConfigError("a logit must be one number per sample", got=got, allowed=f"({len(x)},)")
-        (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=create_graph)
-    return outputs, patch.of(gradient)
+        gradient = None
+        if logits.requires_grad:
+            total = logits.to(torch.promote_types(logits.dtype, torch.float32)).sum() * scale
+            (gradient,) = torch.autograd.grad(total, x, create_graph=create_graph, allow_unused=True)
+        if gradient is None:
+            advice = "Is a part of the network detached, or run under torch.no_grad()?"
+            raise ConfigError("the logit does not depend on the network's input", next_step=advice)
+    return outputs, patch.of(gradient) / scale
 
 
 def absolute_cosine(a: Tensor, b: Tensor) -> Tensor:

@@ -26,6 +26,12 @@ def gap(first: Region, second: Region) -> int:
     )
 
 
+def check_kinds(pair: Any) -> None:
+    """Raise ConfigError unless these are two patches."""
+    if not (isinstance(pair, Sequence) and len(pair) == 2 and all(isinstance(patch, Region) for patch in pair)):
+        raise ConfigError("the regularizer needs two patches", got=pair, allowed="a Patch or a Block each")
+
+
 def check_inside(patch: Region, sizes: Sequence[int]) -> None:
     """Raise ConfigError unless a patch has as many axes as the input, is not empty and lies inside."""
     allowed = f"inside {' x '.join(map(str, sizes))}"
@@ -37,7 +43,8 @@ def check_inside(patch: Region, sizes: Sequence[int]) -> None:
 
 
 def check_pair(pair: PatchPair, sizes: Sequence[int]) -> None:
-    """Raise ConfigError unless two patches lie inside the input and do not overlap."""
+    """Raise ConfigError unless these are two patches that lie inside the input and do not overlap."""
+    check_kinds(pair)
     for patch in pair:
         check_inside(patch, sizes)
     if gap(*pair) < 0:
@@ -69,14 +76,31 @@ class FixedPatches:
         return (self.first, self.second) if heads else (self.second, self.first)
 
 
+def sampler_of(patches: PatchPair | PatchSampler) -> PatchSampler:
+    """A sampler of two given patches, or the sampler itself.
+
+    Raises:
+        ConfigError: if it is neither, or the two patches overlap.
+    """
+    if callable(patches):
+        return patches
+    check_kinds(patches)
+    return FixedPatches(*patches)
+
+
 class RandomPatches:
     """Two boxes (squares of images) that do not overlap, uniform over all such pairs.
 
     Args:
         size: side of the boxes in positions. distance: the `gap` between them; any if None.
+    Raises:
+        ConfigError: if the size is not a positive number, or the distance is negative.
     """
 
     def __init__(self, size: int, distance: int | None = None) -> None:
+        if not (isinstance(size, int) and size >= 1 and (distance is None or distance >= 0)):
+            got = f"size {size}, distance {distance}"
+            raise ConfigError("no patches of this kind", got=got, allowed="size 1 or more, distance 0 or more")
         self.size, self.distance = size, distance
 
     def __call__(self, *sizes_and_generator: Any) -> PatchPair:
@@ -110,7 +134,7 @@ class RandomPatches:
 
     def _places(self, length: int) -> Tensor:
         """Pairs of starts along an axis by the absolute offset between them, both signs counted, (n,)."""
-        places = torch.arange(length - self.size + 1, 0, -1, dtype=torch.float64)
+        places = torch.arange(max(0, length - self.size + 1), 0, -1, dtype=torch.float64)
         places[1:] *= 2
         return places
 
@@ -150,26 +174,28 @@ class RandomPatches:
         )
 
 
-class DifferentPatches:
+class DifferentPatches(RandomPatches):
     """Of several pairs drawn at random, the one whose J differs between image and partner in the most samples.
 
-    Where the background is the same in most places, as in Pathfinder, most pairs have the same J and R says nothing of
-    them. Not the published regularizer: places where images differ are preferred.
+    Where the background is the same in most places, as in Pathfinder, most pairs have the same J, and R says nothing of
+    them. A different method from the published one: places where images differ are preferred.
 
     Args:
         size, distance: see `RandomPatches`. draws: pairs to choose from.
+    Raises:
+        ConfigError: if there is nothing to choose from.
     """
 
     def __init__(self, size: int, distance: int | None = None, draws: int = 16) -> None:
-        self._random, self.draws = RandomPatches(size, distance), draws
-
-    def __call__(self, *sizes_and_generator: Any) -> PatchPair:
-        return self._random(*sizes_and_generator)
+        super().__init__(size, distance)
+        if draws < 1:
+            raise ConfigError("there is no pair of patches to choose", got=f"{draws} draws", allowed="1 or more")
+        self.draws = draws
 
     def choose(self, x: Tensor, partners: Tensor, generator: torch.Generator) -> PatchPair:
         """The pair for a batch x and its partners, both (b, c, ...)."""
-        pairs = [self._random(*x.shape[2:], generator) for _ in range(self.draws)]
-        counts = [int((j.of(x) != j.of(partners)).flatten(1).any(1).sum()) for _, j in pairs]
+        pairs = [self(*x.shape[2:], generator) for _ in range(self.draws)]
+        counts = torch.stack([(j.of(x) != j.of(partners)).flatten(1).any(1).sum() for _, j in pairs]).tolist()
         return pairs[counts.index(max(counts))]
 
 

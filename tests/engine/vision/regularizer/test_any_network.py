@@ -13,6 +13,7 @@ from htfcli.engine.vision.regularizer.non_local import NonLocalRegularizer
 from htfcli.engine.vision.regularizer.patches import DifferentPatches
 from htfcli.engine.vision.resnet import ResNet, ResNetShape
 from htfcli.errors import ConfigError
+from tests.engine.vision.networks import ViT
 from tests.problems import generator
 
 FORMULATIONS = ("double-backward", "tangent")
@@ -32,32 +33,6 @@ class ConvNeXt(nn.Module):
         y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
         y = self.down(functional.gelu(self.up(y), approximate="tanh")) * self.scale
         return self.head((x + y.permute(0, 3, 1, 2)).mean((2, 3)))
-
-
-class ViT(nn.Module):
-    """Tokens of patches, attention by nn.MultiheadAttention or scaled_dot_product_attention, a class token."""
-
-    def __init__(self, own_attention: bool, outputs: int = 3, width: int = 8) -> None:
-        super().__init__()
-        self.stem, self.token = nn.Conv2d(2, width, 4, 4), nn.Parameter(0.1 * torch.randn(1, 1, width))
-        self.place = nn.Parameter(0.1 * torch.randn(1, 9, width))
-        self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = nn.MultiheadAttention(width, 2, batch_first=True) if own_attention else None
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-        self.head = nn.Linear(width, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x).flatten(2).transpose(1, 2)
-        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.place
-        y = self.first(x)
-        if self.attention is None:
-            q, k, v = (t.unflatten(2, (2, -1)).transpose(1, 2) for t in self.qkv(y).chunk(3, 2))
-            y = self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        else:
-            y = self.attention(y, y, y, need_weights=False)[0]
-        x = x + y
-        return self.head((x + self.mlp(self.second(x)))[:, 0])
 
 
 class UNet(nn.Module):
@@ -105,6 +80,12 @@ def volumes() -> nn.Module:
                          nn.Flatten(), nn.Linear(6, 3))  # fmt: skip
 
 
+def gated() -> nn.Module:
+    """Buffers that the network changes and uses (spectral normalization), and a rule of torch's without derivative."""
+    conv = nn.utils.spectral_norm(nn.Conv2d(2, 8, 3, 2, 1))
+    return nn.Sequential(conv, nn.GLU(1), nn.RMSNorm(6), nn.Flatten(), nn.Linear(96, 5), nn.Tanh(), nn.Linear(5, 3))
+
+
 def normed(norm: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Conv2d(2, 4, 3, 2, 1), norm, nn.Softplus(), nn.Flatten(), nn.Linear(96, 3))
 
@@ -126,6 +107,7 @@ CASES = {
     "group norm": (lambda: normed(nn.GroupNorm(2, 4)), (8, 12), (Patch(0, 0, 4, 4), Patch(2, 7, 4, 5)), CLASSES, true_logit),
     "layer norm": (lambda: normed(nn.LayerNorm((4, 4, 6))), (8, 12), (Patch(0, 0, 4, 4), Patch(2, 7, 4, 5)), CLASSES, true_logit),
     "instance norm": (lambda: normed(nn.InstanceNorm2d(4, affine=True)), (8, 12), (Patch(0, 0, 4, 4), Patch(2, 7, 4, 5)), CLASSES, true_logit),
+    "gated, spectral norm": (gated, (8, 12), (Patch(0, 0, 4, 4), Patch(2, 7, 4, 5)), CLASSES, true_logit),
     "squared logit": (ConvNeXt, IMAGES, SQUARES, CLASSES, lambda outputs, y: true_logit(outputs, y).square() + outputs.sum(1)),
 }  # fmt: skip
 
@@ -158,19 +140,30 @@ def reference(model, x, y, patches, logit):
     return cosine.abs().mean()
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_against_an_independent_double_backward(name):
+def eager(program):
+    return torch.compile(program, backend="aot_eager", fullgraph=True)
+
+
+COMPILED = [pytest.param(name, eager, marks=pytest.mark.long) for name in CASES if name != "gated, spectral norm"]
+
+
+@pytest.mark.parametrize(("name", "compiler"), [*((name, None) for name in CASES), *COMPILED])
+def test_against_an_independent_double_backward(name, compiler):
     make, sizes, patches, y, logit = CASES[name]
+    if compiler is not None:
+        torch.compiler.reset()  # torch keeps the programs of a few networks only
     torch.manual_seed(1)
     model = make().double()
     x = torch.randn(4, 2, *sizes, generator=generator(2), dtype=torch.float64)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
     wanted = reference(model, x, y, patches, logit)
     assert 0.01 < wanted < 0.9999  # or there would be nothing to compare
     gradients = torch.autograd.grad(wanted, list(model.parameters()), allow_unused=True)
     size = max(float(g.abs().max()) for g in gradients if g is not None)
-    for formulation in FORMULATIONS:
+    for formulation in FORMULATIONS if compiler is None else ("tangent",):
+        model.load_state_dict(before)
         model.zero_grad()
-        regularizer = NonLocalRegularizer(lambda *_: patches, formulation=formulation, logit=logit)
+        regularizer = NonLocalRegularizer(lambda *_: patches, formulation=formulation, logit=logit, compile=compiler)
         value = regularizer(model, x, y)
         value.backward()
         assert value.item() == pytest.approx(wanted.item(), rel=1e-12)
@@ -193,17 +186,80 @@ def test_logits_by_shape():
     dense = torch.stack([outputs, 10 * outputs], 2)  # two positions
     assert dense_logit(dense, torch.tensor([[0, 2], [-100, 1]])).tolist() == [20.5, 50]
     assert true_logit(dense, torch.tensor([[-100, -100], [0, 0]])).tolist() == [0, 16.5]
+    single = torch.tensor([[[1.0, 3.0, 8.0]], [[2.0, 4.0, 6.0]]])  # one logit at each of three positions
+    assert true_logit(single, torch.tensor([[0, 1, -100], [1, 1, 0]])).tolist() == [2, 4]
     assert output_of(1)((None, outputs), torch.tensor([2, 1])).tolist() == [4, 5]
+    assert dense_logit(dense, torch.tensor([[0, 255], [255, 1]]), ignored=255).tolist() == [1, 50]
 
 
-def test_logits_that_do_not_fit():
-    for outputs, y, message in (
-        ((torch.zeros(2, 3),), torch.zeros(2), "the network has several outputs (got tuple). Give logit=output_of(key), or a function (outputs, y) -> (b,)."),
-        (torch.zeros(2, 3), torch.zeros(2), "labels and outputs do not fit each other (got labels (2,) of float32, outputs (2, 3)). Give logit=, a function (outputs, y) -> (b,)."),
-    ):  # fmt: skip
-        with pytest.raises(ConfigError) as error:
-            true_logit(outputs, y)
-        assert str(error.value) == message
+@pytest.mark.parametrize(
+    ("logit", "outputs", "y", "message"),
+    [
+        (true_logit, (torch.zeros(2, 3),), torch.zeros(2), "the network has several outputs (got tuple). Give logit=output_of(key), or a function (outputs, y) -> (b,)."),
+        (true_logit, torch.zeros(2, 3), torch.zeros(2), "labels and outputs do not fit each other (got labels (2,) of float32, outputs (2, 3)). Give logit=, a function (outputs, y) -> (b,)."),
+        (true_logit, torch.zeros(2, 3), torch.tensor([0, 3]), "a label is no class of the network (got 0 to 3, allowed 0 to 2). Of dense labels, name another ignored one by logit=partial(dense_logit, ignored=...)."),
+        (true_logit, torch.zeros(2, 3, 4), torch.full((2, 4), 255), "a label is no class of the network (got 255 to 255, allowed 0 to 2). Of dense labels, name another ignored one by logit=partial(dense_logit, ignored=...)."),
+        (output_of("b"), {"a": torch.zeros(2, 3)}, torch.zeros(2), "the network has no output 'b' (got a)."),
+        (output_of(2), (torch.zeros(2, 3),), torch.zeros(2), "the network has no output 2 (got a tuple)."),
+    ],
+)  # fmt: skip
+def test_logits_that_do_not_fit(logit, outputs, y, message):
+    with pytest.raises(ConfigError) as error:
+        logit(outputs, y)
+    assert str(error.value) == message
+
+
+# --- what has no derivative -------------------------------------------------------------------------------------------
+
+
+class Sampled(nn.Module):
+    """An operation without a forward-mode rule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(2, 4, 3, 2, 1), nn.Sequential(nn.Linear(128, 5), nn.Tanh(), nn.Linear(5, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        grid = torch.tanh(x[:, :2]).permute(0, 2, 3, 1)
+        return self.head(functional.grid_sample(x, grid, align_corners=False).flatten(1))
+
+
+class Detached(nn.Module):
+    def __init__(self, whole: bool) -> None:
+        super().__init__()
+        self.whole, self.head = whole, nn.Linear(256, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = self.head(x.detach().flatten(1))
+        return outputs.detach() if self.whole else outputs
+
+
+def test_an_operation_without_a_rule_for_one_formulation():
+    torch.manual_seed(0)
+    model, x = Sampled(), torch.randn(4, 2, *IMAGES, generator=generator(2))
+    assert 0 < NonLocalRegularizer(SQUARES)(model, x, CLASSES).item() < 1
+    with pytest.raises(ConfigError) as error:
+        NonLocalRegularizer(SQUARES, formulation="tangent")(model, x, CLASSES)
+    assert str(error.value).startswith("an operation of the network lacks a derivative: ")
+    assert "grid_sampler_2d" in str(error.value)
+    assert str(error.value).endswith('Replace it, or use formulation="double-backward", which asks for less.')
+
+
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_network_that_does_not_look_at_its_input(formulation, whole):
+    with pytest.raises(ConfigError) as error:
+        NonLocalRegularizer(SQUARES, formulation=formulation)(Detached(whole), torch.randn(4, 2, *IMAGES), CLASSES)
+    advice = "Is a part of the network detached, or run under torch.no_grad()?"
+    assert str(error.value) == f"the logit does not depend on the network's input. {advice}"
+
+
+def test_errors_of_the_network_itself_stay():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(255, 3))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied") as error:
+        NonLocalRegularizer(SQUARES)(model, torch.randn(4, 2, *IMAGES), CLASSES)
+    assert not isinstance(error.value, ConfigError)
 
 
 # --- patches that do not differ ---------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -315,6 +316,32 @@ def test_refusals():
         with pytest.raises(ConfigError) as error:
             NonLocalRegularizer(patches)(network, batch, y[: len(batch)])
         assert str(error.value) == message
+    double = (
+        (lambda h, w, g: LEFT, "the regularizer needs two patches (got Patch(top=2, left=1, height=4, width=4), allowed a Patch or a Block each)."),
+        (lambda h, w, g: ((0, 0, 2, 2), (4, 4, 2, 2)), "the regularizer needs two patches (got ((0, 0, 2, 2), (4, 4, 2, 2)), allowed a Patch or a Block each)."),
+    )  # fmt: skip
+    for patches, message in double:
+        with pytest.raises(ConfigError) as error:
+            NonLocalRegularizer(patches)(model, x, y)
+        assert str(error.value) == message
+    with pytest.raises(ConfigError, match="the regularizer needs two patches"):
+        NonLocalRegularizer(4)
+    with pytest.raises(ConfigError) as error:
+        NonLocalRegularizer((LEFT, RIGHT))(model, x, y, x[:2])
+    got = "got (2, 1, 8, 16) float32, allowed (3, 1, 8, 16) float32"
+    assert str(error.value) == f"partners are not like the images ({got})."
+    with pytest.raises(ConfigError, match=r"the network is not a torch.nn.Module \(got function\)"):
+        NonLocalRegularizer((LEFT, RIGHT))(lambda x: model(x), x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's, of scripts, which people still have
+        scripted = torch.jit.trace(model.eval(), x)
+    assert 0 < NonLocalRegularizer((LEFT, RIGHT))(scripted, x, y) <= 1
+    with pytest.raises(ConfigError, match="a scripted network has no forward-mode derivatives"):
+        NonLocalRegularizer((LEFT, RIGHT), formulation="tangent")(scripted, x, y)
+    with torch.inference_mode():
+        inference = resnet("resnet-mini", 1, 1)
+    with pytest.raises(ConfigError, match="the network was made in inference mode"):
+        NonLocalRegularizer((LEFT, RIGHT))(inference, x, y)
     with torch.inference_mode(), pytest.raises(ConfigError, match="no gradients in inference mode"):
         NonLocalRegularizer((LEFT, RIGHT))(model, x, y)
     with pytest.raises(ConfigError, match="the two patches overlap"):

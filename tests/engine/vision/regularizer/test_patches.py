@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from htfcli.engine.vision.datasets.image_set import Patch
-from htfcli.engine.vision.regularizer.patches import FixedPatches, RandomPatches, gap
+from htfcli.engine.vision.regularizer.patches import DifferentPatches, FixedPatches, RandomPatches, gap
+from htfcli.errors import ConfigError
 from tests.problems import generator
 
 
@@ -44,3 +45,16 @@ def test_the_generator_decides():
     once, again = ([draw(150, 150, g) for _ in range(5)] for g in (generator(3), generator(3)))
     assert once == again
     assert torch.rand((), generator=generator(3)) != torch.rand((), generator=generator(4))
+
+
+def test_samplers_that_cannot_be():
+    for make, message in (
+        (lambda: RandomPatches(0), "no patches of this kind (got size 0, distance None, allowed size 1 or more, distance 0 or more)."),
+        (lambda: RandomPatches(2.5), "no patches of this kind (got size 2.5, distance None, allowed size 1 or more, distance 0 or more)."),
+        (lambda: RandomPatches(2, -3), "no patches of this kind (got size 2, distance -3, allowed size 1 or more, distance 0 or more)."),
+        (lambda: DifferentPatches(2, draws=0), "there is no pair of patches to choose (got 0 draws, allowed 1 or more)."),
+        (lambda: RandomPatches(20)(8, 16, generator(0)), "two patches of 20 x 20 do not fit the images (got images of 8 x 16). Lower --patch-size or --patch-distance."),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as error:
+            make()
+        assert str(error.value) == message
