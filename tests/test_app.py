@@ -136,7 +136,7 @@ def test_usage_errors(htf, args, message):
     ],
 )  # fmt: skip
 def test_errors_nobody_planned_for(htf, monkeypatch, error, code, message):
-    def broken(argument):
+    def broken(*arguments):
         raise error
 
     monkeypatch.setattr("htfcli.engine.runtime.memory.available_memory", lambda: 2 << 30)
@@ -149,7 +149,7 @@ def test_errors_nobody_planned_for(htf, monkeypatch, error, code, message):
     ("args", "message"),
     [
         (["fit"], "no data to fit. Shortest useful call: htf fit data.npy (see htf fit --help)."),
-        (["complete"], "no data to complete. Shortest useful call: htf complete data.csv -o completed.csv (see htf complete --help)."),
+        (["complete"], "no data to complete. Shortest useful call: htf complete data.csv (see htf complete --help)."),
         (["train-cnn"], "no images to train on. Shortest useful call: htf train-cnn --task is-same-class (see htf train-cnn --help)."),
         (["plot"], "Missing argument 'RUN...'. Shortest useful call: htf plot runs/dynamics -o dynamics.png. See 'htf plot --help'."),
         (["plot", "x"], "Missing option '--output' / '-o'. Shortest useful call: htf plot runs/dynamics -o dynamics.png. See 'htf plot --help'."),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 
 import numpy as np
@@ -89,9 +90,9 @@ def test_formats(htf, data, format):
     lines = done.out.splitlines()
     if format == "csv":
         assert len(lines) == 8
-        head = lines[0].split(",")
-        assert head[:4] == ["kind", "iteration", "train_loss", "train_error"]
-        assert "nodes.{0,1}.effective_rank" in lines[0].replace('"', "")
+        rows = list(csv.DictReader(lines))
+        assert list(rows[0])[:4] == ["kind", "iteration", "train_loss", "train_error"]
+        assert all("effective_rank" in json.loads(row["nodes"])[-1] for row in rows)
     else:
         assert "iteration" in done.out
         assert "test error" in done.out

@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -114,6 +115,19 @@ def test_a_cube_of_netcdf(htf, tmp_path):
     holes = np.isnan(shown)
     assert np.linalg.norm((out.t.values - truth)[holes]) < 0.2 * np.linalg.norm(truth[holes])
     assert done.records[0]["modes"] == ["site", "time"]
+
+
+def test_a_zarr_folder_is_replaced_only_if_asked(htf, numbering, tmp_path):
+    xr = pytest.importorskip("xarray")
+    values = np.array([[1.0, np.nan], [3.0, 4.0]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zarr, about versions of its own format
+        xr.Dataset({"t": (("x", "y"), values)}).to_zarr(tmp_path / "a.zarr")
+    assert htf("complete", "a.zarr").code == 0
+    assert htf("complete", "a.zarr").error.startswith("a.completed.zarr exists.")
+    assert htf("complete", "a.zarr", "--force").code == 0
+    assert xr.open_zarr(tmp_path / "a.completed.zarr", consolidated=False, chunks=None).t.values[0, 1] == number(0, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.completed.zarr", "a.completed.zarr.run", "a.zarr"]
 
 
 # --- one table is one tensor ------------------------------------------------------------------------------------------------

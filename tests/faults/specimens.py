@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.io
 import torch
 from PIL import Image
+from pyarrow import feather
 
 from htfcli.app import main
 from htfcli.config.completion_run import CompletionRunConfig
@@ -169,6 +171,14 @@ def parquet(**columns: object) -> Callable[[Path], bytes]:
     return saved(lambda file: pq.write_table(pa.table(columns), file))
 
 
+def sheet(folder: Path) -> bytes:
+    book = openpyxl.Workbook()
+    for row in (("city", 2001, 2002), ("oslo", 1.5, None), ("rome", 2.5, 3.5)):
+        book.active.append(row)
+    book.save(folder / "made.xlsx")
+    return (folder / "made.xlsx").read_bytes()
+
+
 ITERATION = {
     "kind": "iteration",
     "iteration": 0,
@@ -201,6 +211,11 @@ SPECIMENS: dict[str, Specimen] = {
     "tns.gz": Specimen(".tns.gz", lambda folder: gzip.compress(text(ROWS, " ", 1)(folder), mtime=0), (describe_input, of_table), (fuzzing.mutate, fuzzing.gzipped)),
     "parquet": Specimen(".parquet", parquet(i=[0, 0, 1], j=[0, 1, 1], v=[1.0, 2.0, 3.5]), (describe_input, of_table)),
     "parquet with labels": Specimen(".parquet", parquet(city=["oslo", "rome"], month=["2024-01", "2024-02"], value=[1.0, None]), (of_table, of_queries)),
+    "csv of a spreadsheet": Specimen(".csv", lambda folder: "Ort;2021;2022\r\nKöln;1.234,5;\r\nBonn;0,25;1.000,5\r\n".encode("cp1252"), (describe_input, of_table)),
+    "csv in UTF-16": Specimen(".csv", lambda folder: "city\tday\tv\na\t1\t0,5\nb\t2\t\n".encode("utf-16"), (describe_input, of_table)),
+    "feather": Specimen(".feather", saved(lambda f: feather.write_feather(pa.table({"x": ["a", "b"], "y": [1, 2], "v": [0.5, None]}), f)), (describe_input, of_table)),
+    "xlsx": Specimen(".xlsx", sheet, (describe_input, of_table), (fuzzing.mutate, fuzzing.mutate_member)),
+    "json lines": Specimen(".jsonl", lambda folder: b'{"x": "a", "y": 1, "v": 0.5}\n{"x": "b", "y": 2, "v": null}\n', (describe_input, of_table)),
     "png": Specimen(".png", picture("png"), (as_folder,)),
     "jpeg": Specimen(".jpg", picture("jpeg"), (as_folder,)),
     "gif": Specimen(".gif", picture("gif"), (as_folder,)),

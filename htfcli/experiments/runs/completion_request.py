@@ -70,7 +70,7 @@ def make_request(
     if uncertainty in ("-", output):
         raise ConfigError("--uncertainty needs a file of its own", got=uncertainty)
     for path in (output, *([] if uncertainty is None else [uncertainty])):
-        if path != "-" and first and not _is_zarr(path, force):
+        if path != "-" and first:
             refuse_existing(path, force)  # before minutes are spent on reading
     located = locate(*data)
     understood = understand(located, config, config.dims)
@@ -81,10 +81,6 @@ def make_request(
         got = suffix_of(Path(predict)) or "no suffix"
         raise DataError(f"{predict} is not a table of entries", got=got, allowed=", ".join(TABLES))
     return Request(config, located.name, located, understood, output, predict, uncertainty, folder, force)
-
-
-def _is_zarr(path: str, force: bool) -> bool:
-    return Path(path).suffix == ".zarr" and (force or not Path(path).exists())
 
 
 def completed_name(data: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import warnings
 from collections.abc import Callable
@@ -113,9 +114,16 @@ class DatasetTensor:
                 variable.encoding = {}
         if self.suffix == ".zarr":
             target = Path(destination)
-            shutil.rmtree(target, ignore_errors=True)
-            with _library(self.suffix):
-                found.to_zarr(target, mode="w", consolidated=False)
+            temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+            try:
+                with _library(self.suffix):
+                    found.to_zarr(temporary, mode="w", consolidated=False)
+                shutil.rmtree(target, ignore_errors=True)
+                os.replace(temporary, target)
+            except OSError as error:
+                raise DataError(f"cannot write {destination}: {error.strerror or error}") from None
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
             return
         with atomic_write(Path(destination)) as path, _library(self.suffix):
             found.to_netcdf(path)

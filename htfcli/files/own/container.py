@@ -176,12 +176,10 @@ def write_bytes(destination: str, data: bytes) -> None:
 
 
 @contextmanager
-def text_destination(
-    destination: str, compressed: bool = False, encoding: str = "utf-8", errors: str = "strict"
-) -> Iterator[IO[str]]:
+def text_destination(destination: str, compressed: bool = False, encoding: str = "utf-8") -> Iterator[IO[str]]:
     """Yield a text file that replaces `destination` after the block, or for `-` stdout, which is written directly."""
     if destination == "-":
-        stream = io.TextIOWrapper(sys.stdout.buffer, encoding=encoding, errors=errors, newline="")
+        stream = io.TextIOWrapper(sys.stdout.buffer, encoding=encoding, newline="")
         try:
             yield stream
         finally:
@@ -190,7 +188,7 @@ def text_destination(
     opened: Any = gzip.open if compressed else open
     with (
         atomic_write(Path(destination)) as temporary,
-        opened(temporary, "wt", encoding=encoding, errors=errors, newline="") as file,
+        opened(temporary, "wt", encoding=encoding, newline="") as file,
     ):
         yield file
 
@@ -260,7 +258,7 @@ def refuse_existing(destination: str, force: bool) -> None:
     """
     if destination == "-":
         refuse_terminal()
-    elif Path(destination).is_dir():
+    elif Path(destination).is_dir() and Path(destination).suffix != ".zarr":  # which is a folder
         raise ConfigError(f"{destination} is a folder", allowed="a file")
     elif not Path(destination).parent.is_dir():  # reported now, not after an hour of work
         raise DataError(f"cannot write {destination}: No such file or directory")

@@ -48,14 +48,15 @@ class ArrowFile:
         import pandas as pd
         import pyarrow as pa
 
-        found = {}
-        for at, place in enumerate(self.places):
-            column = self.table.column(place)[:SAMPLE]
-            if _is_number(column.type) and not pa.types.is_boolean(column.type):
-                found[at] = _floats(column)
-            else:
-                texts = [None if cell is None else str(cell) for cell in column.to_pylist()]
-                found[at] = np.array(texts, dtype=object)
+        found: dict[int, Any] = {}
+        with parsing(self.name, f"{self.suffix} file"):
+            for at, place in enumerate(self.places):
+                column = self.table.column(place)[:SAMPLE]
+                if _is_number(column.type) and not pa.types.is_boolean(column.type):
+                    found[at] = _floats(column)
+                else:
+                    texts = [None if cell is None else str(cell) for cell in column.to_pylist()]
+                    found[at] = pd.Series(texts, dtype=object)
         return pd.DataFrame(found)
 
     def read(self, labels: Sequence[int], numbers: Sequence[int]) -> pd.DataFrame:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import csv
 import gzip
 import io
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,25 +83,35 @@ def scan(path: Path, name: str, codec: str | None = None) -> Scan:
         decoder = codecs.getincrementaldecoder(guessed)()
         # comments before the first row are skipped by their number, not looked for
         skipped, start = _leading(head, len(mark))
-        comments, quotes, last, block = False, False, b"", head[start:]
+        comments, quotes, last, block, seen = False, False, b"", head, start
         while True:
             try:
-                if guessed not in (WESTERN, "latin-1"):
-                    decoder.decode(block, final=not block)
+                decoder.decode(block[len(mark) :] if block is head else block, final=not block)
             except UnicodeDecodeError:
                 if codec is not None:
-                    raise DataError(
-                        f"{name} is not in the encoding {codec}", next_step="Name another: --encoding."
-                    ) from None
-                guessed = WESTERN
+                    advice = "Name another: --encoding."
+                    raise DataError(f"{name} is not in the encoding {codec}", next_step=advice) from None
+                guessed = _western(path)
+                decoder = codecs.getincrementaldecoder(guessed)()
             if not comments and b"#" in block:
-                joined = last + block
+                joined = last + block[seen:]
                 comments = b"\n#" in joined or b"\r#" in joined
             quotes = quotes or b'"' in block
             if not block:
                 return Scan(Encoding(guessed, bool(mark)), comments, quotes, skipped)
-            last = block[-1:]
+            last, seen = block[-1:], 0
             block = file.read(_BLOCK)
+
+
+def _western(path: Path) -> str:
+    """Latin-1 as Windows writes it, or as it was before where a byte has no meaning in that."""
+    with open_bytes(path) as file:
+        while block := file.read(_BLOCK):
+            try:
+                block.decode(WESTERN)
+            except UnicodeDecodeError:
+                return "latin-1"
+    return WESTERN
 
 
 def _leading(head: bytes, start: int) -> tuple[int, int]:
@@ -147,12 +159,11 @@ def open_text(path: Path, name: str, encoding: Encoding) -> Iterator[Iterator[st
     """Yield the lines of a text file with their ends, without a byte order mark.
 
     Raises:
-        DataError: for a line of a compressed file that is too long, as a few bytes may unpack to any number of zeros.
+        DataError: if it cannot be read, or for a line of a compressed file that is too long, as a few bytes may unpack
+            to any number of zeros.
     """
-    with open_bytes(path) as binary:
-        # what a code page leaves undefined must not end the reading of a file that is copied through
-        errors = "surrogateescape" if encoding.codec == WESTERN else "strict"
-        text = io.TextIOWrapper(binary, encoding=encoding.codec, errors=errors, newline="")
+    with readable(name), open_bytes(path) as binary:
+        text = io.TextIOWrapper(binary, encoding=encoding.codec, newline="")
         try:
             if encoding.mark:
                 text.read(1)
@@ -168,3 +179,18 @@ def _bounded(file: io.TextIOWrapper, name: str) -> Iterator[str]:
         if len(line) == _LONGEST:
             raise DataError(f"{name} line {number} is too long", allowed=f"fewer than {_LONGEST:,} characters")
         yield line
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Turn the errors of reading a text file into DataErrors."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name} is not {error.encoding} text", next_step="Name its encoding: --encoding.") from None
+    except csv.Error as error:
+        raise DataError(f"{name} cannot be read: {error}") from None
+    except EOFError:
+        raise DataError(f"{name} is truncated") from None
+    except (zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{name} is damaged: {error}") from None

@@ -17,7 +17,6 @@ from htfcli.files.tables.encoding import Encoding, open_text, scan
 from htfcli.files.tables.numbers import Notation
 from htfcli.files.tables.objects import frame_of, sample_of
 from htfcli.files.tables.table_file import BLOCK, Filled, format_of
-from htfcli.files.tables.text_rows import readable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,7 +117,7 @@ def open_json_table(paths: Sequence[Path], name: str, config: TableConfig) -> Js
 def _lines(paths: Sequence[Path], name: str, encoding: Encoding) -> Iterator[tuple[int, str]]:
     """Lines that are not blank, with their numbers."""
     for path in paths:
-        with open_text(path, name, encoding) as file, readable(name):
+        with open_text(path, name, encoding) as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, line

@@ -29,7 +29,7 @@ def sample_of(rows: Sequence[Row], width: int, notation: Notation) -> pd.DataFra
         try:
             found[at] = numbers_of(cells, notation)
         except NotANumberError:
-            found[at] = np.array([None if cell is None or cell == "" else str(cell) for cell in cells], dtype=object)
+            found[at] = pd.Series([None if cell is None or cell == "" else str(cell) for cell in cells], dtype=object)
     return pd.DataFrame(found)
 
 

@@ -16,12 +16,12 @@ import numpy as np
 from htfcli.config.tables import TableConfig
 from htfcli.errors import DataError
 from htfcli.files.tables.dialect import Dialect, find_delimiter, find_notation, is_no_row, records
-from htfcli.files.tables.encoding import Scan, open_text, scan
+from htfcli.files.tables.encoding import Scan, open_text, readable, scan
 from htfcli.files.tables.header import find_head
 from htfcli.files.tables.numbers import MISSING, Floats, NotANumberError, Notation
 from htfcli.files.tables.table_file import SAMPLE, Filled, format_of
 from htfcli.files.tables.text_output import write_text_table
-from htfcli.files.tables.text_rows import TextSource, raw_rows, readable
+from htfcli.files.tables.text_rows import TextSource, raw_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +58,7 @@ class TextFile(TextSource):
             try:
                 columns[at] = self.dialect.notation.values(fields)
             except NotANumberError:
-                columns[at] = np.array([field or None for field in fields], dtype=object)
+                columns[at] = pd.Series([field or None for field in fields], dtype=object)
         return pd.DataFrame(columns)
 
     def read(self, labels: Sequence[int], numbers: Sequence[int]) -> pd.DataFrame:
@@ -154,7 +154,7 @@ class TextFile(TextSource):
         codes = {at: _Codes() for at in labels}
         parts: dict[int, list[Any]] = {at: [] for at in (*labels, *numbers)}
         width, start = len(self.head.names), 0
-        with open_text(path, self.name, scanned.encoding) as file, readable(self.name):
+        with open_text(path, self.name, scanned.encoding) as file:
             rows = islice(records(file, self.dialect.delimiter), int(self.head.named), None)
             while block := list(islice(rows, _PARSED)):
                 if set(map(len, block)) != {width}:
@@ -253,7 +253,7 @@ def open_text_table(paths: Sequence[Path], name: str, config: TableConfig) -> Te
 
 def _first_lines(path: Path, name: str, scanned: Scan) -> tuple[list[str], bool]:
     """Lines from which the dialect is found, and whether these are all."""
-    with open_text(path, name, scanned.encoding) as file, readable(name):
+    with open_text(path, name, scanned.encoding) as file:
         lines, count = [], 0
         for line in file:
             lines.append(line)

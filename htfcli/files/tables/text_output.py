@@ -10,17 +10,16 @@ from itertools import count
 from typing import IO
 
 from htfcli.files.own.container import text_destination
-from htfcli.files.tables.encoding import WESTERN, open_text
+from htfcli.files.tables.encoding import open_text, readable
 from htfcli.files.tables.table_file import BLOCK, Filled, Rows
-from htfcli.files.tables.text_rows import RawRow, TextSource, raw_rows, readable
+from htfcli.files.tables.text_rows import RawRow, TextSource, raw_rows
 
 
 def write_text_table(table: TextSource, destination: str, new: Filled) -> None:
     """Write a text table with changes to a file, whole or not at all, or to stdout for `-`."""
     encoding = table.dialect.encoding
     compressed = destination.lower().endswith(".gz")
-    errors = "surrogateescape" if encoding.codec == WESTERN else "strict"
-    with readable(table.name), text_destination(destination, compressed, encoding.codec, errors) as file:
+    with readable(table.name), text_destination(destination, compressed, encoding.codec) as file:
         file.write("\ufeff" if encoding.mark else "")
         _Writer(table, new, file).write()
 

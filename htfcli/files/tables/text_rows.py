@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from htfcli.errors import DataError
 from htfcli.files.foreign.column_layout import Head
 from htfcli.files.tables.dialect import Dialect, is_no_row, records
 from htfcli.files.tables.encoding import Scan, open_text
@@ -82,18 +77,3 @@ def raw_rows(file: Iterator[str], delimiter: str | None, quotes: bool) -> Iterat
         yield RawRow(number, "".join(before), text)
         before.clear()
     yield RawRow(number, "".join([*before, *taken]), "")
-
-
-@contextmanager
-def readable(name: str) -> Iterator[None]:
-    """Turn the errors of reading a text file into DataErrors."""
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise DataError(f"{name} is not {error.encoding} text", next_step="Name its encoding: --encoding.") from None
-    except csv.Error as error:
-        raise DataError(f"{name} cannot be read: {error}") from None
-    except EOFError:
-        raise DataError(f"{name} is truncated") from None
-    except (zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{name} is damaged: {error}") from None

@@ -66,6 +66,8 @@ def text_of(delimiter=",", decimal=".", end="\n", header=True):
         ("a.csv", text_of("\t").encode("utf-16-le"), "tabs, UTF-16"),
         ("a.csv", text_of().encode("latin-1"), "Latin-1"),
         ("a.csv", "# export\n" + text_of(";", ","), "semicolons, decimal commas"),
+        ("a.csv", "# für alle\n".encode("latin-1") + text_of().replace("ö", "o").replace("Koln", "K\u00f6ln").encode("latin-1"), "Latin-1"),
+        ("a.csv", b"# \x81\n" + text_of().encode("latin-1"), "Latin-1"),
         ("a.csv.gz", text_of(";", ","), "semicolons, decimal commas"),
     ],
 )  # fmt: skip
