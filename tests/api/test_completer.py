@@ -87,6 +87,7 @@ def test_new_rows_against_the_conditional_mean_of_a_normal_distribution(fitted):
     assert np.allclose(fitted.transform(row)[0, ~known], fitted._mean[~known] + gain @ away)
 
 
+@pytest.mark.slow
 def test_in_a_pipeline_with_cross_validation():
     full, holes = data(50)
     target = full @ np.arange(1.0, 7)
@@ -96,6 +97,7 @@ def test_in_a_pipeline_with_cross_validation():
     assert search.best_params_["tensorcompleter__width"] in (2, 3)
 
 
+@pytest.mark.slow
 def test_frames(fitted):
     _, holes = data(30)
     frame = pd.DataFrame(holes, columns=list("abcdef"), index=[f"r{i}" for i in range(30)])
