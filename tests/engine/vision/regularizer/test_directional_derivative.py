@@ -57,7 +57,7 @@ def test_against_double_backward(name):
     wanted = (g * dx).sum()
     parameters = list(model.parameters())
     gradients = torch.autograd.grad(wanted, parameters, allow_unused=True)
-    outputs, along = directional_derivative(model, first, x, torch.zeros(3), dx)
+    outputs, along = directional_derivative(model, dict(model.named_buffers()), first, x, torch.zeros(3), dx)
     torch.testing.assert_close(outputs, model(x))
     torch.testing.assert_close(along.sum(), wanted)
     found = torch.autograd.grad(along.sum(), parameters, allow_unused=True)
@@ -79,7 +79,7 @@ def test_layers_called_with_names():
 
     x, dx = (torch.randn(3, 4, 5, generator=generator(k), dtype=torch.float64) for k in (1, 2))
     model, step = Named(), 1e-6
-    _, along = directional_derivative(model, first, x, torch.zeros(3), dx)
+    _, along = directional_derivative(model, dict(model.named_buffers()), first, x, torch.zeros(3), dx)
     between = (first(model(x + step * dx), None) - first(model(x - step * dx), None)) / (2 * step)
     torch.testing.assert_close(along, between, rtol=1e-6, atol=1e-6)
 
@@ -102,7 +102,7 @@ def test_no_product_with_tangents_of_weights():
     )
     x, dx = torch.randn(2, 1, 6, 6), torch.randn(2, 1, 6, 6)
     with Counting() as mode:
-        _, along = directional_derivative(model, true_logit, x, torch.zeros(2), dx)
+        _, along = directional_derivative(model, dict(model.named_buffers()), true_logit, x, torch.zeros(2), dx)
         along.sum().backward()
     assert mode.counts["convolution"] == 4
     assert mode.counts["convolution_backward"] == 4
