@@ -122,12 +122,17 @@ class _Completing:
         if sparse and self._config.tree == "auto" and len(problem.dims) <= 4:
             trees = trees[:1]  # the star: many or sparse entries share too little for the matrices of deeper trees
         search = Search(problem, splits, judge, trees, self._config, self._settings, self._report, self._should_stop)
-        candidates = search.run(self._loss)
+        exact: list[Completion] = []
+
+        def enough(candidate: Candidate) -> bool:
+            exact.extend(self._exact(candidate, search, splits[0]))
+            return bool(exact)
+
+        candidates = search.run(self._loss, enough)
+        if exact:
+            return exact[0]
         if self._leave_out(search, candidates[0], splits[0]):
             return self.run()
-        exact = self._exact(candidates, search, splits[0])
-        if exact is not None:
-            return exact
         sources = self._effects(splits)
         sources += [self._of(c, s, search) for c in candidates for s in c.snapshots]
         linked = self._linked(search, splits, candidates[0])
@@ -186,24 +191,23 @@ class _Completing:
         self._problem = replace(problem, raw=raw, scaled=scaled, weight=weight, units=units)
         return True
 
-    def _exact(self, candidates: Sequence[Candidate], search: Search, split: Split) -> Completion | None:
-        """The one member of noise-free data, if a candidate leads to it."""
+    def _exact(self, candidate: Candidate, search: Search, split: Split) -> list[Completion]:
+        """The one member of noise-free data, if a candidate leads to it; else none."""
         if self._loss != "l2" or self._config.loss in _LINKS or len(split.train) > 100_000:
-            return None
-        for candidate in candidates[:2]:
-            if candidate.recipe.centre and candidate.near_exact(0.15 * search.size):
-                candidate = search.start(replace(candidate.recipe, centre="", smooth=0.0))
-            best = candidate.best
-            if best is None or not candidate.near_exact(0.15 * search.size) or self._should_stop():
-                continue
-            begin = best.members[0].model
-            assert begin is not None
-            fixed = self._config.width is not None
-            found = find_exact(candidate.recipe, begin, best.ridge, split, self._settings.first_sweeps, fixed)
-            if found is not None:
-                model = polished(found[0], self._problem.scaled)
-                return self._alone(Member(model, None), "exact factorization", split)
-        return None
+            return []
+        if candidate.recipe.centre and candidate.near_exact(0.15 * search.size):
+            candidate = search.start(replace(candidate.recipe, centre="", smooth=0.0))
+        best = candidate.best
+        if best is None or not candidate.near_exact(0.15 * search.size) or self._should_stop():
+            return []
+        begin = best.members[0].model
+        assert begin is not None
+        fixed = self._config.width is not None
+        found = find_exact(candidate.recipe, begin, best.ridge, split, self._settings.first_sweeps, fixed)
+        if found is None:
+            return []
+        model = polished(found[0], self._problem.scaled)
+        return [self._alone(Member(model, None), "exact factorization", split)]
 
     # --- members ------------------------------------------------------------------------------------------------------
 

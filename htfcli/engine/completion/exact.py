@@ -1,8 +1,8 @@
 """The way to an exact solution, where the data have no noise and a wide factorization is near one.
 
-The train error of noise-free data falls to zero with the ridge. Then what the model does not need is cut off
-(`rank_truncation`), so that Levenberg-Marquardt converges quadratically; where that was too much, because the last
-components are weaker than the error so far, new ones are grown, and again while that helps.
+What the model does not need is cut off (`rank_truncation`), so that Levenberg-Marquardt converges quadratically. Where
+that leads to no solution, the wide model itself goes on without a ridge, as it has ways out that the narrow one lacks,
+or, with too many parameters for that, components are grown beside those left; then its ranks are cut off again.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ EXACT = 1e-9  # held-out relative error at which there is nothing left to find
 _CUT = 0.5  # singular values cut off, over the train error
 _STEPS = 100
 _ROUNDS = 6
+_WORK = 5e9  # multiplications of a step of the wide model, half a second, up to which it goes on by itself (C: 1e9)
+_SLOW = 1e-2  # share of the loss that four steps in a row must gain
 
 
-def falls(fit: Fit, size: float, ridge: float, sweeps: int) -> float:
-    """The relative train error after some sweeps at falling ridges, as long as it falls with them; infinite if it
-    does not."""
+def lowered(fit: Fit, size: float, ridge: float, sweeps: int) -> float:
+    """The relative train error after some sweeps at falling ridges, as long as it falls with them."""
     error = fit.train_error / size
     while error > 1e-2 and ridge > 1e-8:
         ridge *= 0.1
         fit.run(sweeps, ridge, 0.0)
         before, error = error, fit.train_error / size
         if error > 0.85 * before:
-            return math.inf
+            break
     return error
 
 
@@ -54,9 +55,7 @@ def find_exact(
     train, held = split.train, split.held
     size = float(train.value.square().mean().sqrt())
     fit = Fit(recipe, train, split.weight, None, begin.dims, {}, begin)
-    error = falls(fit, size, ridge, sweeps)
-    if not math.isfinite(error):
-        return None
+    error = lowered(fit, size, ridge, sweeps)
     model = fit.member().model
     assert model is not None
 
@@ -69,12 +68,18 @@ def find_exact(
         return math.sqrt(solver.loss / len(train)) / size
 
     generator = torch.Generator().manual_seed(0)
-    widest = max(model.widths.values())
+    widest, free = max(model.widths.values()), len(model.parameters)
+    wide = 2 * free <= len(train) and free**2 * len(train) <= _WORK
+    if error > 1e-2 and not wide:
+        return None
     for _ in range(_ROUNDS):
         before = error
         narrow = reduced(model, _CUT * error, generator) or model.to()
-        reached = solved(narrow, 1e-2)
-        if reached > 1e-12:
+        reached = solved(narrow, _SLOW)
+        if reached > 1e-12 and wide:
+            narrow, wide = model.to(), False
+            reached = solved(narrow, _SLOW)
+        elif reached > 1e-12:
             narrow = grown(
                 narrow,
                 {v: min(w + 1, widest) for v, w in narrow.widths.items()},

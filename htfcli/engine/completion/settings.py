@@ -45,6 +45,7 @@ class Settings:
     # Averages
     power: float = 6.0  # how fast a worse member loses its part of equal weights: twice the error leaves 1/64
     # Exact solutions
+    restarts: int = 2  # from other weights, where a model is nearly exact and no exact one is near it (B, G)
     nearly: float = 0.05  # relative error on train and held-out entries from which an exact solution is looked for (B)
 
     def for_effort(self, effort: str) -> Settings:

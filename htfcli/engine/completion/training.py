@@ -64,8 +64,8 @@ class Search:
         self.size = float(problem.scaled.value.square().mean().sqrt())
         self.candidates: list[Candidate] = []
 
-    def run(self, loss: str) -> list[Candidate]:
-        """All that is worth averaging, the best first."""
+    def run(self, loss: str, enough: Callable[[Candidate], bool]) -> list[Candidate]:
+        """All that is worth averaging, the best first; those so far as soon as one is `enough`."""
         first = self._variants(loss)
         others = [self.start(replace(first.recipe, tree=t, seed=k)) for k, t in enumerate(self._trees[1:], 1)]
         found = sorted([first, *others], key=lambda c: c.score)
@@ -73,7 +73,17 @@ class Search:
         for candidate in near:
             if not self._should_stop():
                 self._walk(candidate)
+                if enough(candidate):
+                    return [candidate]
         near.sort(key=lambda c: c.score)
+        for restart in range(1, 1 + self.settings.restarts):
+            if self._should_stop() or not near[0].near_exact(self.settings.nearly * self.size):
+                break
+            candidate = self.start(replace(near[0].recipe, seed=100 * restart))
+            self._walk(candidate)
+            if enough(candidate):
+                return [candidate]
+            near = sorted([*near, candidate], key=lambda c: c.score)
         if self._config.width is None:
             self._widen(near)
         near.sort(key=lambda c: c.score)
@@ -109,7 +119,8 @@ class Search:
     def start(self, recipe: Recipe) -> Candidate:
         """A recipe after its first sweeps."""
         dims = self.problem.dims
-        sparse = math.prod(dims) > self.settings.most_cells and isinstance(recipe.width, int) and len(dims) > 2
+        many = math.prod(dims) > self.settings.most_cells and 2 < len(dims) <= _HIGH_ORDER  # else no two are on a line
+        sparse = many and isinstance(recipe.width, int)
 
         def spectral(split: Split, effects: Effects | None) -> Factorization:
             value = split.train.value if effects is None else split.train.value - effects.at(split.train.index)

@@ -36,7 +36,7 @@ class Units:
 def find_units(entries: Entries, dims: Sequence[int], least: float) -> Units:
     """The mode, if there is one, whose indices differ in scale more than within themselves.
 
-    The logarithm of |value - median of its index| is parted into what the index explains and the rest; a mode whose
+    The logarithm of |value - mean of its index| is parted into what the index explains and the rest; a mode whose
     indices' deviations differ by more than the factor `least` and explain more than half of the variance is one of
     variables. Then every index has its own mean and deviation; else all values share their root mean square.
     """
@@ -51,14 +51,16 @@ def find_units(entries: Entries, dims: Sequence[int], least: float) -> Units:
             continue
         scaled = value / largest
         mean = torch.zeros(d, dtype=torch.float64).index_add_(0, column, scaled) / count.clamp_min(1)
-        # medians decide: means and deviations follow a few far larger entries
-        middles = _middles((scaled - _middles(scaled, column, d)[column]).abs(), column, d)
+        # both must differ: deviations from the mean follow a few far larger entries, and those from the median are
+        # nothing where most entries of an index are equal (il2: 17 and 115)
         off = scaled - mean[column]
+        middles = _middles(off.abs(), column, d)
+        around = _middles((scaled - _middles(scaled, column, d)[column]).abs(), column, d)
         limit = 15 * torch.where(middles > 0, middles, off.abs().max())[column]
         square = off.clamp(-limit, limit).square()
         deviation = (torch.zeros(d, dtype=torch.float64).index_add_(0, column, square) / count.clamp_min(1)).sqrt()
-        present, middles = deviation[deviation > 0], middles[middles > 0]
-        if len(present) < 2 or len(middles) < 2 or float(middles.max() / middles.min()) < least:
+        present = deviation[deviation > 0]
+        if len(present) < 2 or min(_ratio(middles), _ratio(around)) < least:
             continue
         size = torch.log(off.abs() + 1e-3 * deviation[column].clamp_min(1e-12))
         by_index = torch.zeros(d, dtype=torch.float64).index_add_(0, column, size) / count.clamp_min(1)
@@ -73,6 +75,12 @@ def find_units(entries: Entries, dims: Sequence[int], least: float) -> Units:
     if best is not None:
         return best[1]
     return Units(None, torch.zeros(1, dtype=torch.float64), torch.tensor([rms], dtype=torch.float64))
+
+
+def _ratio(sizes: Tensor) -> float:
+    """The largest over the smallest of the sizes (d,) that are not zero."""
+    sizes = sizes[sizes > 0]
+    return float(sizes.max() / sizes.min()) if len(sizes) else 1.0
 
 
 def _middles(size: Tensor, column: Tensor, d: int) -> Tensor:

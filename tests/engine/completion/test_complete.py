@@ -45,6 +45,19 @@ def test_clean_data_are_recovered_exactly():
     assert done.report["warnings"] == []
 
 
+def test_many_modes_are_fitted_from_weights_near_one():
+    dims, draw = (4,) * 13, generator()  # more cells than are kept in a table
+    model = HierarchicalTensorFactorization(dims, 2).init_gaussian(0.2, draw)
+    for node, weight in enumerate(model.node_weights):
+        assert weight is not None
+        weight.add_(torch.eye(2, dtype=weight.dtype) if 13 <= node < model.tree.root else 1.0)
+    index = torch.randint(4, (2500, 13), generator=draw)
+    value = model.values(index)
+    value /= value.square().mean().sqrt()
+    done = complete(Entries(index[:1500], value[:1500]), dims, CompleteConfig(effort="quick"))
+    assert relative(done.values(index[1500:]), value[1500:]) < 0.1
+
+
 def test_noise_is_averaged_out():
     entries, rest, truth = low_rank(noise=0.1)
     done = complete(entries, (12, 10, 8))

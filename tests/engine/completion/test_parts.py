@@ -54,6 +54,14 @@ def test_values_on_one_scale_share_their_root_mean_square():
     assert float(units.scale) == pytest.approx(float(value.square().mean().sqrt()))
 
 
+def test_an_index_of_mostly_equal_values_is_no_variable_on_a_scale_of_its_own():
+    index = grid(60, 4)
+    value = normal(240) * torch.tensor([1.0, 14.0, 1.0, 14.0], dtype=torch.float64)[index[:, 1]]
+    most = (index[:, 1] == 2) & (index[:, 0] >= 27)
+    value[most] = 1 + 1e-3 * value[most]
+    assert find_units(Entries(index, value), (60, 4), 30.0).mode is None
+
+
 # --- effects ----------------------------------------------------------------------------------------------------------
 
 
