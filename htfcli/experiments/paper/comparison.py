@@ -226,7 +226,9 @@ def compare_accuracies(rows: Sequence[Row], name: str, scale: str, x: str) -> li
             ours = f"{p.mean:.1f}{_error(p)}"
             found.append(Comparison(f"{axis} {p.x}", f"test accuracy (%), {method}", shown, ours, p.count))
     for method, of in paired_gains(rows, x).items():
-        found += [Comparison(f"{axis} {p.x}", f"gain in points, paired, {method}", "", f"{p.mean:+.1f}{_error(p)}", p.count) for p in of]
+        for p in of:
+            ours = f"{p.mean:+.1f}{_error(p)}"
+            found.append(Comparison(f"{axis} {p.x}", f"gain in points, paired, {method}", "", ours, p.count))
     if scale == "mini":
         for method, values in PUBLISHED_ACCURACY[name].items():
             for at, value in values.items():
