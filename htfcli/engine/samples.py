@@ -104,7 +104,11 @@ def row_keys(index: Tensor, dims: Sequence[int]) -> Tensor:
 
 def unravel(position: Tensor, dims: Sequence[int]) -> Tensor:
     """Row-major positions (n,) to indices (n, N)."""
-    return torch.stack(torch.unravel_index(position, tuple(dims)), dim=1)
+    columns = []  # torch.unravel_index does the same, and imports half of torch's compiler for it: most of a second
+    for dim in reversed(tuple(dims)):
+        columns.append(position % dim)
+        position = position // dim
+    return torch.stack(columns[::-1], dim=1)
 
 
 def first_out_of_range(index: Tensor, dims: Sequence[int]) -> int | None:

@@ -195,10 +195,10 @@ class _Completing:
         """The one member of noise-free data, if a candidate leads to it; else none."""
         if self._loss != "l2" or self._config.loss in _LINKS or len(split.train) > 100_000:
             return []
-        if candidate.recipe.centre and candidate.near_exact(0.15 * search.size):
+        if candidate.recipe.centre and candidate.near_exact(self._settings.nearly * search.size):
             candidate = search.start(replace(candidate.recipe, centre="", smooth=0.0))
         best = candidate.best
-        if best is None or not candidate.near_exact(0.15 * search.size) or self._should_stop():
+        if best is None or not candidate.near_exact(self._settings.nearly * search.size) or self._should_stop():
             return []
         begin = best.members[0].model
         assert begin is not None

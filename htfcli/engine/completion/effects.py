@@ -124,8 +124,12 @@ def fit_linked(
             all of it would be taken for noise (UCBAdmissions: error .92 instead of .42).
     """
     effects = Effects(start_of(float(entries.value.mean()), link), (), (), tuple(dims))
+    eta = effects.at(entries.index)
     for _ in range(_ROUNDS):
-        target, importance = working(effects.at(entries.index), entries.value, link)
+        target, importance = working(eta, entries.value, link)
         importance = importance if weight is None else importance * weight
         effects = fit_effects(Entries(entries.index, target), dims, terms, importance, _SWEEPS, noise)
+        before, eta = eta, effects.at(entries.index)
+        if float((eta - before).abs().max()) < 1e-3:  # a thousandth of a value
+            break
     return effects

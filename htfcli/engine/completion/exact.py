@@ -23,6 +23,7 @@ _CUT = 0.5  # singular values cut off, over the train error
 _STEPS = 100
 _ROUNDS = 6
 _WORK = 5e9  # multiplications of a step of the wide model, half a second, up to which it goes on by itself (C: 1e9)
+_NOISE = 0.025  # relative train error above which it is taken for noise, and that is not tried (C ends at .02)
 _SLOW = 1e-2  # share of the loss that four steps in a row must gain
 
 
@@ -69,7 +70,7 @@ def find_exact(
 
     generator = torch.Generator().manual_seed(0)
     widest, free = max(model.widths.values()), len(model.parameters)
-    wide = 2 * free <= len(train) and free**2 * len(train) <= _WORK
+    wide = error < _NOISE and 2 * free <= len(train) and free**2 * len(train) <= _WORK
     if error > 1e-2 and not wide:
         return None
     for _ in range(_ROUNDS):

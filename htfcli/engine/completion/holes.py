@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from htfcli.engine.completion.settings import Settings
-from htfcli.engine.samples import row_keys
+from htfcli.engine.samples import row_keys, unravel
 
 RANDOM = "random"
 
@@ -193,7 +193,7 @@ def _moved(
     keys, order = torch.sort(row_keys(index, dims))
     own = holes.kept[number]
     cells = torch.nonzero((holes.codes & own) == own).flatten()  # with those that have further marks besides
-    cells = torch.stack(torch.unravel_index(cells, dims), 1)
+    cells = unravel(cells, dims)
     fixed = [m for m in range(len(dims)) if m not in holes.open_modes[number]]
     rows_found, groups_found, got, offset = [], [], 0, 0
     taken = kind >= 0

@@ -20,6 +20,7 @@ from htfcli.engine.ranks.hierarchical_rank import FactoredSpectra
 from htfcli.engine.samples import unobserved
 from htfcli.errors import DataError
 
+_FITTED = 5000  # observations, evenly spread, that the train error is of
 _SHOWN = 2000  # held-out entries kept for a scatter plot
 _LEVELS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99]
 
@@ -44,13 +45,13 @@ def describe(completion: Completion, average: Average, problem: Problem, judge: 
     main = 0 if shares.get(0, 0.0) > 0.05 or len(shares) == 1 else max(shares, key=lambda k: shares[k])
     members = [_column(average, k, judge, names) for k in average.used]
     strongest = completion.model
+    rows = torch.linspace(0, len(problem.raw) - 1, min(len(problem.raw), _FITTED)).long()
+    some = problem.raw.select(rows)
     return {
         "held_out_error": held[names[main]]["error"],
         "held_out": held,
         "r2": _r2(value[judge.kind == main], predicted[judge.kind == main]),
-        "train_error": _relative(
-            completion.values(problem.raw.index[:100_000]) - problem.raw.value[:100_000], problem.raw.value[:100_000]
-        ),
+        "train_error": _relative(completion.values(some.index) - some.value, some.value),
         "members": members,
         "strongest": next((i for i, m in enumerate(members) if m["kind"] != "effects"), None)
         if strongest is not None

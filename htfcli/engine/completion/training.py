@@ -77,7 +77,7 @@ class Search:
                     return [candidate]
         near.sort(key=lambda c: c.score)
         for restart in range(1, 1 + self.settings.restarts):
-            if self._should_stop() or not near[0].near_exact(self.settings.nearly * self.size):
+            if self._should_stop() or near[0].score > self.settings.nearly * self.size:
                 break
             candidate = self.start(replace(near[0].recipe, seed=100 * restart))
             self._walk(candidate)
