@@ -93,16 +93,16 @@ def test_unknown_names(htf):
 def test_is_same_class_end_to_end(htf, monkeypatch, tmp_path):
     """A few pairs and one epoch: that everything is written, not how good it is."""
     plan = paper.published_plan("is-same-class", "mini").model_dump(exclude_unset=True)
-    plan["base"] |= {"train": 64, "test": 32, "epochs": 1, "widths": [4, 4, 8]}
-    plan["grid"] = {"distance": [24]}
+    plan["base"] |= {"train": 64, "test": 32, "epochs": 1, "widths": [4, 8]}
+    plan["grid"] = {"distance": [31]}
     monkeypatch.setattr(reproduce, "published_plan", lambda name, scale: PlanConfig.checked({**plan, "seeds": 1}))
     done = htf("reproduce", "is-same-class", "-o", "out")
     assert done.code == 0, done.err
-    assert len(done.records) == 2 + 15  # ours, published
+    assert len(done.records) == 2 + 1 + 15  # ours, the gain, published
     assert yaml.safe_load((tmp_path / "out/is-same-class.yaml").read_text())["base"]["train"] == 64
     assert "compare the pattern" in (tmp_path / "out/is-same-class.md").read_text()
     rows = load_summary("out/is-same-class")
-    assert [r["settings"]["distance"] for r in rows] == [24, 24]
+    assert [r["settings"]["distance"] for r in rows] == [31, 31]
     assert (
         json.loads((tmp_path / "out/is-same-class/runs" / rows[0]["run"] / "summary.json").read_text())["kind"] == "cnn"
     )

@@ -159,6 +159,25 @@ def accuracies(rows: Sequence[Row], x: str) -> dict[str, list[Point]]:
     return {m: [Point(p.x, 100 * p.mean, 100 * p.error, p.count) for p in of] for m, of in found.items()}
 
 
+def paired_gains(rows: Sequence[Row], x: str) -> dict[str, list[Point]]:
+    """Test accuracy in percentage points above that of plain training with the same x and seed, for each method.
+
+    A seed fixes images, initial weights and the order of batches, so differences vary less than accuracies do.
+    """
+    plain = {(row["settings"][x], row["varied"]["seed"]): row for row in rows if method_of(row) == _PLAIN}
+    paired = []
+    for row in rows:
+        own, other = (_test_accuracy(r) for r in (row, plain.get((row["settings"][x], row["varied"]["seed"]))))
+        if method_of(row) != _PLAIN and own is not None and other is not None:
+            paired.append({**row, "final": {"gain": 100 * (own - other)}})
+    return points(paired, x, "gain", method_of) if paired else {}
+
+
+def _test_accuracy(row: Row | None) -> float | None:
+    """The test accuracy of a run, None of a run that has none."""
+    return ((row or {}).get("final") or {}).get("test_accuracy")
+
+
 def draw_accuracies(rows: Sequence[Row], name: str, scale: str, x: str) -> Figure:
     """Draw test accuracy against x, one curve per method; at scale paper the published curves too."""
     curves = accuracies(rows, x)
@@ -194,7 +213,7 @@ def _draw_bars(axes: Axes, curves: dict[str, list[Point]]) -> None:
 
 
 def compare_accuracies(rows: Sequence[Row], name: str, scale: str, x: str) -> list[Comparison]:
-    """Means and standard errors beside the published means.
+    """Means and standard errors beside the published means, then the gains over plain training in pairs of one seed.
 
     At scale mini both images and network differ from the published ones, whose numbers follow in separate rows.
     """
@@ -202,14 +221,22 @@ def compare_accuracies(rows: Sequence[Row], name: str, scale: str, x: str) -> li
     found = []
     for method, of in accuracies(rows, x).items():
         for p in of:
-            error = "" if math.isnan(p.error) else f" ± {p.error:.1f}"
             published = PUBLISHED_ACCURACY[name].get(method, {}).get(p.x) if scale == "paper" else None
             shown = "" if published is None else f"{published:.1f}"
-            ours = f"{p.mean:.1f}{error}"
+            ours = f"{p.mean:.1f}{_error(p)}"
             found.append(Comparison(f"{axis} {p.x}", f"test accuracy (%), {method}", shown, ours, p.count))
+    for method, of in paired_gains(rows, x).items():
+        for p in of:
+            ours = f"{p.mean:+.1f}{_error(p)}"
+            found.append(Comparison(f"{axis} {p.x}", f"gain in points, paired, {method}", "", ours, p.count))
     if scale == "mini":
         for method, values in PUBLISHED_ACCURACY[name].items():
             for at, value in values.items():
                 case = f"published setting, {axis} {at}"
                 found.append(Comparison(case, f"test accuracy (%), {method}", f"{value:.1f}", "", 0))
     return found
+
+
+def _error(point: Point) -> str:
+    """The standard error of a mean, nothing for a single run."""
+    return "" if math.isnan(point.error) else f" ± {point.error:.1f}"

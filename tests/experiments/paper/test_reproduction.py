@@ -13,7 +13,7 @@ def rows(job):
     """Each run finished, with an accuracy of its own."""
     return [
         {"kind": "run", "run": j.run.name, "status": "finished", "command": "train-cnn", "data": None, "error": None, "varied": j.run.varied,
-         "settings": j.run.settings.model_dump(mode="json"), "generate": None, "final": {"test_accuracy": 0.6 + 0.01 * number}}
+         "settings": j.run.settings.model_dump(mode="json"), "generate": None, "final": {"test_accuracy": 0.6 + 0.002 * number}}
         for number, j in enumerate(job.sweep.jobs)
     ]  # fmt: skip
 
@@ -25,7 +25,8 @@ def test_what_is_written(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {f"baselines.{kind}" for kind in ("pdf", "png", "md", "yaml")}
     lines = (tmp_path / "baselines.md").read_text().splitlines()
     assert lines[:3] == ["# baselines, scale mini", "", "| case | quantity | published | ours | seeds |"]
-    assert "| distance 24 | test accuracy (%), no regularizer |  | 61.0 ± 0.6 | 3 |" in lines
+    assert "| distance 31 | test accuracy (%), no regularizer |  | 63.1 ± 0.3 | 32 |" in lines
+    assert "| distance 31 | gain in points, paired, coefficient 0.1 |  | +6.4 ± 0.0 | 32 |" in lines
     assert len([line for line in lines if line.startswith("|")]) == len(table) + 2
     assert any("compare the pattern, not the numbers" in line for line in lines)
     head, *plan = (tmp_path / "baselines.yaml").read_text().splitlines()
@@ -37,5 +38,6 @@ def test_what_is_written(tmp_path):
 def test_at_the_published_scale_numbers_stand_side_by_side(tmp_path):
     job = Reproduction("pathfinder", "paper", str(tmp_path))
     table = job.present(rows(job))
-    assert [row.published for row in table if row.case == "path length 9"] == ["50.0", "63.5", "85.5"]
+    of_length_9 = [(row.published, row.quantity.split(",")[0]) for row in table if row.case == "path length 9"]
+    assert of_length_9 == [*((p, "test accuracy (%)") for p in ("50.0", "63.5", "85.5")), *[("", "gain in points")] * 2]
     assert "compare the pattern" not in (tmp_path / "pathfinder.md").read_text()
