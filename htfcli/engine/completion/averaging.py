@@ -194,7 +194,9 @@ class Average:
         """
         least = 8 if otherwise is None else 50
         if int(own.sum()) < least:
-            return self._weights_on(wider) if otherwise is None else otherwise
+            weights = self._weights_on(wider) if otherwise is None else otherwise
+            crossed[own] = weights
+            return weights
         weights, half = self._weights_on(own), self.judge.half
         for part in (0, 1):
             other = own & (half != part)

@@ -198,7 +198,9 @@ class _Completing:
         begin = best.members[0].model
         assert begin is not None
         fixed = self._config.width is not None
-        found = find_exact(candidate.recipe, begin, best.ridge, split, self._settings.first_sweeps, fixed)
+        found = find_exact(
+            candidate.recipe, begin, best.ridge, split, self._settings.first_sweeps, fixed, self._settings.noisy
+        )
         if found is None:
             return []
         model = polished(found[0], self._problem.scaled)

@@ -23,7 +23,6 @@ _CUT = 0.5  # singular values cut off, over the train error
 _STEPS = 100
 _ROUNDS = 6
 _WORK = 5e9  # multiplications of a step of the wide model, half a second, up to which it goes on by itself (C: 1e9)
-_NOISE = 0.025  # relative train error above which it is taken for noise, and that is not tried (C ends at .02)
 _SLOW = 1e-2  # share of the loss that four steps in a row must gain
 
 
@@ -46,12 +45,14 @@ def find_exact(
     split: Split,
     sweeps: int,
     fixed: bool,
+    noisy: float,
 ) -> tuple[Factorization, float] | None:
     """An exact solution near a wide model, and its held-out relative error; None if there is none.
 
     Args:
         recipe, begin, ridge: the wide model, without effects below it. split: what is fitted and what judges.
-        sweeps: at each ridge. fixed: whether the widths must stay.
+        sweeps: at each ridge. fixed: whether the widths must stay. noisy: relative train error that is
+        taken for noise, so that the wide model itself is not worth its time.
     """
     train, held = split.train, split.held
     size = float(train.value.square().mean().sqrt())
@@ -59,6 +60,13 @@ def find_exact(
     error = lowered(fit, size, ridge, sweeps)
     model = fit.member().model
     assert model is not None
+
+    seen = torch.ones(len(held), dtype=torch.bool)
+    for mode in range(len(begin.dims)):  # an index without observations in the split is not determined
+        seen &= torch.isin(held.index[:, mode], train.index[:, mode])
+    if not bool(seen.any()):
+        return None
+    held = held.select(torch.nonzero(seen).flatten())
 
     def judged(found: Factorization) -> float:
         return float((found.values(held.index) - held.value).norm() / held.value.norm().clamp_min(1e-300))
@@ -70,7 +78,7 @@ def find_exact(
 
     generator = torch.Generator().manual_seed(0)
     widest, free = max(model.widths.values()), len(model.parameters)
-    wide = error < _NOISE and 2 * free <= len(train) and free**2 * len(train) <= _WORK
+    wide = error < noisy and 2 * free <= len(train) and free**2 * len(train) <= _WORK
     if error > 1e-2 and not wide:
         return None
     for _ in range(_ROUNDS):

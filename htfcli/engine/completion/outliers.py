@@ -63,8 +63,12 @@ def find_outliers(
     for mode, d in enumerate(plain.model.dims):  # an index most of whose entries are far off is no row of spikes
         count = torch.bincount(entries.index[:, mode], minlength=d)
         off = torch.bincount(entries.index[far, mode], minlength=d)
-        if bool(((count >= 4) & (2 * off > count)).any()):
+        most = 2 * off > count
+        if bool(((count >= 4) & most).any()):
             return None
+        far &= ~most[entries.index[:, mode].long()]  # of an index seen once or twice, nothing may be left
+    if not bool(far.any()):
+        return None
     own = size * robust.at(split.held.index) - split.held.value
     inside = own.abs() <= _FAR * deviation_of(residual.abs())
     better = float(own[inside].square().mean()) < _BETTER**2 * float(miss[inside].square().mean())

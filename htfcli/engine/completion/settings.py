@@ -46,8 +46,12 @@ class Settings:
     # Averages
     power: float = 6.0  # how fast a worse member loses its part of equal weights: twice the error leaves 1/64
     # Exact solutions
+    noisy: float = 0.025  # relative error from which that is noise; under it more is tried (C: .02; kinetic: .03)
     restarts: int = 2  # from other weights, where a model is nearly exact and no exact one is near it (B, G)
-    nearly: float = 0.05  # relative error on train and held-out entries from which an exact solution is looked for (B)
+    nearly: float = (
+        0.15  # relative error on train and held-out entries from which an exact solution is looked for: a few
+    )
+    # sweeps, which small tables need (12 x 4 of rank 1)
 
     def for_effort(self, effort: str) -> Settings:
         """quick: two trees; thorough: all trees, wider, finer."""

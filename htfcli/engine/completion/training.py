@@ -77,7 +77,7 @@ class Search:
                     return [candidate]
         near.sort(key=lambda c: c.score)
         for restart in range(1, 1 + self.settings.restarts):
-            if self._should_stop() or near[0].score > self.settings.nearly * self.size:
+            if self._should_stop() or near[0].score > self.settings.noisy * self.size:
                 break
             candidate = self.start(replace(near[0].recipe, seed=100 * restart))
             self._walk(candidate)
@@ -152,7 +152,7 @@ class Search:
         best = near[0]
         for _ in range(self.settings.widenings):
             assert best.best is not None and isinstance(best.recipe.width, int)
-            exact = best.best.train_error < self.settings.nearly * self.size
+            exact = best.best.train_error < self.settings.noisy * self.size
             few = 2 * best.recipe.width * sum(self.problem.dims) > len(self.problem.scaled)
             if best.best.ridge > self.settings.first_ridge or exact or few or self._should_stop():
                 return

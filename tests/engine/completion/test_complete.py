@@ -45,6 +45,18 @@ def test_clean_data_are_recovered_exactly():
     assert done.report["warnings"] == []
 
 
+def test_a_small_exact_table_with_a_row_seen_twice():
+    draw = generator()
+    rows, columns = (0.5 + torch.rand(d, generator=draw, dtype=torch.float64) for d in (12, 4))
+    seen = torch.ones(12, 4, dtype=torch.bool)
+    seen[3, :2] = seen[8, 1:3] = seen[11, 3] = False
+    table = rows[:, None] * columns
+    done = complete(Entries(torch.nonzero(seen), table[seen]), (12, 4))
+    assert relative(done.values(torch.nonzero(~seen)), table[~seen]) < 1e-9
+    assert done.report["held_out_error"] < 1e-9
+    assert done.report["outliers"] == 0
+
+
 def test_many_modes_are_fitted_from_weights_near_one():
     dims, draw = (4,) * 13, generator()  # more cells than are kept in a table
     model = HierarchicalTensorFactorization(dims, 2).init_gaussian(0.2, draw)
