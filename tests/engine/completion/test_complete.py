@@ -215,7 +215,7 @@ def test_imputations_have_the_spread_that_is_stated():
     assert math.isclose(float((draws.mean(0) - done.values(rest)).mean()), 0.0, abs_tol=0.05)
 
 
-def test_threads_are_set_and_other_devices_refused():
+def test_threads_are_set_and_missing_devices_refused():
     entries, _, _ = low_rank()
     before = torch.get_num_threads()
     try:
@@ -223,8 +223,8 @@ def test_threads_are_set_and_other_devices_refused():
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
-    with pytest.raises(ConfigError, match="computes on the CPU"):
-        complete(entries, (12, 10, 8), CompleteConfig(device="cuda"))
+    with pytest.raises(ConfigError, match="is not available"):
+        complete(entries, (12, 10, 8), CompleteConfig(device="cuda:99"))
 
 
 def share_covered(repetitions):
