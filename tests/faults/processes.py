@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from htfcli.files.foreign.readers import read_foreign
+from htfcli.files.description import describe_input
 from htfcli.files.own import container
 from htfcli.files.own.records import read_lines
 
@@ -149,7 +149,7 @@ def whole(path: Path) -> None:
         elif file.suffix == ".csv" and file.name.startswith("summary"):
             assert file.read_text().endswith("\n")
         else:
-            read_foreign(file, file.name)
+            describe_input(str(file))
 
 
 TIMES = {"seconds", "iterations_per_second", "images_per_second", "seconds_left"}

@@ -29,7 +29,7 @@ CASES = {
     "fit cp": "fit ../data.safetensors --model cp --width 8 --iterations 100 --init balanced -o out",
     "train-cnn": "train-cnn ../pairs.safetensors --model resnet-mini --widths 4,8 --blocks 1,1 --epochs 2 --batch-size 8 "
     "--reg non-local --dropout 0.2 -o out",
-    "complete": "complete ../data.safetensors --width 3 --uncertainty spread -o out",
+    "complete": "complete ../data.safetensors --width 3 --uncertainty spread.npy -o out.npy",
 }
 
 
@@ -46,7 +46,7 @@ def test_the_same_seed_is_the_same_bytes(server, tmp_path, name):
         assert ended.code == 0, ended
         found[folder] = content(tmp_path / folder)
     assert found["a"] == found["b"]
-    results = [key for key in found["a"] if key in ("out", "out/model.safetensors", "spread")]
+    results = [key for key in found["a"] if key in ("out", "out.npy", "out/model.safetensors", "spread.npy")]
     assert results
     assert all(found["a"][key] != found["c"][key] for key in results)
 

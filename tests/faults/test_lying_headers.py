@@ -46,11 +46,10 @@ def test_huge_indices(tmp_path, monkeypatch, index, suffix):
     between = {"csv": ",", "tsv": "\t", "tns": " "}[suffix]
     rows = [(1, 1, 1, 0.5), (2, 1, 2, 1.5), (index, 2, 1, 2.5), (1, 2, 2, 1.0), (2, 2, 2, 0.1)]
     (tmp_path / f"x.{suffix}").write_text("\n".join(between.join(map(str, row)) for row in rows) + "\n")
-    for argv in ("inspect", "measure-rank", "fit"):
+    for argv in ("inspect", "measure-rank", "fit"):  # indices are labels, so none is too large
         more = ["-o", "r", "--iterations", "5", "--width", "2"] if argv == "fit" else []
         code, said = command(tmp_path, argv, f"x.{suffix}", *more)
-        assert argv == "inspect" or code, said
-        if argv == "fit" and 0 < index < 2**62:
-            assert "does not fit in memory" in said
+        assert (code == 0) == (argv != "measure-rank"), said  # which takes no tensor with holes
+        assert argv != "fit" or "3 x 2 x 2" in said
     code, said = command(tmp_path, "complete", f"x.{suffix}", "-o", f"y.{suffix}", "--width", "1", "--all")
-    assert code == 0 or "Error" in said  # indices are labels there
+    assert code == 0 or "Error" in said

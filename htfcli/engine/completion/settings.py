@@ -26,7 +26,7 @@ class Settings:
     # Units
     least_ratio: float = 30.0  # of variables' deviations: beyond, squares of the smaller are nothing (il2 has 17)
     # Wide factorizations
-    least_effects: float = 0.98  # error of effects over the mean's, from which they are tried below members (10^6)
+    least_effects: float = 0.98  # error of effects over that of zeros, from which they are tried below members (10^6)
     width: int = 12  # far above the ranks of most tables, cheap enough for five seconds (gapminder, weather)
     first_ridge: float = 0.5  # enough to keep a start from swamps, too little to kill its components (weather)
     ridge_step: float = 2.0  # fine enough that the best ridge is hardly missed (gapminder)

@@ -102,7 +102,9 @@ class Search:
         device = "cpu" if self._config.device == "auto" else self._config.device
         plain = Recipe(self._trees[0], width, loss=loss, device=device)
         recipes = [plain]
-        if self._error_of("effects") < self.settings.least_effects * self._error_of("mean"):
+        effects = torch.cat([s.effects["effects"].at(s.held.index) for s in self.splits])
+        zero = self.judge.score(torch.zeros_like(effects))
+        if self.judge.score(effects) < self.settings.least_effects * zero:
             recipes.append(replace(plain, centre="effects"))
         if len(self.problem.dims) > _HIGH_ORDER:
             recipes.append(replace(plain, around_one=True))
@@ -111,10 +113,6 @@ class Search:
             smooth = self.start(replace(best.recipe, smooth=self.settings.smooth))
             best = min(best, smooth, key=lambda c: c.score)
         return best
-
-    def _error_of(self, name: str) -> float:
-        """Of the mean or the effects on what is held out."""
-        return self.judge.score(torch.cat([s.effects[name].at(s.held.index) for s in self.splits]))
 
     def _width(self, tree: ModeTree) -> int:
         """The usual one; less where a star has several weights for each observation, and where many modes make many
