@@ -36,7 +36,7 @@ def runs(htf, tmp_path, monkeypatch):
     cube[2, 1, 1] = cube[4, 0, 3] = np.nan
     np.save(tmp_path / "cube.npy", cube)
     for data, out in (("a.csv", "table"), ("cube.npy", "cube")):
-        assert htf("complete", data, "-o", f"{out}{Path(data).suffix}", "--run", f"{out}.run", "-q").code == 0
+        assert htf("complete", data, "-o", f"{out}.full{Path(data).suffix}", "--run", f"{out}.run", "-q").code == 0
     return cube
 
 
