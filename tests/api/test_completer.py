@@ -24,8 +24,13 @@ def name_of(check) -> str:
     return getattr(check, "func", check).__name__
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("check", [check for _, check in CHECKS], ids=name_of)
+def marked(check):
+    """Those about being a transformer in every run, the others nightly: each fits several times."""
+    always = any(word in name_of(check) for word in ("transformer", "n_features", "parameters_default", "set_output"))
+    return pytest.param(check, marks=pytest.mark.slow if always else pytest.mark.long, id=name_of(check))
+
+
+@pytest.mark.parametrize("check", [marked(check) for _, check in CHECKS])
 def test_scikit_learn(check):
     """All checks that scikit-learn has for transformers; it leaves out only that of array libraries, which are an option
     that is not switched on."""
