@@ -190,6 +190,9 @@ class _Completing:
         """The one member of noise-free data, if a candidate leads to it; else none."""
         if self._loss != "l2" or self._config.loss in _LINKS or len(split.train) > 100_000:
             return []
+        entries, dims = self._problem.scaled, self._problem.dims
+        if any(len(torch.unique(entries.index[:, mode])) < dims[mode] for mode in self._problem.ordered):
+            return []  # indices without observations are left to their neighbours
         if candidate.recipe.centre and candidate.near_exact(self._settings.nearly * search.size):
             candidate = search.start(replace(candidate.recipe, centre="", smooth=0.0))
         best = candidate.best
