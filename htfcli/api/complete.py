@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from htfcli.api.completed import CompletedData
-from htfcli.api.inputs import kind_of, labelled, refuse_whole
+from htfcli.api.inputs import kind_of, labelled, refuse, refuse_whole
 from htfcli.config.completion import CompleteConfig
 from htfcli.engine.completion.complete import complete as complete_entries
 from htfcli.engine.completion.result import Completion
@@ -101,7 +101,7 @@ def complete(
     """
     config = _settings(config, settings)
     if isinstance(data, Entries):
-        _refuse(modes=modes, value=value, ordered=ordered, wide=wide, mask=mask, smooth=smooth)
+        refuse("this kind of data", modes=modes, value=value, ordered=ordered, wide=wide, mask=mask, smooth=smooth)
         if dims is None:
             raise ConfigError("the dimensions of the tensor are missing", next_step="complete(entries, dims).")
         entries = as_entries(data)
@@ -119,7 +119,7 @@ def complete(
         )
     if dims is not None:
         raise ConfigError("dims: only for Entries; other data have their own dimensions", got=list(dims))
-    _refuse(coordinates=coordinates, wanted=wanted, unordered=unordered)
+    refuse("this kind of data", coordinates=coordinates, wanted=wanted, unordered=unordered)
     beside, column = (std, None) if _is_array(std) else (None, std)
     tensor = labelled(data, modes=modes, value=value, std=column, ordered=ordered, wide=wide, mask=mask)
     entries, deviation = tensor.observed(average=duplicates == "mean")
@@ -172,11 +172,6 @@ def _settings(config: CompleteConfig | None, settings: dict[str, Any]) -> Comple
     if config is None:
         return CompleteConfig.checked(settings)
     return config if not settings else type(config).checked(config.model_dump(exclude_unset=True) | settings)
-
-
-def _refuse(**given: Any) -> None:
-    if wrong := [name for name, value in given.items() if value is not None and value is not False and value != ()]:
-        raise ConfigError(f"{', '.join(wrong)}: not for this kind of data")
 
 
 def _is_array(value: Any) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from htfcli.engine.samples import Entries
 from htfcli.errors import ConfigError, DataError
-from htfcli.files.foreign.arrays import Values, read_array
+from htfcli.files.foreign.arrays import read_array
+from htfcli.files.foreign.cells import Values
 from htfcli.files.foreign.frame_labels import Mode, numbered_mode
 from htfcli.files.foreign.frames import FrameTensor, read_frame
 from htfcli.files.foreign.xarrays import read_xarray
@@ -65,59 +66,22 @@ class Labelled(Protocol):
 
 
 @dataclass(frozen=True)
-class SeriesTensor:
+class SeriesTensor(FrameTensor):
     """A Series whose MultiIndex names its entries: a data frame of one column, and back."""
 
-    frame: FrameTensor
-    series: pd.Series[Any]
-
-    @property
-    def name(self) -> str:
-        return self.frame.name
+    series: Any = None
 
     @property
     def value_name(self) -> str:
         return "value" if self.series.name is None else str(self.series.name)
 
-    @property
-    def modes(self) -> tuple[Mode, ...]:
-        return self.frame.modes
-
-    @property
-    def axes(self) -> tuple[Axis, ...]:
-        return self.frame.axes
-
-    @property
-    def dims(self) -> tuple[int, ...]:
-        return self.frame.dims
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        return self.frame.remarks
-
-    def observed(self, average: bool = False) -> tuple[Entries, Tensor | None]:
-        return self.frame.observed(average)
-
-    def coordinates(self) -> tuple[list[Tensor | None], list[int]]:
-        return self.frame.coordinates()
-
-    @property
-    def missing(self) -> int:
-        return self.frame.missing
-
-    def asked(self) -> Tensor:
-        return self.frame.asked()
-
-    def wanted(self) -> Tensor | None:
-        return self.frame.wanted()
-
     def filled(self, values: Values, *, everywhere: bool = False) -> Any:
-        return self._series(self.frame.filled(values, everywhere=everywhere))
+        return self._column(super().filled(values, everywhere=everywhere))
 
-    def like(self, values: Values, *, keep: bool = False) -> Any:
-        return self._series(self.frame.like(values, keep=keep))
+    def like(self, values: Values, *, holes_only: bool = False, keep: bool = False) -> Any:
+        return self._column(super().like(values, holes_only=holes_only, keep=keep))
 
-    def _series(self, frame: pd.DataFrame) -> Any:
+    def _column(self, frame: pd.DataFrame) -> Any:
         found = frame.iloc[:, 0]
         found.name = self.series.name
         return found
@@ -149,26 +113,25 @@ def labelled(
     if hasattr(data, "__dataframe__") and kind != "frame":  # polars, arrow and others
         got = f"{type(data).__module__.partition('.')[0]}.{type(data).__name__}"
         raise DataError("tables are read from pandas", got=got, next_step="Convert it: data.to_pandas().")
-    given = {"modes": modes, "value": value, "std": std, "wide": wide, "mask": mask, "ordered": ordered or None}
     if kind == "frame":
-        _refuse(given, "a data frame", "mask")
+        refuse("a data frame", mask=mask)
         return read_frame(data.copy(), modes=modes, value=value, std=std, ordered=ordered, wide=wide)
     if kind == "series":
-        _refuse(given, "a series", "mask", "std", "wide", "value", "modes")
+        refuse("a series", mask=mask, std=std, wide=wide, value=value, modes=modes)
         if data.index.nlevels < 2:
             got = f"an index of {data.index.nlevels} level"
             raise DataError("a series names its entries by a MultiIndex", got=got, allowed="two levels or more")
-        frame = data.to_frame("value")
-        return SeriesTensor(read_frame(frame, value="value", ordered=ordered, wide=False, name="the series"), data)
+        found = read_frame(data.to_frame("value"), value="value", ordered=ordered, wide=False, name="the series")
+        return SeriesTensor(**{f.name: getattr(found, f.name) for f in fields(found)}, series=data)
     if kind == "xarray":
-        _refuse(given, "xarray", "modes", "std", "wide")
+        refuse("xarray", modes=modes, std=std, wide=wide)
         return read_xarray(data, value=value, mask=mask, ordered=ordered)
     if kind != "array":
         kinds = "an array, nested lists, a torch tensor, a DataFrame or Series, a DataArray or Dataset"
         advice = "Read the file first, as with pandas.read_csv." if isinstance(data, str | Path) else ""
         got = type(data).__name__
         raise DataError("this is not data that can be completed", got=got, allowed=kinds, next_step=advice)
-    _refuse(given, "an array", "value", "std", "wide")
+    refuse("an array", value=value, std=std, wide=wide)
     return read_array(data, mask=mask, names=modes, ordered=ordered)
 
 
@@ -226,6 +189,12 @@ def modes_of(axes: Sequence[Axis]) -> tuple[Mode, ...]:
     )
 
 
-def _refuse(given: dict[str, Any], kind: str, *names: str) -> None:
-    if wrong := [name for name in names if given[name] is not None]:
+def refuse(kind: str, **given: Any) -> None:
+    """Raise ConfigError for arguments that are given and mean nothing for this kind of data."""
+    wrong = [
+        name
+        for name, value in given.items()
+        if not (value is None or value is False or (isinstance(value, tuple) and not value))
+    ]
+    if wrong:
         raise ConfigError(f"{', '.join(wrong)}: not for {kind}")

@@ -40,14 +40,14 @@ def _widths(value: object) -> object:
     items = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else [value]
     if items and all(map(_is_number, items)):
         return {str(k): v for k, v in value.items()} if isinstance(value, dict) else value
-    raise _not("a width", "32, or 8,16 per level, or per node as {'{0,1}': 8, default: 4}")
+    raise not_allowed("a width", "32, or 8,16 per level, or per node as {'{0,1}': 8, default: 4}")
 
 
 def _tree(value: object) -> object:
     value = _plain(value)
     if isinstance(value, str | list):
         return value
-    raise _not("a mode tree", "a name, or nested lists as [[0, 1], [2, 3]]")
+    raise not_allowed("a mode tree", "a name, or nested lists as [[0, 1], [2, 3]]")
 
 
 def _dims(value: object) -> object:
@@ -55,7 +55,7 @@ def _dims(value: object) -> object:
     dims: list[Any] = value if isinstance(value, list) else [value]
     if len(dims) > 1 and all(_is_number(d) and d >= 1 for d in dims):
         return dims
-    raise _not("dimensions", "two or more positive numbers, as 13,4,12,8")
+    raise not_allowed("dimensions", "two or more positive numbers, as 13,4,12,8")
 
 
 def _distances(value: object) -> object:
@@ -63,13 +63,13 @@ def _distances(value: object) -> object:
     distances: list[Any] = value if isinstance(value, list) else [value]
     if distances and all(_is_number(d) and d >= 0 for d in distances):
         return distances
-    raise _not("distances", "e.g. 0,8,16")
+    raise not_allowed("distances", "e.g. 0,8,16")
 
 
 def _patches(value: object) -> object:
     patches = [_plain(item) for item in value] if isinstance(value, list) else None
     if patches is None or len(patches) != 2 or not all(map(_is_patch, patches)):
-        raise _not("two patches", "TOP,LEFT,HEIGHT,WIDTH twice, e.g. 0,0,8,8 and 0,24,8,8")
+        raise not_allowed("two patches", "TOP,LEFT,HEIGHT,WIDTH twice, e.g. 0,0,8,8 and 0,24,8,8")
     return patches
 
 
@@ -80,17 +80,18 @@ def _is_patch(value: object) -> bool:
 def _mode_sets(value: object) -> object:
     sets = parse_mode_sets(value)
     if sets is None:
-        raise _not("sets of modes", "e.g. 0,2, or in YAML [[0, 2], [1]]")
+        raise not_allowed("sets of modes", "e.g. 0,2, or in YAML [[0, 2], [1]]")
     return sets
 
 
 def _device(value: object) -> object:
     if isinstance(value, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
         return value
-    raise _not("a device", "auto, cpu, cuda or cuda:N")
+    raise not_allowed("a device", "auto, cpu, cuda or cuda:N")
 
 
-def _not(what: str, allowed: str) -> PydanticCustomError:
+def not_allowed(what: str, allowed: str) -> PydanticCustomError:
+    """The error of a validator: what a value is not, and what it may be."""
     return PydanticCustomError("not_allowed", "not {what}", {"what": what, "allowed": allowed})
 
 

@@ -42,6 +42,11 @@ class CompleteConfig(Config):
     seed: Seed = Field(0, description="Seed of all random numbers.")
     dims: Dims | None = Field(None, description="Dimensions of a table of numbered indices. Default: its labels.")
 
+    @property
+    def place(self) -> str:
+        """The name of the device on which sweeps are computed."""
+        return "cpu" if self.device == "auto" else self.device
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.tree == "auto" and self.arity is not None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from pydantic import Field, PlainValidator
-from pydantic_core import PydanticCustomError
 
+from htfcli.config.base import not_allowed
 from htfcli.config.completion import CompleteConfig
 from htfcli.config.tables import Column, TableConfig
 
@@ -18,9 +18,7 @@ def _names(value: object) -> list[str]:
     found = [str(name).strip() for name in names]
     if found and all(found):
         return found
-    raise PydanticCustomError(
-        "not_allowed", "not names of modes", {"what": "names of modes", "allowed": "one or more names, as year,hour"}
-    )
+    raise not_allowed("names of modes", "one or more names, as year,hour")
 
 
 Modes = Annotated[list[str], PlainValidator(_names)]

@@ -6,9 +6,8 @@ import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PlainValidator, model_validator
-from pydantic_core import PydanticCustomError
 
-from htfcli.config.base import Config, Seed
+from htfcli.config.base import Config, Seed, not_allowed
 
 
 def _margins(value: object) -> object:
@@ -19,7 +18,7 @@ def _margins(value: object) -> object:
     except ValueError:
         numbers = [math.nan]
     if not numbers or not all(0 < n < math.inf for n in numbers):
-        raise PydanticCustomError("not_allowed", "not a margin", {"allowed": "a positive number, or several as 2,3"})
+        raise not_allowed("a margin", "a positive number, or several as 2,3")
     return numbers if len(numbers) > 1 else numbers[0]
 
 

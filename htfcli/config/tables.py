@@ -6,9 +6,8 @@ import codecs
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
-from pydantic_core import PydanticCustomError
 
-from htfcli.config.base import Config
+from htfcli.config.base import Config, not_allowed
 
 _NAMED = {
     "tab": "\t",
@@ -22,22 +21,18 @@ _NAMED = {
 }
 
 
-def _not(what: str, allowed: str) -> PydanticCustomError:
-    return PydanticCustomError("not_allowed", "not {what}", {"what": what, "allowed": allowed})
-
-
 def _columns(value: object) -> list[str]:
     names = value.split(",") if isinstance(value, str) else value
     if isinstance(names, list) and names:
         return [str(name).strip() for name in names]
-    raise _not("columns", "names, as ligand,dose,cell")
+    raise not_allowed("columns", "names, as ligand,dose,cell")
 
 
 def _several(value: object) -> list[str]:
     names = _columns(value)
     if len(names) > 1:
         return names
-    raise _not("columns", "two or more names, as gdp,pop")
+    raise not_allowed("columns", "two or more names, as gdp,pop")
 
 
 def _texts(value: object) -> list[str]:
@@ -52,7 +47,7 @@ def _sign(what: str, allowed: str) -> PlainValidator:
         text = _NAMED.get(text.lower(), text)
         if len(text) == 1:
             return text
-        raise _not(what, allowed)
+        raise not_allowed(what, allowed)
 
     return PlainValidator(check)
 
@@ -61,14 +56,14 @@ def _decimal(value: object) -> str:
     text = _NAMED.get(str(value).lower(), str(value))
     if text in (".", ","):
         return text
-    raise _not("a decimal sign", "point or comma")
+    raise not_allowed("a decimal sign", "point or comma")
 
 
 def _codec(name: str) -> str:
     try:
         codecs.lookup(name)
     except LookupError:
-        raise _not("an encoding", "utf-8, utf-16, latin-1, cp1252, ...") from None
+        raise not_allowed("an encoding", "utf-8, utf-16, latin-1, cp1252, ...") from None
     return name
 
 

@@ -240,6 +240,7 @@ def test_rows_that_disagree(stand_in):
         (cube(), {"modes": ["a"]}, "modes: not for xarray"),
         (array(), {"dims": (3, 4, 2)}, "dims: only for Entries"),
         (array(), {"unordered": [0]}, "unordered: not for this kind of data"),
+        (Entries(torch.zeros(1, 2, dtype=torch.int64), torch.ones(1)), {"dims": (2, 2), "mask": array() > 0}, "mask: not for this kind of data"),
         (array(), {"std": np.ones(3)}, "std does not have the tensor's shape (got (3,), allowed (3, 4, 2))"),
         (array(), {"tree": [[0, 1], 5]}, "the mode tree must hold every mode once"),
     ],

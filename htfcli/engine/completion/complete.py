@@ -65,7 +65,7 @@ def complete(
         ConfigError: if a tree or widths do not fit the data, or the device does not exist.
     """
     config = config or CompleteConfig()
-    choose_device("cpu" if config.device == "auto" else config.device, config.threads)
+    choose_device(config.place, config.threads)
     checked(entries, dims, config, std)
     limit = math.inf if config.seconds is None else time.monotonic() + config.seconds
     return _Completing(
@@ -201,9 +201,7 @@ class _Completing:
         begin = best.members[0].model
         assert begin is not None
         fixed = self._config.width is not None
-        found = find_exact(
-            candidate.recipe, begin, best.ridge, split, self._settings.first_sweeps, fixed, self._settings.noisy
-        )
+        found = find_exact(candidate.recipe, begin, best.ridge, split, fixed, self._settings)
         if found is None:
             return []
         model = polished(found[0], self._problem.scaled)

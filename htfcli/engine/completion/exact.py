@@ -14,6 +14,7 @@ import torch
 
 from htfcli.engine.completion.members import Fit, Recipe, Split
 from htfcli.engine.completion.rank_truncation import reduced
+from htfcli.engine.completion.settings import Settings
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.least_squares.solver import make_solver
 from htfcli.engine.samples import Entries
@@ -43,21 +44,19 @@ def find_exact(
     begin: Factorization,
     ridge: float,
     split: Split,
-    sweeps: int,
     fixed: bool,
-    noisy: float,
+    settings: Settings,
 ) -> tuple[Factorization, float] | None:
     """An exact solution near a wide model, and its held-out relative error; None if there is none.
 
     Args:
         recipe, begin, ridge: the wide model, without effects below it. split: what is fitted and what judges.
-        sweeps: at each ridge. fixed: whether the widths must stay. noisy: relative train error that is
-        taken for noise, so that the wide model itself is not worth its time.
+        fixed: whether the widths must stay. settings: sweeps at each ridge, and what is taken for noise.
     """
     train, held = split.train, split.held
     size = float(train.value.square().mean().sqrt())
     fit = Fit(recipe, train, split.weight, None, begin.dims, {}, begin)
-    error = lowered(fit, size, ridge, sweeps)
+    error = lowered(fit, size, ridge, settings.first_sweeps)
     model = fit.member().model
     assert model is not None
 
@@ -78,7 +77,7 @@ def find_exact(
 
     generator = torch.Generator().manual_seed(0)
     widest, free = max(model.widths.values()), len(model.parameters)
-    wide = error < noisy and 2 * free <= len(train) and free**2 * len(train) <= _WORK
+    wide = error < settings.noisy and 2 * free <= len(train) and free**2 * len(train) <= _WORK
     if error > 1e-2 and not wide:
         return None
     for _ in range(_ROUNDS):

@@ -99,8 +99,7 @@ class Search:
     def _variants(self, loss: str) -> Candidate:
         """The first tree, with and without effects below and smoothing along ordered modes."""
         width = self._config.width or self._width(self._trees[0])
-        device = "cpu" if self._config.device == "auto" else self._config.device
-        plain = Recipe(self._trees[0], width, loss=loss, device=device)
+        plain = Recipe(self._trees[0], width, loss=loss, device=self._config.place)
         recipes = [plain]
         effects = torch.cat([s.effects["effects"].at(s.held.index) for s in self.splits])
         zero = self.judge.score(torch.zeros_like(effects))

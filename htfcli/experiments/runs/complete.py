@@ -79,8 +79,7 @@ class CompleteRun:
         if self._data is not None:
             self.entries, self._std = observed(self._data, config)
             self._order = order_of_modes(self._data, config.ordered or ())
-            name = "cpu" if config.device == "auto" else config.device
-            self._device = choose_device(name, config.threads, self._workers.count)
+            self._device = choose_device(config.place, config.threads, self._workers.count)
 
     def _refuse_settings(self, predict: str | None, folder: str | None) -> None:
         """Raise ConfigError if it is not said what a fitted completion predicts, or settings are given that it has."""

@@ -15,10 +15,11 @@ from htfcli.engine.completion.result import Completion
 from htfcli.engine.samples import Entries
 from htfcli.errors import ConfigError, Interrupted
 from htfcli.files.completion_input import Cube, refuse_other_format
+from htfcli.files.foreign.cells import Values
 from htfcli.files.foreign.readers import suffix_of
 from htfcli.files.own.container import refuse_existing, refuse_terminal
 from htfcli.files.tables.formats import TEXT
-from htfcli.files.tables.table import BOUNDS, Bounds, Table, Values
+from htfcli.files.tables.table import BOUNDS, Bounds, Table
 from htfcli.files.tables.text import FIXED
 
 _MOST_DRAWN = 10**7  # predicted entries of a data set that is drawn: all are held in memory at once

@@ -13,18 +13,16 @@ from torch import Tensor
 
 from htfcli.engine.samples import Entries, unravel
 from htfcli.errors import ConfigError, DataError, did_you_mean
-from htfcli.files.foreign.frame_labels import Mode, coordinates_of, numbered_mode
+from htfcli.files.foreign.cells import Values, put
+from htfcli.files.foreign.frame_labels import Mode, OfModes, numbered_mode
 from htfcli.files.foreign.number_types import clipped
-from htfcli.files.own.axes import Axis
 
-_BLOCK = 2**18  # entries predicted at a time
-Values = Callable[[Tensor], Tensor]  # (n, N) indices -> (n,) values
 # (d_0, ..., d_{N-1}) float64 and where it replaces what was given; None for a float64 array of it all
 Wrap = Callable[[np.ndarray, np.ndarray | None], Any]
 
 
 @dataclass(frozen=True)
-class ArrayTensor:
+class ArrayTensor(OfModes):
     """An array of any kind as a tensor.
 
     Args:
@@ -42,14 +40,6 @@ class ArrayTensor:
     value_name: str = "value"
     remarks: tuple[str, ...] = ()
 
-    @property
-    def axes(self) -> tuple[Axis, ...]:
-        return tuple(mode.axis for mode in self.modes)
-
-    @property
-    def dims(self) -> tuple[int, ...]:
-        return tuple(mode.axis.size for mode in self.modes)
-
     def observed(self, average: bool = False) -> tuple[Entries, None]:
         """The entries that are not holes."""
         flat = self.values.flatten()
@@ -57,10 +47,6 @@ class ArrayTensor:
         if len(known) == 0:
             raise DataError(f"{self.name} has no observed entry: all are NaN")
         return Entries(self._index(known), flat[known]), None
-
-    def coordinates(self) -> tuple[list[Tensor | None], list[int]]:
-        """Per mode rising positions (d,) or None, and the modes whose order means nothing."""
-        return coordinates_of(self.modes)
 
     @property
     def missing(self) -> int:
@@ -96,8 +82,7 @@ class ArrayTensor:
         flat = self.values.flatten().clone()
         replaced = torch.ones_like(flat, dtype=torch.bool) if everywhere else torch.isnan(flat)
         cells = torch.nonzero(replaced).flatten()
-        for part in torch.split(cells, _BLOCK) if len(cells) else ():
-            flat[part] = values(self._index(part))
+        put(flat, cells, self._index, values)
         return flat.view(self.values.shape).numpy(), replaced.view(self.values.shape).numpy()
 
     def _index(self, position: Tensor) -> Tensor:

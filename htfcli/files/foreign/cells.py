@@ -14,6 +14,8 @@ from torch import Tensor
 from htfcli.engine.samples import Entries, row_keys, unravel
 from htfcli.errors import DataError
 
+Values = Callable[[Tensor], Tensor]  # (n, N) indices -> (n,) values
+_PREDICTED = 2**18  # entries predicted at a time
 BLOCK = 2**16  # combinations looked at at a time: a writer makes a few MiB of Python objects of them
 
 
@@ -102,3 +104,9 @@ def lacking_blocks(index: Tensor, dims: Sequence[int]) -> Iterator[Tensor]:
         position = torch.nonzero(free).flatten() + start
         if len(position):
             yield unravel(position, dims)
+
+
+def put(found: Tensor, cells: Tensor, index_at: Callable[[Tensor], Tensor], values: Values) -> None:
+    """Write the values of entries into (n,) at positions `cells` (m,), block by block; `index_at`: their indices."""
+    for part in torch.split(cells, _PREDICTED) if len(cells) else ():
+        found[part] = values(index_at(part))

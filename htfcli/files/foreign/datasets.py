@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from htfcli.engine.samples import Entries
 from htfcli.errors import ConfigError, DataError
+from htfcli.files.foreign.cells import Values
 from htfcli.files.foreign.readers import missing_library, parsing, refuse_absent
 from htfcli.files.own.axes import Axis
 from htfcli.files.own.container import atomic_write, refuse_terminal
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from htfcli.files.foreign.frame_labels import Mode
 
 DATASETS = (".nc", ".nc4", ".zarr")
-Values = Callable[[Tensor], Tensor]  # (n, N) indices -> (n,) values
 
 
 @dataclass(frozen=True)

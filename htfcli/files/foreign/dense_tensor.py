@@ -14,12 +14,11 @@ from torch import Tensor
 
 from htfcli.engine.samples import Entries, unravel
 from htfcli.errors import ConfigError, DataError
+from htfcli.files.foreign.cells import Values, put
 from htfcli.files.foreign.number_types import clipped
 from htfcli.files.foreign.readers import Dense, missing_library, refuse_absent
 from htfcli.files.own.axes import Axis, plain_axes
 from htfcli.files.own.container import binary_destination
-
-_BLOCK = 2**18  # entries predicted at a time
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ class DenseTensor:
     def write(
         self,
         destination: str,
-        values: Callable[[Tensor], Tensor],
+        values: Values,
         *,
         everywhere: bool = False,
         own_type: bool = True,
@@ -121,8 +120,7 @@ class DenseTensor:
         """
         flat = self.dense.values.flatten().clone()
         holes = torch.arange(len(flat)) if everywhere else torch.nonzero(torch.isnan(flat)).flatten()
-        for part in torch.split(holes, _BLOCK) if len(holes) else ():
-            flat[part] = values(unravel(part, self.dims))
+        put(flat, holes, lambda part: unravel(part, self.dims), values)
         with binary_destination(destination) as path:
             WRITERS[self.suffix](path, self._stored(flat, holes, own_type), self.dense)
 

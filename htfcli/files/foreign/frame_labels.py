@@ -58,13 +58,26 @@ class Mode:
         return np.asarray(np.array([*at, -1], dtype=np.int64)[number])
 
 
-def coordinates_of(modes: Sequence[Mode]) -> tuple[list[Tensor | None], list[int]]:
-    """Per mode rising positions (d,) or None, and the modes whose order means nothing."""
-    known = [mode.coordinates for mode in modes]
-    import torch  # not needed to read labels: a table can be refused without it
+class OfModes:
+    """What follows from the modes of labelled data; for a frozen dataclass with a field `modes`."""
 
-    found = [None if places is None else torch.tensor(places, dtype=torch.float64) for places in known]
-    return found, [number for number, mode in enumerate(modes) if mode.unordered]
+    modes: tuple[Mode, ...]
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        return tuple(mode.axis for mode in self.modes)
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        return tuple(mode.axis.size for mode in self.modes)
+
+    def coordinates(self) -> tuple[list[Tensor | None], list[int]]:
+        """Per mode rising positions (d,) or None, and the modes whose order means nothing."""
+        import torch  # not needed to read labels: a table can be refused without it
+
+        known = [mode.coordinates for mode in self.modes]
+        found = [None if places is None else torch.tensor(places, dtype=torch.float64) for places in known]
+        return found, [number for number, mode in enumerate(self.modes) if mode.unordered]
 
 
 def numbered_mode(name: str, index: Any) -> Mode:

@@ -6,7 +6,7 @@ pandas is imported only where a frame is there already.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,22 +17,19 @@ from torch import Tensor
 
 from htfcli.engine.samples import Entries
 from htfcli.errors import DataError
-from htfcli.files.foreign.cells import each_once, known_at, lacking, lacking_blocks
-from htfcli.files.foreign.frame_labels import Mode, coordinates_of, mode_of, names_of, numbered_mode, taken
+from htfcli.files.foreign.cells import Values, each_once, known_at, lacking, lacking_blocks, put
+from htfcli.files.foreign.frame_labels import Mode, OfModes, mode_of, names_of, numbered_mode, taken
 from htfcli.files.foreign.frame_layout import Layout, find_layout
 from htfcli.files.foreign.number_types import as_floats, in_type
-from htfcli.files.own.axes import Axis
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MOST_ROWS = 10**8  # that are added to a frame: several GB
-_BLOCK = 2**18  # cells predicted at a time
-Values = Callable[[Tensor], Tensor]  # (n, N) indices -> (n,) values
 
 
 @dataclass(frozen=True)
-class FrameTensor:
+class FrameTensor(OfModes):
     """A data frame as a tensor: every cell of its value columns is one entry.
 
     Args:
@@ -49,14 +46,6 @@ class FrameTensor:
     index: Tensor
     value: Tensor
     std: Tensor | None = None
-
-    @property
-    def axes(self) -> tuple[Axis, ...]:
-        return tuple(mode.axis for mode in self.modes)
-
-    @property
-    def dims(self) -> tuple[int, ...]:
-        return tuple(mode.axis.size for mode in self.modes)
 
     @property
     def value_name(self) -> str:
@@ -77,10 +66,6 @@ class FrameTensor:
         return each_once(
             self.index, self.value, self.dims, std=self.std, average=average, name=self.name, place=self.place
         )
-
-    def coordinates(self) -> tuple[list[Tensor | None], list[int]]:
-        """Per mode rising positions (d,) or None, and the modes whose order means nothing."""
-        return coordinates_of(self.modes)
 
     def holes(self) -> int:
         """Number of cells without a value."""
@@ -323,5 +308,4 @@ def _counted(index: pd.Index[Any]) -> bool:
 
 def _fill(value: Tensor, cells: Tensor, index: Tensor, values: Values) -> None:
     """Write the values of entries into (n,) at positions `cells` (m,), block by block; `index` (n, N) of all."""
-    for part in torch.split(cells, _BLOCK) if len(cells) else ():
-        value[part] = values(index[part].long())
+    put(value, cells, lambda part: index[part].long(), values)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from htfcli.engine.samples import Entries
 from htfcli.errors import DataError
-from htfcli.files.foreign.cells import each_once, known_at, lacking, lacking_blocks
+from htfcli.files.foreign.cells import Values, each_once, known_at, lacking, lacking_blocks
 from htfcli.files.foreign.column_layout import some
 from htfcli.files.foreign.frame_labels import Mode
 from htfcli.files.foreign.readers import refuse_absent
@@ -24,7 +24,6 @@ from htfcli.files.own.axes import Axis
 from htfcli.files.tables.labelled import Labelled
 from htfcli.files.tables.table_file import Added, Filled, Rows
 
-Values = Callable[[Tensor], Tensor]  # (n, N) indices -> (n,) values
 Bounds = Callable[[Tensor], tuple[Tensor, Tensor]]  # (n, N) indices -> lower and upper ends (n,)
 BOUNDS = ("lower", "upper")  # names of the columns
 _MOST_ZEROS = 10**8  # combinations without a row that are taken for zeros

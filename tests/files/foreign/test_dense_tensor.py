@@ -7,7 +7,6 @@ import torch
 from htfcli.config.completion_run import CompletionRunConfig
 from htfcli.errors import ConfigError, DataError
 from htfcli.files.completion_input import load_data
-from htfcli.files.foreign import dense_tensor as dense_output
 from htfcli.files.foreign.readers import read_foreign
 from htfcli.files.locating import locate
 from tests.files.foreign.predictions import numbers
@@ -32,7 +31,7 @@ def complete(path, tmp_path, everywhere=False, **options):
 @pytest.mark.parametrize("block", [1, 1000])
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4"])
 def test_holes_are_filled_and_the_rest_is_kept(tmp_path, monkeypatch, dtype, block):
-    monkeypatch.setattr(dense_output, "_BLOCK", block)
+    monkeypatch.setattr("htfcli.files.foreign.cells._PREDICTED", block)
     tensor = with_holes(dtype)
     tensor[1, 1, 1] = -0.0
     np.save(tmp_path / "a.npy", tensor)
