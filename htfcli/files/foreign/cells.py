@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from htfcli.engine.samples import Entries, row_keys, unravel
-from htfcli.errors import DataError
+from htfcli.errors import ConfigError, DataError
 
 Values = Callable[[Tensor], Tensor]  # (n, N) indices -> (n,) values
 _PREDICTED = 2**18  # entries predicted at a time
@@ -110,3 +110,11 @@ def put(found: Tensor, cells: Tensor, index_at: Callable[[Tensor], Tensor], valu
     """Write the values of entries into (n,) at positions `cells` (m,), block by block; `index_at`: their indices."""
     for part in torch.split(cells, _PREDICTED) if len(cells) else ():
         found[part] = values(index_at(part))
+
+
+def masked(values: Tensor, mask: Tensor) -> Tensor:
+    """Values (d_0, ..., d_{N-1}), NaN where the mask is False; ConfigError if it has another shape."""
+    if mask.shape != values.shape:
+        got, allowed = tuple(mask.shape), tuple(values.shape)
+        raise ConfigError("the mask does not have the tensor's shape", got=got, allowed=allowed)
+    return torch.where(mask, values, math.nan)

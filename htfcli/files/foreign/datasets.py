@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,16 +12,15 @@ from torch import Tensor
 
 from htfcli.engine.samples import Entries
 from htfcli.errors import ConfigError, DataError
-from htfcli.files.foreign.cells import Values
+from htfcli.files.foreign.cells import Values, masked
 from htfcli.files.foreign.readers import missing_library, parsing, refuse_absent
 from htfcli.files.own.axes import Axis
 from htfcli.files.own.container import atomic_write, refuse_terminal
+from htfcli.files.own.folders import atomic_folder
 
 if TYPE_CHECKING:
     from htfcli.files.foreign.arrays import ArrayTensor
     from htfcli.files.foreign.frame_labels import Mode
-
-DATASETS = (".nc", ".nc4", ".zarr")
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class DatasetTensor:
     """Variables of a netCDF file or zarr folder, as one tensor.
 
     Args:
-        name: for messages. suffix: one of `DATASETS`. array: the variables that are completed.
+        name: for messages. suffix: `.nc` or `.zarr`. array: the variables that are completed.
     """
 
     name: str
@@ -68,10 +65,7 @@ class DatasetTensor:
         Raises:
             ConfigError: if the mask has another shape.
         """
-        if mask.shape != self.values.shape:
-            allowed = tuple(self.values.shape)
-            raise ConfigError("the mask does not have the tensor's shape", got=tuple(mask.shape), allowed=allowed)
-        return self._with(torch.where(mask, self.values, torch.nan))
+        return self._with(masked(self.values, mask))
 
     def without(self, missing_value: float) -> DatasetTensor:
         """The same tensor, with entries of this value missing.
@@ -94,7 +88,7 @@ class DatasetTensor:
 
     def lacking(self) -> int:
         """Number of missing entries."""
-        return int(torch.isnan(self.values).sum())
+        return self.array.missing
 
     def write(self, destination: str, values: Values, *, everywhere: bool = False, own_type: bool = True) -> None:
         """Write the file with its missing entries filled in; coordinates and attributes are kept.
@@ -112,17 +106,8 @@ class DatasetTensor:
             for variable in found.data_vars.values():  # what packs whole numbers would round deviations
                 variable.encoding = {}
         if self.suffix == ".zarr":
-            target = Path(destination)
-            temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-            try:
-                with _library(self.suffix):
-                    found.to_zarr(temporary, mode="w", consolidated=False)
-                shutil.rmtree(target, ignore_errors=True)
-                os.replace(temporary, target)
-            except OSError as error:
-                raise DataError(f"cannot write {destination}: {error.strerror or error}") from None
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+            with atomic_folder(destination, replace=True) as folder, _library(self.suffix):
+                found.to_zarr(folder, mode="w", consolidated=False)
             return
         with atomic_write(Path(destination)) as path, _library(self.suffix):
             found.to_netcdf(path)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from htfcli.engine.samples import Entries, unravel
 from htfcli.errors import ConfigError, DataError
-from htfcli.files.foreign.cells import Values, put
+from htfcli.files.foreign.cells import Values, masked, put
 from htfcli.files.foreign.number_types import clipped
 from htfcli.files.foreign.readers import Dense, missing_library, refuse_absent
 from htfcli.files.own.axes import Axis, plain_axes
@@ -56,9 +56,7 @@ class DenseTensor:
         Raises:
             ConfigError: if the mask has another shape.
         """
-        if tuple(mask.shape) != self.dims:
-            raise ConfigError("the mask does not have the tensor's shape", got=tuple(mask.shape), allowed=self.dims)
-        return self._with(torch.where(mask, self.dense.values, math.nan))
+        return self._with(masked(self.dense.values, mask))
 
     def without(self, missing_value: float) -> DenseTensor:
         """The same tensor, with entries of this value missing.

@@ -25,9 +25,11 @@ def refuse_existing_folder(destination: str) -> None:
 
 
 @contextmanager
-def atomic_folder(destination: str) -> Iterator[Path]:
+def atomic_folder(destination: str, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `destination`, which becomes it after the block, unless that failed.
 
+    Args:
+        replace: a folder that is there already.
     Raises:
         DataError: if it cannot be written or the disk is full.
     """
@@ -36,6 +38,8 @@ def atomic_folder(destination: str) -> Iterator[Path]:
     try:
         temporary.mkdir()
         yield temporary
+        if replace:
+            shutil.rmtree(path, ignore_errors=True)
         os.replace(temporary, path)
     except OSError as error:
         raise DataError(f"cannot write {destination}: {error.strerror or error}") from None
