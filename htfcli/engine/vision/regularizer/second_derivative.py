@@ -50,28 +50,29 @@ class SecondDerivatives(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         options = dict(kwargs or {})
+        if func not in _AXES and func not in _NORMALIZATIONS and func is not F.batch_norm:
+            return func(*args, **options)
+        first = () if args else (options.pop("input"),)
         if func in _AXES:
-            return _convolved(self, func, *args, **options)
-        if func is F.batch_norm:
-            return _batch_normalized(self, *args, **options)
+            return _convolved(self, func, *first, *args, **options)
         if func in _NORMALIZATIONS:
-            return _in_float32(func, *args, **options)
-        return func(*args, **options)
+            return _in_float32(func, *first, *args, **options)
+        return _batch_normalized(self, *first, *args, **options)
 
 
 def _convolved(
-    mode: SecondDerivatives, func: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1,
+    mode: SecondDerivatives, func: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1,
     padding: Any = 0, dilation: Any = 1, groups: int = 1,
 ) -> Tensor:  # fmt: skip
     axes = _AXES[func]
-    if isinstance(padding, str) or input.dim() != axes + 2:  # which torch turns into numbers, or a batch, itself
-        return func(input, weight, bias, stride, padding, dilation, groups)  # type: ignore[no-any-return]
-    if torch.is_autocast_enabled(input.device.type):
-        dtype = torch.get_autocast_dtype(input.device.type)
-        input, weight = input.to(dtype), weight.to(dtype)
+    if isinstance(padding, str) or x.dim() != axes + 2:  # which torch turns into numbers, or a batch, itself
+        return func(x, weight, bias, stride, padding, dilation, groups)  # type: ignore[no-any-return]
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight = x.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
     sizes = (_each(stride, axes), _each(padding, axes), _each(dilation, axes), False, [0] * axes, groups)
-    found: Tensor = _Convolution.apply(input, weight, mode, *sizes)  # type: ignore[no-untyped-call]
+    found: Tensor = _Convolution.apply(x, weight, mode, *sizes)  # type: ignore[no-untyped-call]
     return found if bias is None else found + bias.view(-1, *[1] * axes)
 
 
@@ -116,26 +117,26 @@ class _InputGradient(Function):
         return g_g_y, None, g_w, *[None] * len(ctx.sizes)
 
 
-def _in_float32(func: Any, input: Tensor, *args: Any, **options: Any) -> Tensor:
-    if input.dtype not in (torch.float16, torch.bfloat16):
-        return func(input, *args, **options)  # type: ignore[no-any-return]
-    with torch.autocast(input.device.type, enabled=False):
-        found: Tensor = func(input.float(), *args, **options)
-    return found.to(input.dtype)
+def _in_float32(func: Any, x: Tensor, *args: Any, **options: Any) -> Tensor:
+    if x.dtype not in (torch.float16, torch.bfloat16):
+        return func(x, *args, **options)  # type: ignore[no-any-return]
+    with torch.autocast(x.device.type, enabled=False):
+        found: Tensor = func(x.float(), *args, **options)
+    return found.to(x.dtype)
 
 
 def _batch_normalized(
-    mode: SecondDerivatives, input: Tensor, running_mean: Tensor | None, running_var: Tensor | None,
+    mode: SecondDerivatives, x: Tensor, running_mean: Tensor | None, running_var: Tensor | None,
     weight: Tensor | None = None, bias: Tensor | None = None, training: bool = False, momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:  # fmt: skip
     if not training:
-        return _in_float32(F.batch_norm, input, running_mean, running_var, weight, bias, False, momentum, eps)
-    precise = input.to(torch.promote_types(input.dtype, torch.float32))
+        return _in_float32(F.batch_norm, x, running_mean, running_var, weight, bias, False, momentum, eps)
+    precise = x.to(torch.promote_types(x.dtype, torch.float32))
     found: Tensor = _BatchNorm.apply(  # type: ignore[no-untyped-call]
         precise, weight, bias, mode, running_mean, running_var, momentum, eps
     )
-    return found.to(input.dtype)
+    return found.to(x.dtype)
 
 
 class _BatchNorm(Function):
