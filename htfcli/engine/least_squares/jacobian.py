@@ -5,8 +5,9 @@ vectors and S_v the derivative of the value with respect to E_v, one sweep up th
 
     S_root = 1,   S_c = (S_v W^(v)T) * (product of the other children's E)   for every child c of v
 
-and the Jacobian with respect to W^(v) has rows P_v[i, :] (x) S_v[i, :] (at a leaf, P is a one-hot index). Everything is
-computed in blocks of entries, so memory is bounded whatever their number. Where several processes share the work, each
+and the Jacobian with respect to W^(v) has rows P_v[i, :] (x) S_v[i, :] (at a leaf, P is a one-hot index). With dense
+cores, the children's vectors are spread over all combinations of their components before they are multiplied, and S_c
+is summed back over the components of the others. Everything is computed in blocks of entries, so memory is bounded whatever their number. Where several processes share the work, each
 has a part of the entries, and sums run over all parts.
 
 Axes: `n` entries, `b` entries of a block, `p` parameters, `R` width, `d` mode dimension, `q` parameters above leaves.
@@ -14,6 +15,7 @@ Axes: `n` entries, `b` entries of a block, `p` parameters, `R` width, `d` mode d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -90,12 +92,20 @@ class Sweeps:
         self.q = self.p - self.leaf_p
         self._groups: dict[int, Groups] = {}
         self._widths = [columns for _, columns in shapes]
+        # Below dense cores: combinations of the siblings before a node, its width, and those of the siblings after it
+        self._combined: dict[int, tuple[int, int, int]] = {}
+        self._numbers = sum(self._widths)
+        for node in self._tree.interior if model.dense_cores else ():
+            widths = [self._widths[child] for child in self._tree.children[node]]
+            self._numbers += math.prod(widths)
+            for k, child in enumerate(self._tree.children[node] if len(widths) > 1 else ()):
+                self._combined[child] = math.prod(widths[:k]), widths[k], math.prod(widths[k + 1 :])
         leaf_width = sum(self._widths[: model.order])
         written_out = 2 * self.p**2 / _FUSED + self.p
         calls = model.order * (model.order + 3) / 2
         summed = leaf_width * (leaf_width / 2 + self.q) + _ROW * calls + 2 * self.q**2 / _FUSED
         self._dense = written_out < summed
-        self.sweep_work = _SWEEP * sum(self._widths) * len(self.value)
+        self.sweep_work = _SWEEP * self._numbers * len(self.value)
         self.work = min(written_out, summed) * len(self.value) + self.p**3 / _FUSED + self.sweep_work
 
     def set_weight(self, weight: Tensor) -> None:
@@ -121,7 +131,7 @@ class Sweeps:
                 vectors.append(weight.index_select(0, _part(self._columns[node], block)))
                 products.append(None)
                 continue
-            product = reduce(torch.mul, (vectors[c] for c in children))
+            product = reduce(torch.mul, (self._spread(c, vectors[c]) for c in children))
             products.append(product)
             vectors.append(product.sum(1, keepdim=True) if weight is None else product @ weight)
         return vectors, products
@@ -134,19 +144,32 @@ class Sweeps:
             width = vectors[children[0]].shape[1]
             upstream = found[node].expand(-1, width) if weight is None else found[node] @ weight.t()
             before = upstream  # times the children to the left
-            for child in children:
+            factors = [self._spread(child, vectors[child]) for child in children]
+            for child, factor in zip(children, factors, strict=True):
                 found[child] = before
-                before = before * vectors[child] if child != children[-1] else before
+                before = before * factor if child != children[-1] else before
             after: Tensor | None = None
-            for child in reversed(children):
+            for child, factor in zip(reversed(children), reversed(factors), strict=True):
                 if after is not None:
                     found[child] = found[child] * after
-                after = vectors[child] if after is None else after * vectors[child]
+                after = factor if after is None else after * factor
+                found[child] = self._collected(child, found[child])
         return [found[node] for node in range(len(self._tree.children))]
+
+    def _spread(self, node: int, vectors: Tensor) -> Tensor:
+        """(b, R) of a node as factor of its parent's product: below a dense core, for all combinations (b, R_c * ...)."""
+        if node not in self._combined:
+            return vectors
+        outer, width, inner = self._combined[node]
+        return vectors.view(-1, 1, width, 1).expand(-1, outer, width, inner).reshape(len(vectors), -1)
+
+    def _collected(self, node: int, slopes: Tensor) -> Tensor:
+        """Slopes at what `_spread` made of a node, summed to those at the node itself."""
+        return slopes.unflatten(1, self._combined[node]).sum((1, 3)) if node in self._combined else slopes
 
     @property
     def _per_entry(self) -> int:
-        return 3 * sum(self._widths) + 1
+        return 3 * self._numbers + 1
 
     def residuals(self, parameters: Tensor) -> Tensor:
         """r = value of the model - observed value, (n,)."""
@@ -287,8 +310,8 @@ class Sweeps:
                 continue
             parts = []
             for child in children:
-                others = [vectors[c] for c in children if c != child]
-                parts.append(reduce(torch.mul, others, tangents[child]))
+                others = [self._spread(c, vectors[c]) for c in children if c != child]
+                parts.append(reduce(torch.mul, others, self._spread(child, tangents[child])))
             change = sum(parts[1:], parts[0])
             if weight is None or move is None:
                 tangents.append(change.sum(1, keepdim=True))

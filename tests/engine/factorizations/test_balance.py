@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from htfcli.engine.factorizations.balance import balance
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
-from htfcli.engine.ranks.local_components import LocalComponents
+from htfcli.engine.ranks.local_components import CoreComponents, LocalComponents
 from tests.problems import factorizations, generator
 
 
@@ -19,7 +19,7 @@ def test_balance_keeps_the_tensor_and_makes_norms_equal(model):
     before = model.dense()
     balance(model, sweeps=150)
     assert float((model.dense() - before).abs().max()) <= 1e-9 * max(1.0, float(before.abs().max()))
-    components = LocalComponents(model)
+    components = (CoreComponents if model.dense_cores else LocalComponents)(model)
     assert components.unbalancedness <= 1e-6 * max(1.0, float(model.parameters.square().sum()))
     at_rest = model.parameters.clone()
     balance(model)

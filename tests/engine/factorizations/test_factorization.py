@@ -34,7 +34,7 @@ def test_matrices_are_views_that_share_out_the_parameters(model):
 @settings(max_examples=40)
 @given(factorizations(), st.floats(1e-3, 1e3))
 def test_scaling_multiplies_the_tensor(model, factor):
-    wanted = factor * reference_tensor(model.tree, model.node_weights)
+    wanted = factor * reference_tensor(model, model.node_weights)
     scaled = model.to().scale(factor)
     assert torch.allclose(scaled.dense(), wanted, rtol=1e-9, atol=1e-9 * factor)
     back = scaled.scale_log(-math.log(factor))
@@ -47,8 +47,8 @@ def test_description_and_weights_make_the_same_factorization(model):
     """What a file holds: everything but the weights, and these by name."""
     facts = model.describe()
     tree = ModeTree(tuple(() for _ in facts["dims"]) + tuple(map(tuple, facts["children"])))
-    widths = dict(zip(tree.interior, facts["widths"], strict=True))
-    again = MODELS[facts["kind"]].blank(facts["dims"], tree, widths)
+    cls = MODELS[facts["kind"]]
+    again = cls.blank(facts["dims"], tree, dict(zip(cls.sized(tree), facts["widths"], strict=True)))
     assert type(again) is type(model)
     assert not again.parameters.any()
     again.load({name: weight.clone() for name, weight in model.weights.items()})

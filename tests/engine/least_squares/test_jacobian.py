@@ -21,7 +21,7 @@ def reference(model, entries, weight=None):
     """Residuals (n,) and Jacobian (n, p) of the definition, both times the root of the weights."""
 
     def residuals(parameters):
-        values = reference_values(reference_tensor(model.tree, model.views(parameters)), entries)
+        values = reference_values(reference_tensor(model, model.views(parameters)), entries)
         return (values - entries.value) * (1.0 if weight is None else weight.sqrt())
 
     parameters = model.parameters
@@ -148,7 +148,7 @@ def test_curvature_is_the_second_derivative(name):
     direction = 1e-3 * torch.randn(len(model.parameters), generator=generator(2), dtype=torch.float64)
 
     def values(step):
-        return reference_values(reference_tensor(model.tree, model.views(model.parameters + step * direction)), entries)
+        return reference_values(reference_tensor(model, model.views(model.parameters + step * direction)), entries)
 
     step = torch.zeros((), dtype=torch.float64)
     second = torch.autograd.functional.jacobian(

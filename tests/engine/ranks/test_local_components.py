@@ -7,7 +7,7 @@ import torch
 
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.factorizations.deep_matrix import MatrixFactorization
-from htfcli.engine.factorizations.evaluation import Evaluation
+from htfcli.engine.factorizations.dense_cores import TensorTrainFactorization, TuckerFactorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.fitting.balanced_init import init_balanced
@@ -22,6 +22,8 @@ MODELS = {
     "htf layered": lambda: HierarchicalTensorFactorization((3, 2, 4, 3, 2), 3, ModeTree.named("layered", 5)),
     "htf ternary": lambda: HierarchicalTensorFactorization((3,) * 5, [4, 3], ModeTree.named("balanced", 5, 3)),
     "cp": lambda: CPFactorization((5, 4, 6), 4),
+    "tucker": lambda: TuckerFactorization((4, 3, 5), 3),
+    "tensor train": lambda: TensorTrainFactorization((3, 4, 3, 3), 3),
     "matrix": lambda: MatrixFactorization((6, 5), 3),
     "matrix depth 4": lambda: MatrixFactorization((5, 6), 4, [5, 7, 5]),
 }
@@ -196,7 +198,7 @@ def test_scaling_within_a_component_leaves_the_tensor():
 
 def test_evaluation_sees_weights_change_in_place():
     model = CPFactorization((2, 2), 1).init_gaussian(1.0, generator())
-    evaluation = Evaluation(model.tree, model.node_weights, model.dims)
+    evaluation = model.evaluation()
     before = evaluation.forward().clone()
     model.scale(3.0)
     assert torch.allclose(evaluation.forward(), 3 * before)
