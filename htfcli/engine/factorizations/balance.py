@@ -51,7 +51,7 @@ def _balance_cores(model: Factorization, sweeps: int, keep_root: bool) -> None:
         for node in range(tree.root):
             if keep_root and tree.parent[node] == tree.root:
                 continue
-            weight, core = model.node_weights[node], slices(model, model.node_weights, node)
+            weight, core = model.node_weights[node], slices(model, node)
             assert weight is not None
             flat = core.flatten(1).double()
             (left, small), (right, other) = torch.linalg.qr(weight.double()), torch.linalg.qr(flat.t())
@@ -63,14 +63,7 @@ def _balance_cores(model: Factorization, sweeps: int, keep_root: bool) -> None:
             core.copy_((rotation.t() @ rows).view(core.shape))
 
 
-def slices(model: Factorization, weights: list[Tensor | None], node: int) -> Tensor:
-    """The core of a node's parent with the node's axis first, (R_node, ...): a view, one slice per column of the node.
-
-    Args:
-        model: with dense cores. weights: `node_weights` of the model, or anything else of these shapes.
-    """
+def slices(model: Factorization, node: int) -> Tensor:
+    """The core of a node's parent as one slice per column of the node, (R_node, ...): a view."""
     parent = model.tree.parent[node]
-    weight, children = weights[parent], model.tree.children[parent]
-    assert weight is not None
-    core = weight.unflatten(0, [model.widths[child] for child in children])
-    return core.movedim(children.index(node), 0)
+    return model.core(parent).movedim(model.tree.children[parent].index(node), 0)

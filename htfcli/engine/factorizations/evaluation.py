@@ -99,7 +99,7 @@ class Evaluation:
                 parts = self._merge_next(parts)
             if dense_cores and len(parts) == 2:
                 assert weight is not None
-                parts, weight, grad = self._with_core(*parts, weight, grad), None, None
+                parts, weight, grad = self._with_core(parts[0], parts[1], weight, grad), None, None
             self._root(parts, weight, grad, sample, dims)
 
     def forward(self) -> Tensor:
@@ -164,8 +164,8 @@ class Evaluation:
     def _with_core(self, left: Table, right: Table, weight: Tensor, grad: Tensor | None) -> list[Table]:
         """The root's core (R_left * R_right, 1) multiplied into the table with fewer rows."""
         sizes = left.value.shape[-1], right.value.shape[-1]
-        core, core_grad = (None if t is None else t.squeeze(-1).unflatten(-1, sizes) for t in (weight, grad))
-        assert core is not None
+        core = weight.view(*weight.shape[:-2], *sizes)
+        core_grad = None if grad is None else grad.view(core.shape)
         if left.rows <= right.rows:
             return [self._mix(left, core, core_grad), right]
         return [left, self._mix(right, core.mT, None if core_grad is None else core_grad.mT)]

@@ -141,7 +141,7 @@ class Factorization:
         """The dense core of an interior node, (R_c for each child c, R_parent), a view; 1 stands for R of the root."""
         weight = self.node_weights[node]
         assert weight is not None and self.dense_cores
-        return weight.unflatten(0, [self.widths[child] for child in self.tree.children[node]])
+        return weight.view(*(self.widths[child] for child in self.tree.children[node]), -1)
 
     def load(self, weights: Mapping[str, Tensor]) -> Self:
         """Copy named weights in.

@@ -11,7 +11,7 @@ from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.ranks.local_components import CoreComponents, LocalComponents, layers_of, product_of
 
 _MAX_PASSES = 1000  # over the cores; tens suffice unless widths are larger than any rank
-_BALANCED = 1e-15  # unbalancedness over the sum of squared weights
+_BALANCED = 3e-16  # unbalancedness over the sum of squared weights
 
 
 @torch.no_grad()

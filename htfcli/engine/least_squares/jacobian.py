@@ -7,8 +7,8 @@ vectors and S_v the derivative of the value with respect to E_v, one sweep up th
 
 and the Jacobian with respect to W^(v) has rows P_v[i, :] (x) S_v[i, :] (at a leaf, P is a one-hot index). With dense
 cores, the children's vectors are spread over all combinations of their components before they are multiplied, and S_c
-is summed back over the components of the others. Everything is computed in blocks of entries, so memory is bounded whatever their number. Where several processes share the work, each
-has a part of the entries, and sums run over all parts.
+is summed over those of the other children. Everything is computed in blocks of entries, so memory is bounded whatever
+their number. Where several processes share the work, each has a part of the entries, and sums run over all parts.
 
 Axes: `n` entries, `b` entries of a block, `p` parameters, `R` width, `d` mode dimension, `q` parameters above leaves.
 """
@@ -157,7 +157,7 @@ class Sweeps:
         return [found[node] for node in range(len(self._tree.children))]
 
     def _spread(self, node: int, vectors: Tensor) -> Tensor:
-        """(b, R) of a node as factor of its parent's product: below a dense core, for all combinations (b, R_c * ...)."""
+        """Vectors (b, R) of a node as a factor of its parent's product; below a dense core, for all combinations."""
         if node not in self._combined:
             return vectors
         outer, width, inner = self._combined[node]
@@ -165,7 +165,7 @@ class Sweeps:
 
     def _collected(self, node: int, slopes: Tensor) -> Tensor:
         """Slopes at what `_spread` made of a node, summed to those at the node itself."""
-        return slopes.unflatten(1, self._combined[node]).sum((1, 3)) if node in self._combined else slopes
+        return slopes.reshape(-1, *self._combined[node]).sum((1, 3)) if node in self._combined else slopes
 
     @property
     def _per_entry(self) -> int:

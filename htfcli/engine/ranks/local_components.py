@@ -199,7 +199,8 @@ class CoreComponents:
         if components is not None:
             columns = columns.index_select(1, components).double()
             rows = rows.index_select(0, components).double()
-        return torch.linalg.vector_norm(columns, dim=0) * torch.linalg.vector_norm(rows, dim=1)
+        norms: Tensor = torch.linalg.vector_norm(columns, dim=0) * torch.linalg.vector_norm(rows, dim=1)
+        return norms
 
     def predicted_derivatives(self, node: int, gradient: Tensor) -> Tensor:
         """d sigma / dt of every component of `node` under gradient flow.
@@ -218,7 +219,7 @@ class CoreComponents:
 
     @property
     def unbalancedness(self) -> float:
-        """The largest Frobenius norm of W^T W minus the Gram matrix of the slices, over nodes. Units: weights squared."""
+        """The largest Frobenius norm of W^T W minus the slices' Gram matrix, over nodes. Units: weights squared."""
         gaps = []
         for node in self.nodes:
             columns, rows = self._vectors(node)
@@ -227,10 +228,9 @@ class CoreComponents:
 
     def _vectors(self, node: int) -> tuple[Tensor, Tensor]:
         """The matrix of a node (rows, R), and the slices of its parent's core as rows (R, ...)."""
-        weights = self._factorization.node_weights
-        weight = weights[node]
+        weight = self._factorization.node_weights[node]
         assert weight is not None
-        return weight, slices(self._factorization, weights, node).flatten(1)
+        return weight, slices(self._factorization, node).flatten(1)
 
 
 def _rate(norms: Tensor, slope: Tensor, length: int) -> Tensor:

@@ -125,7 +125,7 @@ class OrthonormalBases:
         return small / largest
 
     def _orthonormal(self, columns: Tensor, parts: tuple[Part, ...], ranks: tuple[int, ...], node: int | None) -> Part:
-        """columns (product of the parts' k, R) = basis @ small; the identity does as a basis of no more rows than columns."""
+        """columns (parts' k, R) = basis @ small; the identity does as a basis of no more rows than columns."""
         if columns.shape[0] <= columns.shape[1]:
             return Part(self._rescaled(columns), None, parts, node)
         if not parts and not self._leaves:
