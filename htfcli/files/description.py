@@ -108,7 +108,7 @@ def _observations(observations: Observations) -> Record:
     }
     if target is not None:
         facts["target"] = target.kind
-        facts["target_ranks"] = [target.widths[v] for v in target.tree.interior]
+        facts["target_ranks"] = [target.widths[v] for v in target.sized(target.tree)]
         facts["nodes"] = _nodes(target)
     return facts
 
@@ -151,8 +151,10 @@ def _nodes(model: Factorization) -> list[Record]:
     nodes: list[Record] = []
     for node, weight in enumerate(model.node_weights):
         fact: Record = {"node": tree.labels[node], "children": [tree.labels[c] for c in tree.children[node]]}
-        fact |= {"dimension": model.dims[node]} if node < tree.order else {"width": model.widths[node]}
-        nodes.append(fact | {"weights": None if weight is None else list(weight.shape)})
+        fact |= {"dimension": model.dims[node]} if node < tree.order else {}
+        fact |= {"width": model.widths[node]} if node in model.widths else {}
+        shape = model.core(node).shape if model.dense_cores and node >= tree.order else None
+        nodes.append(fact | {"weights": None if weight is None else list(shape or weight.shape)})
     return nodes
 
 
