@@ -16,7 +16,7 @@ Model = Literal["htf", "cp", "matrix", "tucker", "tensor-train", "hierarchical-t
 ON_ANY_TREE = ("htf", "hierarchical-tucker")  # models that take a mode tree
 
 DEFAULT_WIDTH = 32  # local components per node of a model, or columns of a node above a dense core
-_DEPTH = 3  # factors of a matrix factorization, as published
+_DEPTH = {"matrix": 3, "htf": 3, "cp": 3}  # 3 as published; models that take no depth have kept it in saved settings
 DEFAULT_TOLERANCE = 1e-3  # a rank counts the singular values above this times the largest
 
 
@@ -131,7 +131,7 @@ class FitConfig(Config):
         "largest rank.",
     )
     depth: int = Field(
-        default_factory=lambda settings: 1 if settings.get("model") == "tucker" else _DEPTH,
+        default_factory=lambda settings: _DEPTH.get(settings.get("model", ""), 1),
         ge=1,
         description="Number of factors of model matrix (3), or of matrices per mode of model tucker (1).",
     )
@@ -189,7 +189,7 @@ class FitConfig(Config):
     def _consistent(self) -> Self:
         if self.model not in ON_ANY_TREE and (wrong := self.changed("tree", "arity")):
             raise ValueError(f"{', '.join(wrong)}: only for model {' or '.join(ON_ANY_TREE)} (got model {self.model})")
-        if self.model not in ("matrix", "tucker") and self.depth != _DEPTH:
+        if self.model not in ("matrix", "tucker") and self.depth != _DEPTH.get(self.model, 1):
             raise ValueError(f"depth: only for model matrix or tucker (got model {self.model})")
         if self.model == "matrix" and self.depth < 2:
             raise ValueError(f"depth: model matrix has two factors or more (got {self.depth})")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.factorizations.deep_matrix import MatrixFactorization
+from htfcli.engine.factorizations.dense_cores import HierarchicalTuckerFactorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.least_squares import jacobian as sweeps
@@ -100,6 +101,9 @@ MODELS = {
     "single children": lambda: HierarchicalTensorFactorization((3, 2, 4), 2, ModeTree.from_nested([[[2, [0]], [1]]])),
     "cp": lambda: CPFactorization((3, 4, 2, 2), 3),
     "matrix": lambda: MatrixFactorization((4, 3), 3, [2, 3]),
+    "dense cores": lambda: HierarchicalTuckerFactorization(
+        (3, 2, 2, 3), {"default": 2, "{1}": 3}, ModeTree.from_nested([[0, 1], [2], 3])
+    ),
     "dims of one": lambda: HierarchicalTensorFactorization((1, 3, 1, 2), 2),
 }
 
