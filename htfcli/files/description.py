@@ -149,12 +149,12 @@ def _nodes(model: Factorization) -> list[Record]:
     """The nodes of the mode tree, children before parents, the root last."""
     tree = model.tree
     nodes: list[Record] = []
-    for node, weight in enumerate(model.node_weights):
+    for node, matrix in enumerate(model.node_weights):
         fact: Record = {"node": tree.labels[node], "children": [tree.labels[c] for c in tree.children[node]]}
         fact |= {"dimension": model.dims[node]} if node < tree.order else {}
         fact |= {"width": model.widths[node]} if node in model.widths else {}
-        shape = model.core(node).shape if model.dense_cores and node >= tree.order else None
-        nodes.append(fact | {"weights": None if weight is None else list(shape or weight.shape)})
+        weight = model.weights[tree.labels[node]] if model.dense_cores else matrix  # a core with its axes
+        nodes.append(fact | {"weights": None if weight is None else list(weight.shape)})
     return nodes
 
 

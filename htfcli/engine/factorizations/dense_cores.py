@@ -10,7 +10,7 @@ A hierarchical tensor factorization is the case in which all cores vanish except
 core has its leading axes flattened, the last child's fastest: (R_{c_1} * ... * R_{c_k}, R_v).
 
 Sources: Hackbusch and Kuehn (2009) and Grasedyck (2010) for the hierarchical Tucker format, Oseledets (2011) for tensor
-trains; Hariz et al. (AISTATS 2024) for deep Tucker factorizations and their dynamics.
+trains; Hariz et al. (AISTATS 2024) for deep Tucker factorizations.
 """
 
 from __future__ import annotations

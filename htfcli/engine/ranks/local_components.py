@@ -12,8 +12,8 @@ only the weights and their gradient: sigma <grad phi(W), C> = <d phi / d W^(v)[r
 CP has no output weights: L = N and the norm is the product of the N column norms. The components of a matrix
 factorization are the singular values of the product, L its depth. With dense cores, the component (v, r) of any node v
 but the root is column r of its matrix together with slice r of its parent's core, so that L = 2.
-Source: Razin, Maman and Cohen (ICML 2022), dynamics of local component norms; Arora et al. (NeurIPS 2019) for matrices;
-Hariz et al. (AISTATS 2024) for columns and slices of deep Tucker factorizations.
+Source: Razin, Maman and Cohen (ICML 2022), dynamics of local component norms; Arora et al. (NeurIPS 2019) for matrices.
+The argument for dense cores is that of the former with two vectors per component.
 """
 
 from __future__ import annotations
