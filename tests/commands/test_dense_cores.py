@@ -28,7 +28,8 @@ def test_from_a_target_to_the_ranks_of_a_fit(htf, kind, options, nodes):
                  "--dtype", "float64", "--record-every", 10, "-q")  # fmt: skip
     assert fitted.code == 0, fitted.err
     for node in fitted.records[-1]["nodes"]:
-        assert len(node["singular_values"]) >= len(node["component_norms"]) > 0
+        assert len(node["component_norms"]) > 0
+        assert ("singular_values" in node) == (not node["node"].endswith("'"))  # once per matricization
     part = htf("fit", "data.safetensors", "--model", kind, *options, "--width", 3, "--iterations", 7, "-o", "part",
                "--dtype", "float64", "--record-every", 10, "-q")  # fmt: skip
     assert part.code == 0
