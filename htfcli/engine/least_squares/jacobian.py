@@ -15,7 +15,6 @@ Axes: `n` entries, `b` entries of a block, `p` parameters, `R` width, `d` mode d
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor
 
 from htfcli.engine.factorizations.factorization import Factorization
+from htfcli.engine.least_squares.combinations import Combinations
 from htfcli.engine.least_squares.entry_groups import Groups, grouped
 from htfcli.engine.least_squares.leaf_normal_equations import LeafSums
 from htfcli.engine.runtime.distributed import Workers
@@ -31,6 +31,7 @@ from htfcli.engine.samples import Entries
 
 _BLOCK = 2**20  # numbers in the largest temporary of a block: small enough to stay in the cache and be reused
 _AHEAD = 0.1  # fraction of a step over which its second derivative is taken
+_LARGEST_CORE = 5000  # numbers; the square of that many takes 200 MB
 # Rough costs on one core, from which the cheaper of two ways is chosen
 _SWEEP = 20.0  # nanoseconds per entry and component of a product with J^T J
 _ROW = 20.0  # nanoseconds to look up the place of a row
@@ -92,14 +93,8 @@ class Sweeps:
         self.q = self.p - self.leaf_p
         self._groups: dict[int, Groups] = {}
         self._widths = [columns for _, columns in shapes]
-        # Below dense cores: combinations of the siblings before a node, its width, and those of the siblings after it
-        self._combined: dict[int, tuple[int, int, int]] = {}
-        self._numbers = sum(self._widths)
-        for node in self._tree.interior if model.dense_cores else ():
-            widths = [self._widths[child] for child in self._tree.children[node]]
-            self._numbers += math.prod(widths)
-            for k, child in enumerate(self._tree.children[node] if len(widths) > 1 else ()):
-                self._combined[child] = math.prod(widths[:k]), widths[k], math.prod(widths[k + 1 :])
+        self._combinations = Combinations(self._tree, self._widths, model.dense_cores)
+        self._numbers = sum(self._widths) + self._combinations.count
         leaf_width = sum(self._widths[: model.order])
         written_out = 2 * self.p**2 / _FUSED + self.p
         calls = model.order * (model.order + 3) / 2
@@ -131,7 +126,7 @@ class Sweeps:
                 vectors.append(weight.index_select(0, _part(self._columns[node], block)))
                 products.append(None)
                 continue
-            product = reduce(torch.mul, (self._spread(c, vectors[c]) for c in children))
+            product = reduce(torch.mul, (self._combinations.spread(c, vectors[c]) for c in children))
             products.append(product)
             vectors.append(product.sum(1, keepdim=True) if weight is None else product @ weight)
         return vectors, products
@@ -144,7 +139,7 @@ class Sweeps:
             width = vectors[children[0]].shape[1]
             upstream = found[node].expand(-1, width) if weight is None else found[node] @ weight.t()
             before = upstream  # times the children to the left
-            factors = [self._spread(child, vectors[child]) for child in children]
+            factors = [self._combinations.spread(child, vectors[child]) for child in children]
             for child, factor in zip(children, factors, strict=True):
                 found[child] = before
                 before = before * factor if child != children[-1] else before
@@ -153,19 +148,8 @@ class Sweeps:
                 if after is not None:
                     found[child] = found[child] * after
                 after = factor if after is None else after * factor
-                found[child] = self._collected(child, found[child])
+                found[child] = self._combinations.collected(child, found[child])
         return [found[node] for node in range(len(self._tree.children))]
-
-    def _spread(self, node: int, vectors: Tensor) -> Tensor:
-        """Vectors (b, R) of a node as a factor of its parent's product; below a dense core, for all combinations."""
-        if node not in self._combined:
-            return vectors
-        outer, width, inner = self._combined[node]
-        return vectors.view(-1, 1, width, 1).expand(-1, outer, width, inner).reshape(len(vectors), -1)
-
-    def _collected(self, node: int, slopes: Tensor) -> Tensor:
-        """Slopes at what `_spread` made of a node, summed to those at the node itself."""
-        return slopes.reshape(-1, *self._combined[node]).sum((1, 3)) if node in self._combined else slopes
 
     @property
     def _per_entry(self) -> int:
@@ -310,8 +294,8 @@ class Sweeps:
                 continue
             parts = []
             for child in children:
-                others = [self._spread(c, vectors[c]) for c in children if c != child]
-                parts.append(reduce(torch.mul, others, self._spread(child, tangents[child])))
+                others = [self._combinations.spread(c, vectors[c]) for c in children if c != child]
+                parts.append(reduce(torch.mul, others, self._combinations.spread(child, tangents[child])))
             change = sum(parts[1:], parts[0])
             if weight is None or move is None:
                 tangents.append(change.sum(1, keepdim=True))
@@ -340,10 +324,28 @@ class Sweeps:
                 view.addmm_(product.t(), slopes[node])
 
     def diagonal_blocks(self, parameters: Tensor) -> list[Tensor]:
-        """Diagonal blocks of J^T J per node: a leaf's (d, R, R), one per row; an interior node's (1, s, s)."""
-        solved = [node for node, (_, rows, _) in enumerate(self.spans) if rows]
-        found = {node: self.node_normal(parameters, node)[0] for node in solved}
-        return [found.get(node, parameters.new_zeros(1, 0, 0)) for node in range(len(self.spans))]
+        """Diagonal blocks of J^T J per node: a leaf's (d, R, R), one per row; an interior node's (1, s, s).
+
+        Of a dense core with more than `_LARGEST_CORE` numbers s, only the diagonal, (s, 1, 1).
+        """
+        found = [parameters.new_zeros(1, 0, 0) for _ in self.spans]
+        for node, (_, rows, columns) in enumerate(self.spans):
+            large = self._model.dense_cores and node >= self._model.order and rows * columns > _LARGEST_CORE
+            if large:
+                found[node] = self._diagonal(parameters, node)
+            elif rows:
+                found[node] = self.node_normal(parameters, node)[0]
+        return found
+
+    def _diagonal(self, parameters: Tensor, node: int) -> Tensor:
+        """The diagonal of J^T J at an interior node, (s, 1, 1)."""
+        weights, (_, rows, columns) = self._model.views(parameters), self.spans[node]
+        total = parameters.new_zeros(rows, columns)
+        for block in self.blocks(self._per_entry):
+            slope, _, product = self._slopes(weights, block, node)
+            assert product is not None
+            total.addmm_(product.square().t(), slope.square())
+        return self._workers.sum(total).view(-1, 1, 1)
 
     def node_normal(self, parameters: Tensor, node: int) -> tuple[Tensor, Tensor]:
         """The node's diagonal blocks of J^T J and its part of J^T r.

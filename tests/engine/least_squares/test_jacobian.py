@@ -197,6 +197,23 @@ def test_large_leaves_against_the_other_way():
     assert summed.loss == pytest.approx(written.loss)
 
 
+def test_large_cores_have_the_diagonal_alone(monkeypatch):
+    monkeypatch.setattr(sweeps, "_LARGEST_CORE", 7)  # the least core has eight numbers
+    model = MODELS["dense cores"]().init_gaussian(1.0, generator())
+    entries = random_sample("entries", model.dims, 24, seed=3)
+    weight = random_weight(len(entries))
+    _, jacobian = reference(model, entries, weight)
+    found = Sweeps(model, entries, weight)
+    blocks = found.diagonal_blocks(model.parameters)
+    large = [node for node in model.tree.interior if blocks[node].shape[1] == 1]
+    assert model.tree.root in large
+    for node in large:
+        start, rows, columns = found.spans[node]
+        wanted = jacobian[:, start : start + rows * columns].square().sum(0)
+        assert_close(blocks[node].flatten(), wanted)
+    assert blocks[0].shape == (3, 2, 2)
+
+
 def test_residuals_are_those_of_the_model():
     """In high order too, where no tensor can be written out."""
     model = HierarchicalTensorFactorization((3,) * 20, 2, ModeTree.named("half", 20))
