@@ -29,6 +29,10 @@ COMMANDS = {
         "htfcli.commands.measure_locality",
         "Measure how local networks are, or data: dependence by distance, entanglement.",
     ),
+    "rearrange": (
+        "htfcli.commands.rearrange",
+        "Rearrange features so that locally connected networks can fit the data.",
+    ),
     "plot": ("htfcli.commands.plot", "Plot the records of fits, completions, training runs and locality."),
     "sweep": ("htfcli.commands.sweep", "Run a grid of experiments and summarise the results."),
     "reproduce": (

@@ -1,4 +1,4 @@
-"""Settings of the commands on networks: `train-cnn` and `measure-locality`."""
+"""Settings of the commands on networks and on their data: `train-cnn`, `measure-locality` and `rearrange`."""
 
 from __future__ import annotations
 
@@ -270,3 +270,15 @@ class MeasureLocalityConfig(Config):
     def of_data(self) -> list[str]:
         """Options given that are for data."""
         return self.changed("label", "grid", "angle", "levels", "exact")
+
+
+class RearrangeConfig(Config):
+    """`htf rearrange`: where the features lie, and how their order is found."""
+
+    label: str | None = Field(None, description="Column of labels of a table: it is not moved.")
+    grid: Dims | None = Field(
+        None, description="height,width of the grid that features of a table or of rows of an array lie on."
+    )
+    apply: str | None = Field(None, description="Apply the order in this file, of an earlier call, to DATA.")
+    samples: int | None = Field(None, ge=2, description="Find the order from so many samples, drawn at random (all).")
+    seed: Seed = Field(0, description="Seed of everything random.")
