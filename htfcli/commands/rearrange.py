@@ -15,7 +15,8 @@ EXAMPLES = """\b
 Examples:
   htf rearrange train.csv --label diagnosis -o rearranged.csv
   htf rearrange test.csv --apply rearranged.csv.order.json -o rearranged_test.csv
-  htf rearrange images -o images.safetensors"""
+  htf rearrange images -o images.safetensors
+  htf rearrange table.csv --label diagnosis -o - | htf measure-locality - --label diagnosis"""
 
 
 @app.command(epilog=EXAMPLES)
