@@ -78,7 +78,7 @@ def test_a_regression_of_means():
 def test_regressions_in_500_repetitions():
     found = measured(500)
     assert 0.93 <= found["means"][0] <= 0.97
-    assert found["column"][0] >= 0.88  # what docs/trust.md warns of: one column's coefficient is drawn towards zero
+    assert found["column"][0] >= 0.9  # what docs/trust.md warns of: one column's coefficient is drawn towards zero
 
 
 if __name__ == "__main__":
