@@ -112,7 +112,7 @@ class _Completing:
             return self._constant()
         splits = make_splits(problem, self._config, self._settings)
         judge = Judge(splits, problem.holes.share)
-        trees = candidate_trees(self._config.tree, len(problem.dims), self._config.arity)
+        trees = candidate_trees(self._config.tree, problem.scaled, problem.dims, self._config.arity)
         sparse = math.prod(problem.dims) > self._settings.most_cells or len(problem.scaled) > 50_000
         if sparse and self._config.tree == "auto" and len(problem.dims) <= 4:
             trees = trees[:1]  # the star: many or sparse entries share too little for the matrices of deeper trees

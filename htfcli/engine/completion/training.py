@@ -14,6 +14,7 @@ from torch import Tensor
 from htfcli.config.completion import CompleteConfig
 from htfcli.engine.completion.effects import Effects
 from htfcli.engine.completion.members import Candidate, Judge, Recipe, Split, advance, begin, walk, wider
+from htfcli.engine.completion.pairing import tree_of_values
 from htfcli.engine.completion.preparation import Problem
 from htfcli.engine.completion.settings import Settings
 from htfcli.engine.completion.smoothing import coupling
@@ -67,7 +68,8 @@ class Search:
     def run(self, loss: str, enough: Callable[[Candidate], bool]) -> list[Candidate]:
         """All that is worth averaging, the best first; those so far as soon as one is `enough`."""
         first = self._variants(loss)
-        others = [self.start(replace(first.recipe, tree=t, seed=k)) for k, t in enumerate(self._trees[1:], 1)]
+        others = self._refined(first)  # where the data say what the tree is, the order of modes says nothing
+        others = others or [self.start(replace(first.recipe, tree=t, seed=k)) for k, t in enumerate(self._trees[1:], 1)]
         found = sorted([first, *others], key=lambda c: c.score)
         near = [c for c in found if c.score <= self.settings.near * found[0].score][: self.settings.most_members]
         for candidate in near:
@@ -112,6 +114,22 @@ class Search:
             smooth = self.start(replace(best.recipe, smooth=self.settings.smooth))
             best = min(best, smooth, key=lambda c: c.score)
         return best
+
+    def _refined(self, first: Candidate) -> list[Candidate]:
+        """The first tree's fit shows a better tree, and that tree's fit a better one yet, until one is no better."""
+        better, best = list[Candidate](), first
+        auto = self._config.tree == "auto" and len(self.problem.dims) > _HIGH_ORDER
+        while auto and best.score < self.settings.nearly * self.size and not self._should_stop():
+            assert best.best is not None
+            tree = tree_of_values(best.best.members[0].at, self.problem.dims, best.score / self.size)
+            if tree == best.recipe.tree:
+                break
+            candidate = self.start(replace(best.recipe, tree=tree))
+            if candidate.score >= best.score:
+                break
+            better.append(candidate)
+            best = candidate
+        return better
 
     def _width(self, tree: ModeTree) -> int:
         """The usual one; less where a star has several weights for each observation, and where many modes make many
