@@ -25,7 +25,7 @@ def reproduce(
         typer.Argument(metavar="NAME", help=f"{', '.join(EXPERIMENTS)}.", autocompletion=lambda: list(EXPERIMENTS)),
     ],
     scale: Annotated[
-        Literal["mini", "paper"], typer.Option("--scale", help="mini takes minutes on a laptop, paper is as published.")
+        Literal["mini", "full"], typer.Option("--scale", help="mini takes minutes on a laptop, full is as published.")
     ] = "mini",
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for figure, table, plan and runs.")

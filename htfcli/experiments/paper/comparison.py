@@ -179,7 +179,7 @@ def _test_accuracy(row: Row | None) -> float | None:
 
 
 def draw_accuracies(rows: Sequence[Row], name: str, scale: str, x: str) -> Figure:
-    """Draw test accuracy against x, one curve per method; at scale paper the published curves too."""
+    """Draw test accuracy against x, one curve per method; at scale full the published curves too."""
     curves = accuracies(rows, x)
     with new_figure(4.2, 3.1, dpi=200) as figure:
         axes = figure.add_subplot()
@@ -189,7 +189,7 @@ def draw_accuracies(rows: Sequence[Row], name: str, scale: str, x: str) -> Figur
             draw_points(axes, curves)
             axes.set_xlabel({"distance": "distance between the images (pixels)"}.get(x, x.replace("_", " ")))
             axes.set_xticks(sorted({p.x for of in curves.values() for p in of}))
-            if scale == "paper":
+            if scale == "full":
                 for method, values in PUBLISHED_ACCURACY[name].items():
                     axes.plot(list(values), list(values.values()), "--", color="0.6", linewidth=1, zorder=1)
                     axes.annotate(f"{method} (published)", (max(values), values[max(values)]), fontsize=5, color="0.5")
@@ -221,7 +221,7 @@ def compare_accuracies(rows: Sequence[Row], name: str, scale: str, x: str) -> li
     found = []
     for method, of in accuracies(rows, x).items():
         for p in of:
-            published = PUBLISHED_ACCURACY[name].get(method, {}).get(p.x) if scale == "paper" else None
+            published = PUBLISHED_ACCURACY[name].get(method, {}).get(p.x) if scale == "full" else None
             shown = "" if published is None else f"{published:.1f}"
             ours = f"{p.mean:.1f}{_error(p)}"
             found.append(Comparison(f"{axis} {p.x}", f"test accuracy (%), {method}", shown, ours, p.count))

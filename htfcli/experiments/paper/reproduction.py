@@ -67,7 +67,7 @@ class Reproduction:
     """A published experiment, checked and ready to start; its runs are the sweep in `OUTPUT/NAME`.
 
     Args:
-        name: one of `paper.NAMES`. scale: mini or paper. output: folder of the results.
+        name: one of `paper.NAMES`. scale: mini or full. output: folder of the results.
         changes: `key=value` settings of all runs that differ from the published ones. force: see `Sweep`.
     Raises:
         ConfigError: as for `Sweep`.

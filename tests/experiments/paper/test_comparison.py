@@ -89,7 +89,7 @@ def training_rows(distances=(0, 24), coefficients=(None, 0.3), seeds=3):
 
 
 def test_accuracies_beside_the_published_ones():
-    rows = compare_accuracies(training_rows((0, 40), (None, 0.1)), "is-same-class", "paper", "distance")
+    rows = compare_accuracies(training_rows((0, 40), (None, 0.1)), "is-same-class", "full", "distance")
     assert [(r.case, r.quantity, r.published, r.ours, r.seeds) for r in rows] == [
         ("distance 0", "test accuracy (%), no regularizer", "61.2", "91.0 ± 0.6", 3),
         ("distance 40", "test accuracy (%), no regularizer", "59.9", "51.0 ± 0.6", 3),
@@ -123,7 +123,7 @@ def test_published_numbers_of_another_setting_stand_apart():
 def test_figures_of_accuracies():
     axes = draw_accuracies(training_rows(), "is-same-class", "mini", "distance").axes[0]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["no regularizer", "coefficient 0.3"]
-    axes = draw_accuracies(training_rows(), "is-same-class", "paper", "distance").axes[0]
+    axes = draw_accuracies(training_rows(), "is-same-class", "full", "distance").axes[0]
     dashed = [line for line in axes.lines if line.get_linestyle() == "--"]
     assert [list(line.get_xdata()) for line in dashed] == [[0, 40, 80, 120, 160]] * 3
     (axes,) = draw_accuracies(training_rows((24,)), "baselines", "mini", "distance").axes

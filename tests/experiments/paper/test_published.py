@@ -12,7 +12,7 @@ from htfcli.experiments.sweeps.plan import planned_runs
 
 
 def test_plans_are_the_published_ones():
-    runs = {name: planned_runs(paper.published_plan(name, "paper")) for name in paper.NAMES}
+    runs = {name: planned_runs(paper.published_plan(name, "full")) for name in paper.NAMES}
     assert {name: len(of) for name, of in runs.items()} == {
         "dynamics": 9, "matricizations": 3, "is-same-class": 75, "pathfinder": 60, "baselines": 200,
     }  # fmt: skip
@@ -49,7 +49,7 @@ def test_an_unknown_name():
 
 def test_published_accuracies_are_of_settings_that_are_run():
     for name, curves in paper.PUBLISHED_ACCURACY.items():
-        settings = [run.settings for run in planned_runs(paper.published_plan(name, "paper"))]
+        settings = [run.settings for run in planned_runs(paper.published_plan(name, "full"))]
         places = {s.path_length if name == "pathfinder" else s.distance for s in settings}
         assert all(values.keys() == places for values in curves.values())
         coefficients = {f"coefficient {s.reg_coeff:g}" for s in settings if s.reg != "none"}
