@@ -50,7 +50,6 @@ def _matricizations(scale: str) -> dict[str, Any]:
     }
 
 
-
 # Two digits on a canvas 8 pixels high, and a network whose receptive field of 45 just reaches from one to the other at
 # distance 31. It is small so that many seeds take minutes: single pairs of trainings differ by several points by chance
 _DIGITS = {

@@ -10,16 +10,13 @@ import yaml
 from matplotlib.figure import Figure
 
 from htfcli.experiments.figures.style import render
-from htfcli.experiments.paper.comparison import (
-    DYNAMICS,
-    MATRICIZATIONS,
-    Comparison,
-    Curves,
-    compare_accuracies,
+from htfcli.experiments.paper.accuracies import compare_accuracies, draw_accuracies
+from htfcli.experiments.paper.comparison import Comparison
+from htfcli.experiments.paper.curves import (
     compare_dynamics,
     compare_matricizations,
-    draw_accuracies,
-    draw_curves,
+    draw_dynamics,
+    draw_matricizations,
 )
 from htfcli.experiments.paper.published import published_plan
 from htfcli.experiments.sweeps.summary import Row
@@ -47,16 +44,18 @@ def _accuracies(name: str, x: str) -> _Presentation:
     )
 
 
-def _curves(panels: Sequence[Curves], compare: Callable[[Sequence[Row], Path], list[Comparison]]) -> _Presentation:
+def _of_sweep(
+    draw: Callable[[Sequence[Row], Path], Figure], compare: Callable[[Sequence[Row], Path], list[Comparison]]
+) -> _Presentation:
     return _Presentation(
-        lambda rows, sweep, scale: draw_curves(rows, sweep, panels),
+        lambda rows, sweep, scale: draw(rows, sweep),
         lambda rows, sweep, scale: compare(rows, sweep),
     )
 
 
 _PRESENTATIONS = {
-    "dynamics": _curves(DYNAMICS, compare_dynamics),
-    "matricizations": _curves(MATRICIZATIONS, compare_matricizations),
+    "dynamics": _of_sweep(draw_dynamics, compare_dynamics),
+    "matricizations": _of_sweep(draw_matricizations, compare_matricizations),
     "is-same-class": _accuracies("is-same-class", "distance"),
     "pathfinder": _accuracies("pathfinder", "path_length"),
     "baselines": _accuracies("baselines", "distance"),
