@@ -10,7 +10,14 @@ from htfcli.cli.options import FormatOption, QuietOption, RerunOption, RetriesOp
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
-EXPERIMENTS = ("dynamics", "matricizations", "is-same-class", "pathfinder", "baselines")  # of experiments.paper
+EXPERIMENTS = (  # of experiments.paper
+    "dynamics",
+    "matricizations",
+    "is-same-class",
+    "pathfinder",
+    "baselines",
+    "phase-transition",
+)
 
 EXAMPLES = """\b
 Examples:
@@ -65,6 +72,6 @@ def reproduce(
         rows = run_with_progress(job.sweep, pool, retries, lambda row: None, quiet)
     writer = RecordWriter(format, lambda record: {k: v for k, v in record.items() if k != "kind"})
     for row in job.present(rows):
-        writer.write({"kind": "comparison", **asdict(row)})
+        writer.write({"kind": row.kind, **asdict(row)})
     writer.close()
     note(f"wrote {output.rstrip('/')}/{name}.pdf, .png, .md and .yaml", quiet)

@@ -1,4 +1,4 @@
-"""Settings of `htf measure-recovery`: random low-rank tensors, how many entries are observed, how they are completed."""
+"""Settings of `htf measure-recovery`: random low-rank tensors, what is observed, and how they are completed."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from htfcli.config.records import Record
 from htfcli.config.recovery import RecoveryConfig
 from htfcli.engine.factorizations.factorization import Factorization
+from htfcli.engine.fitting.peers import tensorly_cp
 from htfcli.engine.least_squares.batched import EXACT, EntryBatch, minimize_batch
 from htfcli.engine.least_squares.degrees_of_freedom import jacobian_rank
 from htfcli.engine.observations.observations import sample_entries
@@ -33,7 +34,7 @@ _FIRST_STARTS = 4  # per tensor in the first round, which many need
 _MOST_NUMBERS = 2**22  # in the Jacobians of a batch: 32 MiB
 _NEAR_ZERO = 1e-3  # rms of the entries of the model, those observed having one, where gradient descent starts
 _RATE, _DECAY = 0.02, 0.99  # length of a step of gradient descent over the root mean square gradient, and its memory
-_POLISH = 60  # steps of Levenberg-Marquardt after gradient descent
+_POLISH = 60  # steps of Levenberg-Marquardt after another method
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def measure_recovery(config: RecoveryConfig, should_stop: Callable[[int], bool] 
         ConfigError: if the ratio does not fit the tensor, or a library is missing. Interrupted: on request.
     """
     problems = make_problems(config)
-    found, fitted, starts = _METHODS[config.method](problems, config, should_stop)
+    found, fitted, starts = METHODS[config.method](problems, config, should_stop)
     recovered = [
         bool(done) and _error(problems, k, weights) < RECOVERED
         for k, (weights, done) in enumerate(zip(found, fitted, strict=True))
@@ -175,11 +176,29 @@ def _gradient(problems: Problems, config: RecoveryConfig, should_stop: Callable[
         weights.addcmul_(gradient, (_RATE / size).unsqueeze(1), value=-1)
         if iteration % 100 == 0 and should_stop(0):
             raise Interrupted("interrupted")
-    ends, errors = minimize_batch(model, weights, entries, torch.arange(runs), torch.zeros_like(moment), _POLISH)
+    return _polished(problems, weights)
+
+
+def _tensorly(problems: Problems, config: RecoveryConfig, should_stop: Callable[[int], bool]) -> _Found:
+    """CP by tensorly, then Levenberg-Marquardt from where it ends, as its last digits take thousands of iterations."""
+    weights = []
+    for number, (index, value) in enumerate(zip(problems.index, problems.value, strict=True)):
+        if should_stop(number):
+            raise Interrupted("interrupted")
+        weights.append(tensorly_cp(problems.targets[0], index, value, config.seed + number))
+    return _polished(problems, torch.stack(weights))
+
+
+def _polished(problems: Problems, weights: Tensor) -> _Found:
+    """One start per problem, (problems, p), followed to the exact solution nearby if there is one."""
+    runs, entries = len(weights), EntryBatch(problems.targets[0], problems.index, problems.value)
+    no_ridge = torch.zeros(runs, dtype=torch.float64)
+    ends, errors = minimize_batch(problems.targets[0], weights, entries, torch.arange(runs), no_ridge, _POLISH)
     return ends, errors <= EXACT, torch.ones(runs, dtype=torch.int64)
 
 
-_METHODS: dict[str, Callable[[Problems, RecoveryConfig, Callable[[int], bool]], _Found]] = {
+METHODS: dict[str, Callable[[Problems, RecoveryConfig, Callable[[int], bool]], _Found]] = {
     "second-order": _second_order,
     "gradient": _gradient,
+    "tensorly": _tensorly,
 }

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,6 +15,7 @@ import numpy as np
 class Comparison:
     """One row of the table: a published number, empty if there is none, and ours."""
 
+    kind: ClassVar[str] = "comparison"
     case: str
     quantity: str
     published: str

@@ -1,4 +1,4 @@
-"""The published experiments: their settings as plans of `htf sweep`, and their results.
+"""The experiments of `htf reproduce`: their settings as plans of `htf sweep`, and the published results.
 
 Source: Razin, Maman and Cohen (ICML 2022), figures of the dynamics and of the two classification tasks. Accuracies are
 means read off its plots, to within one percentage point.
@@ -10,6 +10,7 @@ from typing import Any
 
 from htfcli.config.plan import PlanConfig
 from htfcli.errors import ConfigError, did_you_mean
+from htfcli.experiments.paper import phase_transition
 
 SCALES = ("mini", "full")  # minutes on a laptop; the published setting
 
@@ -118,6 +119,7 @@ _PLANS: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
 }
+_PLANS["phase-transition"] = {scale: phase_transition.plan(scale) for scale in SCALES}
 NAMES = tuple(_PLANS)
 
 PUBLISHED_DYNAMICS: dict[str, dict[str, str]] = {  # by model, as far as the paper says
