@@ -20,7 +20,8 @@ from htfcli.engine.least_squares.tree_sweeps import downward, jacobian_above, up
 EXACT = 1e-13  # relative residual at which a problem is solved, a few hundred times rounding
 _FIRST_DAMPING = 1e-2  # over the mean diagonal of J^T J
 _LEAST_DAMPING, _MOST_DAMPING = 1e-14, 1e12  # likewise: rounding of J^T J, and steps too short to change anything
-_SLOW, _PATIENCE = 1e-3, 6  # a run ends, or lowers its ridge, after this many steps that gain less than this fraction
+_SLOW, _PATIENCE = 1e-3, 6  # a run ends after this many steps that gain less than this fraction
+_SLOW_RIDGE, _PATIENCE_RIDGE = 1e-2, 2  # and a ridge is lowered after so many
 _RIDGE_STEP, _LEAST_RIDGE = 5.0, 1e-7  # a ridge is divided by this until it is below that, and is zero from then on
 
 
@@ -132,7 +133,7 @@ def minimize_batch(
         if iteration == 0:
             state.mu = _FIRST_DAMPING * scale
         solved = errors[state.number] <= EXACT
-        calm = state.calm >= _PATIENCE
+        calm = state.calm >= torch.where(state.ridge > 0, _PATIENCE_RIDGE, _PATIENCE)
         over = solved | torch.isin(state.group, state.group[solved]) | (calm & (state.ridge == 0))
         over |= state.mu > _MOST_DAMPING * scale
         lower = state.ridge / _RIDGE_STEP
@@ -168,5 +169,5 @@ def _step(
     shrink = torch.where(gain > 0.75, 0.1, (1 - (2 * gain - 1) ** 3).clamp_min(1 / 3))
     state.mu = torch.maximum(state.mu * torch.where(taken, shrink, state.growth), _LEAST_DAMPING * scale)
     state.growth = torch.where(taken, 2.0, 2 * state.growth)
-    slow = taken & (before - after < _SLOW * before)
+    slow = taken & (before - after < torch.where(ridge > 0, _SLOW_RIDGE, _SLOW) * before)
     state.calm = torch.where(slow, state.calm + 1, torch.where(taken, 0, state.calm))

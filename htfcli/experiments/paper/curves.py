@@ -152,7 +152,7 @@ def _draw(rows: Sequence[Row], sweep: Path, panels: Sequence[Curves], draw_seeds
 def _draw_times(axes: Axes, panel: Curves, fits: Sequence[Fitted]) -> None:
     times = [rises(panel, fit.run) for fit in fits]
     most = max(map(len, times))
-    colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, max(most, 1)))
+    colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, _TOP))  # as above
     for k in range(most):
         found = [of[k] for of in times if len(of) > k]
         low, middle, high = np.quantile(found, [0.25, 0.5, 0.75])
@@ -161,13 +161,13 @@ def _draw_times(axes: Axes, panel: Curves, fits: Sequence[Fitted]) -> None:
         axes.plot(found, [k + 1] * len(found), "o", color=colors[k], markersize=2.5, alpha=0.8)
         if len(found) < len(fits):
             axes.annotate(
-                share([len(of) > k for of in times]), (1, k + 1), xycoords=("axes fraction", "data"),
-                ha="right", va="bottom", fontsize=6,
+                share([len(of) > k for of in times]), (0.99, k + 1), xycoords=("axes fraction", "data"),
+                ha="right", va="center", fontsize=6,
             )  # fmt: skip
     axes.set_title(f"{len(fits)} seeds: median and quartiles")
     axes.set_xlabel("iteration at which it leaves zero")
     axes.set_ylabel(f"{_YLABEL[panel.key]}, in order")
-    axes.set_xlim(0, None)
+    axes.set_xlim(0, 1.2 * max((time for of in times for time in of), default=1))  # with room for the counts
     axes.set_ylim(0.4, most + 0.8)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -185,7 +185,8 @@ def _draw_ends(axes: Axes, panel: Curves, fits: Sequence[Fitted]) -> None:
     )  # fmt: skip
     if panel.key == _SINGULAR:
         of_target = np.array([fit.target(panel.modes)[0] for fit in fits])
-        axes.plot(number, np.median(of_target, axis=0).clip(_LOWEST), "x", color="#d95f02", label="target")
+        places = np.arange(1, of_target.shape[1] + 1)
+        axes.plot(places, np.median(of_target, axis=0).clip(_LOWEST), "x", color="#d95f02", label="target")
         axes.legend(loc="lower left")
     axes.axhline(LEFT_ZERO, color="0.4", linewidth=0.8, linestyle=":")
     axes.set_yscale("log")

@@ -1,81 +1,10 @@
-"""Numbers and figures beside the published ones, from records that are written here."""
+"""Test accuracies beside the published ones, and gains in pairs, from rows that are written here."""
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from htfcli.experiments.paper.comparison import (
-    DYNAMICS,
-    MATRICIZATIONS,
-    compare_accuracies,
-    compare_dynamics,
-    compare_matricizations,
-    draw_accuracies,
-    draw_curves,
-    paired_gains,
-    rises,
-)
-
-
-def test_rises():
-    curves = [[0, 5, 9], [0, 0.2, 4], [0, 0, 0.01], [None, None, None]]
-    assert rises(curves, [0, 10, 20]) == [10, 10]
-    assert rises([[0, 0.01, 9], [0, 0, 4]], [0, 10, 20]) == [20, 20]
-
-
-def fit_row(folder, model, places, seed=0):
-    """The row of a fit whose records have these values at its nodes at iterations 0, 10 and 20."""
-    name = f"{model}-{seed}"
-    (folder / "runs" / name).mkdir(parents=True)
-    with open(folder / "runs" / name / "records.jsonl", "w") as file:
-        for number, iteration in enumerate((0, 10, 20)):
-            found = [
-                {"node": node, "modes": [int(m) for m in node.strip("{}").split(",")], "effective_rank": 1.25,
-                 "component_norms": [c[number] for c in curves], "singular_values": [c[number] for c in curves]}
-                for node, curves in places.items()
-            ]  # fmt: skip
-            file.write(
-                json.dumps(
-                    {"kind": "iteration", "iteration": iteration, "nodes": found[:-1], "matricizations": found[-1:]}
-                )
-                + "\n"
-            )
-    return {"kind": "run", "run": name, "status": "finished", "settings": {"model": model}}
-
-
-APART, TOGETHER = [[0, 5, 9], [0, 0, 4], [0, 0, 0.01]], [[0, 5, 9], [0, 3, 4], [0, 0, 0.01]]
-
-
-@pytest.fixture
-def rows(tmp_path):
-    nodes = {"{0,1}": APART, "{0,1,2,3}": TOGETHER, "{0,2}": APART}
-    return [
-        fit_row(tmp_path, "htf", nodes),
-        fit_row(tmp_path, "htf", {**nodes, "{0,1,2,3}": APART}, seed=1),
-        fit_row(tmp_path, "matrix", {"{0}": APART, "{1}": APART}),
-        fit_row(tmp_path, "cp", {"{0,1,2}": APART, "{0}": APART}),
-        {"kind": "run", "run": "lost", "status": "failed", "settings": {"model": "cp"}},
-    ]
-
-
-def test_dynamics(rows, tmp_path):
-    found = {(c.case, c.quantity): (c.published, c.ours, c.seeds) for c in compare_dynamics(rows, tmp_path)}
-    title = "hierarchical tensor factorization"
-    assert found[title, "values that leave zero"] == ("about 5", "2, 2", 2)
-    assert found[title, "one after another"] == ("yes", "some together, yes", 2)
-    assert found[title, "they leave zero at iterations"] == ("the first near 10,000", "10; 10, 10; 20", 2)
-    assert found["tensor factorization", "they leave zero at iterations"] == ("", "10; 20", 1)
-    figure = draw_curves(rows, tmp_path, DYNAMICS)
-    assert [axes.get_title() for axes in figure.axes] == [panel.title for panel in DYNAMICS]
-    assert [line.get_ydata()[-1] for line in figure.axes[1].lines] == [9, 4, 0.01]
-
-
-def test_matricizations(rows, tmp_path):
-    found = [(c.case, c.published, c.ours) for c in compare_matricizations(rows, tmp_path)]
-    assert found[1] == ("local components at {1, 2, 3, 4}", "about 5", "2, 2")
-    assert found[-2:] == [(MATRICIZATIONS[3].title, "", "2, 2"), (MATRICIZATIONS[3].title, "", "1.25, 1.25")]
+from htfcli.experiments.paper.accuracies import compare_accuracies, draw_accuracies, paired_gains
 
 
 def training_rows(distances=(0, 24), coefficients=(None, 0.3), seeds=3):
