@@ -17,6 +17,8 @@ EXPERIMENTS = (  # of experiments.paper
     "pathfinder",
     "baselines",
     "phase-transition",
+    "theorem",
+    "initialization",
 )
 
 EXAMPLES = """\b

@@ -10,7 +10,7 @@ from typing import Any
 
 from htfcli.config.plan import PlanConfig
 from htfcli.errors import ConfigError, did_you_mean
-from htfcli.experiments.paper import phase_transition
+from htfcli.experiments.paper import initialization, phase_transition, theorem
 
 SCALES = ("mini", "full")  # minutes on a laptop; the published setting
 
@@ -119,7 +119,14 @@ _PLANS: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
 }
-_PLANS["phase-transition"] = {scale: phase_transition.plan(scale) for scale in SCALES}
+_PLANS |= {
+    name: {scale: module.plan(scale) for scale in SCALES}
+    for name, module in (
+        ("phase-transition", phase_transition),
+        ("theorem", theorem),
+        ("initialization", initialization),
+    )
+}
 NAMES = tuple(_PLANS)
 
 PUBLISHED_DYNAMICS: dict[str, dict[str, str]] = {  # by model, as far as the paper says

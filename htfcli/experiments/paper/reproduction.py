@@ -18,8 +18,10 @@ from htfcli.experiments.paper.curves import (
     draw_dynamics,
     draw_matricizations,
 )
+from htfcli.experiments.paper.initialization import compare_initialization, draw_initialization
 from htfcli.experiments.paper.phase_transition import Recovery, compare_recovery, draw_recovery, recovery_notes
 from htfcli.experiments.paper.published import published_plan
+from htfcli.experiments.paper.theorem import compare_theorem, draw_theorem
 from htfcli.experiments.sweeps.summary import Row
 from htfcli.experiments.sweeps.sweep import Sweep
 from htfcli.files.own.container import write_bytes, write_text
@@ -74,6 +76,8 @@ _PRESENTATIONS = {
         lambda rows, sweep, scale: compare_recovery(rows),
         lambda rows, scale: recovery_notes(rows),
     ),
+    "theorem": _of_sweep(draw_theorem, compare_theorem),
+    "initialization": _of_sweep(draw_initialization, compare_initialization),
 }
 
 
