@@ -19,7 +19,8 @@ def test_plans_are_the_published_ones():
         390,
     )  # 18 targets by two methods, and three by tensorly, at 10 ratios
     assert counts == {
-        "dynamics": 30, "matricizations": 10, "is-same-class": 75, "pathfinder": 60, "baselines": 200,
+        "dynamics": 30, "matricizations": 10, "is-same-class": 75, "pathfinder": 60, "baselines": 200, "theorem": 150,
+        "initialization": 180,
     }  # fmt: skip
     hierarchical, matrix, cp = (
         next(r for r in runs["dynamics"] if r.settings.model == m) for m in ("htf", "matrix", "cp")
@@ -46,7 +47,7 @@ def test_the_small_plans():
     runs = {name: len(planned_runs(paper.published_plan(name, "mini"))) for name in paper.NAMES}
     assert runs == {
         "dynamics": 30, "matricizations": 10, "is-same-class": 128, "pathfinder": 8, "baselines": 128,
-        "phase-transition": 112,
+        "phase-transition": 112, "theorem": 45, "initialization": 60,
     }  # fmt: skip
 
 
