@@ -68,7 +68,7 @@ def draw_initialization(rows: Sequence[Row], sweep: Path) -> Figure:
                 if log:
                     grid[y, x].set_yscale("log")
                 if x == 0:
-                    grid[y, x].set_ylabel(name)
+                    grid[y, x].set_ylabel(name.replace(": ", ":\n"))
                 if y == 0:
                     grid[y, x].set_title(f"standard deviation {std:g}")
         for axes in grid[-1]:

@@ -30,8 +30,8 @@ _CASES: list[tuple[str, str, list[int], str | None, float]] = [  # title, model,
     ("HTF, order 5", "htf", [4, 4, 4, 4, 4], "balanced", 0.4),
 ]
 _LOSSES = {"l2": "#31688e", "huber": "#35b779", "l1": "#d95f02"}
-# Group RMSprop takes steps along the gradient, each about as long as the learning rate: so the plateau near zero is left
-# in any tensor's own time, and the whole way is 12 long at most. The difference is proportional to the step
+# Group RMSprop takes steps along the gradient, each about as long as the learning rate: so the plateau near zero is
+# left soon, and the whole way is 12 long at most. The difference is proportional to the step
 _SCALES: dict[str, dict[str, Any]] = {
     "mini": {"lr": 4e-3, "iterations": 3000, "seeds": 3},
     "full": {"lr": 4e-4, "iterations": 30_000, "seeds": 10},
