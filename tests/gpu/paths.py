@@ -31,17 +31,16 @@ def rows(setting: Setting) -> Iterator[Row]:
     try:
         runs = [(9, 0), (9, 9)] if setting.smoke else [(length, c) for length in (9, 7) for c in (0, 3, 9)]
         together = 1 if setting.smoke else _PROCESSES
-        data = {length: _draw(setting, folder, length) for length in dict(runs)}
-        # Two turns: each run has half of what is left
-        limit = time.monotonic() + (setting.left - 2 * _LAST) / 2
+        data: dict[int, Path] = {}
+        limit = setting.deadline - _LAST  # the first turn, the paper's headline, may take it all
         while runs and setting.left > _LAST:
             turn, runs = runs[:together], runs[together:]
+            data = {length: _draw(setting, folder, length) for length in dict(turn) if length not in data} | data
             running = [(length, c, *_start(setting, folder, data[length], length, c)) for length, c in turn]
             for _, _, _, process in running:
                 _wait(process, limit)
             for length, c, path, _ in running:
                 yield _result(setting, path, length, c)
-            limit = setting.deadline - _LAST
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -163,15 +163,19 @@ _LINEAR = {
     torch.conv1d, torch.conv2d, torch.conv3d, torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d,
 }  # fmt: skip
 
-# torch's own functions take two flags more than those of torch.nn.functional, which are about kernels
+# torch's own functions take a flag more than those of torch.nn.functional, which is about kernels
 _WRITTEN_OUT: dict[Any, Callable[..., Tensor]] = {
     F.batch_norm: _batch_norm,
     F.instance_norm: _instance_norm,
     F.group_norm: _group_norm,
     F.layer_norm: _layer_norm,
     F.glu: _glu,
-    torch.batch_norm: lambda *args, cudnn_enabled=True, **options: _batch_norm(*args[:8], **options),
-    torch.instance_norm: lambda *args, cudnn_enabled=True, **options: _instance_norm(*args[:8], **options),
+    torch.batch_norm: lambda x, weight, bias, mean, var, training, momentum, eps, cudnn_enabled: _batch_norm(
+        x, mean, var, weight, bias, training, momentum, eps
+    ),
+    torch.instance_norm: lambda x, weight, bias, mean, var, use_input_stats, momentum, eps, cudnn_enabled: (
+        _instance_norm(x, mean, var, weight, bias, use_input_stats, momentum, eps)
+    ),
     torch.group_norm: lambda *args, cudnn_enabled=True, **options: _group_norm(*args[:5], **options),
     torch.layer_norm: lambda *args, cudnn_enable=True, **options: _layer_norm(*args[:5], **options),
 }

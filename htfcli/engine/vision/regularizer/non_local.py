@@ -25,6 +25,7 @@ from htfcli.engine.vision.regularizer.checks import check_inputs, explained
 from htfcli.engine.vision.regularizer.directional_derivative import directional_derivative
 from htfcli.engine.vision.regularizer.logits import Logit, true_logit
 from htfcli.engine.vision.regularizer.patches import PatchPair, PatchSampler, check_pair, sampler_of
+from htfcli.engine.vision.regularizer.second_derivative import second_derivatives
 from htfcli.errors import ConfigError
 
 Formulation = Literal["double-backward", "tangent"]
@@ -115,8 +116,9 @@ class NonLocalRegularizer:
         self, model: nn.Module, x: Tensor, swapped: Tensor, y: Tensor, region: Region, whole: int
     ) -> tuple[Any, Tensor]:
         create_graph = torch.is_grad_enabled()
-        outputs, g = patch_gradient(model, x, y, region, create_graph, self.logit, self.scale)
-        _, g_swapped = patch_gradient(model, swapped, y, region, create_graph, self.logit, self.scale)
+        with second_derivatives(x.device):
+            outputs, g = patch_gradient(model, x, y, region, create_graph, self.logit, self.scale)
+            _, g_swapped = patch_gradient(model, swapped, y, region, create_graph, self.logit, self.scale)
         return outputs, absolute_cosine(g, g_swapped).sum() / whole
 
     def _tangent(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from htfcli.engine.vision.datasets.image_set import Block, Patch
+from htfcli.engine.vision.regularizer import non_local
 from htfcli.engine.vision.regularizer.logits import dense_logit, output_of, true_logit, weighted_logit
 from htfcli.engine.vision.regularizer.non_local import NonLocalRegularizer
 from htfcli.engine.vision.regularizer.patches import DifferentPatches
+from htfcli.engine.vision.regularizer.second_derivative import SecondDerivatives
 from htfcli.engine.vision.resnet import ResNet, ResNetShape
 from htfcli.errors import ConfigError
 from tests.engine.vision.networks import ViT
@@ -148,7 +152,7 @@ COMPILED = [pytest.param(name, eager, marks=pytest.mark.long) for name in CASES 
 
 
 @pytest.mark.parametrize(("name", "compiler"), [*((name, None) for name in CASES), *COMPILED])
-def test_against_an_independent_double_backward(name, compiler):
+def test_against_an_independent_double_backward(name, compiler, monkeypatch):
     make, sizes, patches, y, logit = CASES[name]
     if compiler is not None:
         torch.compiler.reset()  # torch keeps the programs of a few networks only
@@ -160,7 +164,10 @@ def test_against_an_independent_double_backward(name, compiler):
     assert 0.01 < wanted < 0.9999  # or there would be nothing to compare
     gradients = torch.autograd.grad(wanted, list(model.parameters()), allow_unused=True)
     size = max(float(g.abs().max()) for g in gradients if g is not None)
-    for formulation in FORMULATIONS if compiler is None else ("tangent",):
+    rules = {"double-backward": (nullcontext, SecondDerivatives), "tangent": (nullcontext,)}
+    ways = [(f, rule) for f in rules for rule in rules[f]] if compiler is None else [("tangent", nullcontext)]
+    for formulation, rule in ways:
+        monkeypatch.setattr(non_local, "second_derivatives", lambda device, rule=rule: rule())
         model.load_state_dict(before)
         model.zero_grad()
         regularizer = NonLocalRegularizer(lambda *_: patches, formulation=formulation, logit=logit, compile=compiler)

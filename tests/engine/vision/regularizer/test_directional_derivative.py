@@ -33,6 +33,27 @@ LAYERS = {
 }
 
 
+class Called(nn.Module):
+    """One of torch's own functions, with weight, bias and statistics of its own."""
+
+    def __init__(self, function, *options):
+        super().__init__()
+        self.function, self.options = function, options
+        self.weight, self.bias = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(4))
+        self.register_buffer("mean", torch.zeros(4))
+        self.register_buffer("var", torch.ones(4))
+
+    def forward(self, x):
+        return self.function(x, self.weight, self.bias, self.mean, self.var, *self.options)
+
+
+LAYERS |= {
+    "torch.batch_norm": (lambda: Called(torch.batch_norm, True, 0.1, 1e-5, False), 2),
+    "torch.batch_norm, evaluated": (lambda: Called(torch.batch_norm, False, 0.1, 1e-5, False), 2),
+    "torch.instance_norm": (lambda: Called(torch.instance_norm, True, 0.1, 1e-5, False), 2),
+}
+
+
 def case(name):
     torch.manual_seed(0)
     make, axes = LAYERS[name]
