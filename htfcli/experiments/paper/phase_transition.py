@@ -145,7 +145,9 @@ def draw_recovery(rows: Sequence[Row]) -> Figure:
         for number, (method, targets) in enumerate(cells.items()):
             axes = figure.add_subplot(1, len(cells), number + 1)
             _draw_map(axes, targets)
-            axes.set_title(_METHODS[method])
+            axes.set_title(_METHODS[method], fontsize=8)
+            if number and list(targets) == list(next(iter(cells.values()))):
+                axes.set_yticklabels([])  # those of the first map
     return figure
 
 
