@@ -27,7 +27,11 @@ COMMANDS = {
     "measure-rank": ("htfcli.commands.measure_rank", "Measure hierarchical ranks of a tensor or a factorization."),
     "measure-locality": (
         "htfcli.commands.measure_locality",
-        "Measure how the dependence a network models falls with distance.",
+        "Measure how local networks are, or data.",
+    ),
+    "rearrange": (
+        "htfcli.commands.rearrange",
+        "Rearrange features so that locally connected networks can fit the data.",
     ),
     "plot": ("htfcli.commands.plot", "Plot the records of fits, completions, training runs and locality."),
     "sweep": ("htfcli.commands.sweep", "Run a grid of experiments and summarise the results."),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.factorizations.deep_matrix import MatrixFactorization
+from htfcli.engine.factorizations.dense_cores import HierarchicalTuckerFactorization
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
@@ -25,11 +26,13 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def reference_tensor(tree: ModeTree, weights: list[Tensor | None]) -> Tensor:
+def reference_tensor(model: Factorization, weights: list[Tensor | None]) -> Tensor:
     """The tensor by its definition: outer products summed over components, axes put in order at the end.
 
-    Built from differentiable operations on the whole tensors, entry tables and merging play no part in it.
+    Built from differentiable operations on the whole tensors, entry tables and merging play no part in it. With dense
+    cores, the components of a node are all combinations of its children's columns.
     """
+    tree = model.tree
     built: dict[int, tuple[Tensor, list[int]]] = {}  # T^(v, .) as (d..., R_parent), and the modes of its axes
     for node, children in enumerate(tree.children):
         weight = weights[node]
@@ -40,8 +43,13 @@ def reference_tensor(tree: ModeTree, weights: list[Tensor | None]) -> Tensor:
         product, modes = built[children[0]]
         for child in children[1:]:
             other, more = built[child]
-            left = product.reshape(*product.shape[:-1], *[1] * len(more), product.shape[-1])
-            product, modes = left * other, modes + more
+            if model.dense_cores:
+                product = torch.tensordot(product.unsqueeze(-1), other.unsqueeze(-1), dims=([-1], [-1]))
+                columns = len(modes)  # the axis of the columns so far, now between both tensors' modes
+                product = product.movedim(columns, -2).flatten(-2)
+            else:
+                product = product.reshape(*product.shape[:-1], *[1] * len(more), product.shape[-1]) * other
+            modes = modes + more
         built[node] = (product.sum(-1, keepdim=True) if weight is None else product @ weight, modes)
     tensor, modes = built[tree.root]
     return tensor.squeeze(-1).permute(*[modes.index(m) for m in range(tree.order)])
@@ -84,7 +92,7 @@ def nested_trees(draw: st.DrawFn, max_order: int = 5) -> list:
 def factorizations(draw: st.DrawFn, max_order: int = 5) -> Factorization:
     """Small random factorizations of all kinds, float64, with Gaussian weights."""
     seed = draw(st.integers(0, 2**16))
-    kind = draw(st.sampled_from(["htf", "htf", "cp", "matrix"]))
+    kind = draw(st.sampled_from(["htf", "htf", "cp", "matrix", "hierarchical-tucker", "hierarchical-tucker"]))
     if kind == "matrix":
         dims = [draw(st.integers(1, 5)) for _ in range(2)]
         depth = draw(st.integers(2, 4))
@@ -92,6 +100,11 @@ def factorizations(draw: st.DrawFn, max_order: int = 5) -> Factorization:
     elif kind == "cp":
         dims = [draw(st.integers(1, 4)) for _ in range(draw(st.integers(2, max_order)))]
         model = CPFactorization(dims, draw(st.integers(1, 4)))
+    elif kind == "hierarchical-tucker":
+        tree = ModeTree.from_nested(draw(nested_trees(max_order)))
+        dims = [draw(st.integers(1, 4)) for _ in range(tree.order)]
+        widths = {tree.labels[v]: draw(st.integers(1, 3)) for v in range(tree.root)}
+        model = HierarchicalTuckerFactorization(dims, widths, tree)
     else:
         tree = ModeTree.from_nested(draw(nested_trees(max_order)))
         dims = [draw(st.integers(1, 4)) for _ in range(tree.order)]

@@ -109,7 +109,7 @@ def test_public_names():
     [
         (
             ["measure"],
-            "no such command (got measure, allowed generate, fit, complete, train-cnn, measure-rank, measure-locality, plot, sweep, reproduce, report, export, inspect). Did you mean measure-rank?",
+            "no such command (got measure, allowed generate, fit, complete, train-cnn, measure-rank, measure-locality, rearrange, plot, sweep, reproduce, report, export, inspect). Did you mean measure-rank?",
         ),
         (["--bad"], "No such option: --bad. See 'htf --help'."),
         (["fit", "--widht", "3"], "No such option: --widht. Did you mean --width? See 'htf fit --help'."),

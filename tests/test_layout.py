@@ -29,6 +29,7 @@ FOLDERS = (
     "htfcli/files/tables",
     "htfcli/files/foreign",
     "htfcli/files/own",
+    "htfcli/engine/entanglement",
     "htfcli/engine/vision",
     "htfcli/engine/vision/regularizer",
     "htfcli/engine/vision/datasets",

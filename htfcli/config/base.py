@@ -66,6 +66,14 @@ def _distances(value: object) -> object:
     raise not_allowed("distances", "e.g. 0,8,16")
 
 
+def _levels(value: object) -> object:
+    value = _plain(value)
+    levels: list[Any] = value if isinstance(value, list) else [value]
+    if levels and all(_is_number(level) and level >= 1 for level in levels):
+        return sorted(set(levels))
+    raise not_allowed("levels", "e.g. 1,2,3")
+
+
 def _patches(value: object) -> object:
     patches = [_plain(item) for item in value] if isinstance(value, list) else None
     if patches is None or len(patches) != 2 or not all(map(_is_patch, patches)):
@@ -99,6 +107,7 @@ Widths = Annotated[int | list[int] | dict[str, int], PlainValidator(_widths)]
 Tree = Annotated[str | list[Any], PlainValidator(_tree)]
 Dims = Annotated[list[int], PlainValidator(_dims)]
 Distances = Annotated[list[int], PlainValidator(_distances)]
+Levels = Annotated[list[int], PlainValidator(_levels)]
 Patches = Annotated[list[list[int]], PlainValidator(_patches)]
 Device = Annotated[str, PlainValidator(_device)]
 ModeSets = Annotated[list[list[int]], PlainValidator(_mode_sets)]

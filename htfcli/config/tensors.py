@@ -12,7 +12,11 @@ from htfcli.config.base import Config, Device, Dims, ModeSets, Seed, Tree, Width
 from htfcli.config.tables import TableConfig
 from htfcli.errors import ConfigError
 
-DEFAULT_WIDTH = 32  # local components per node of a model
+Model = Literal["htf", "cp", "matrix", "tucker", "tensor-train", "hierarchical-tucker"]
+ON_ANY_TREE = ("htf", "hierarchical-tucker")  # models that take a mode tree
+
+DEFAULT_WIDTH = 32  # local components per node of a model, or columns of a node above a dense core
+_DEPTH = {"matrix": 3, "htf": 3, "cp": 3}  # 3 as published; models that take no depth have kept it in saved settings
 DEFAULT_TOLERANCE = 1e-3  # a rank counts the singular values above this times the largest
 
 
@@ -43,14 +47,16 @@ class TargetConfig(Config):
 
     aliases: ClassVar[dict[str, str]] = {"rank": "width"}
 
-    target: Literal["htf", "cp", "matrix"] = Field("htf", description="Factorization that generates the tensor.")
+    target: Model = Field("htf", description="Factorization that generates the tensor.")
     order: int | None = Field(None, ge=2, le=100_000, description="Number of modes (4; 2 for target matrix).")
     dim: int = Field(8, ge=1, description="Dimension of every mode.")
     dims: Dims | None = Field(None, description="Dimensions of the modes one by one, e.g. 13,4,12,8.")
     width: Widths = Field(
         5, description="Local components per node: one number, one per level from the leaves up, or per node in YAML."
     )
-    tree: Tree = Field("balanced", description="Mode tree of an htf target: a name, or nested lists.")
+    tree: Tree = Field(
+        "balanced", description="Mode tree of an htf or hierarchical-tucker target: a name, or nested lists."
+    )
     arity: int | None = Field(None, description="Children per node of the mode tree.")
     task: Literal["completion", "sensing"] = Field(
         "completion",
@@ -85,8 +91,10 @@ class TargetConfig(Config):
     def _consistent(self) -> Self:
         if self.dims is not None and self.order not in (None, len(self.dims)):
             raise ValueError(f"order and dims disagree (got {self.order} and {len(self.dims)} dimensions)")
-        if self.target != "htf" and (wrong := self.changed("tree", "arity")):
-            raise ValueError(f"{', '.join(wrong)}: only for target htf (got target {self.target})")
+        if self.target not in ON_ANY_TREE and (wrong := self.changed("tree", "arity")):
+            raise ValueError(
+                f"{', '.join(wrong)}: only for target {' or '.join(ON_ANY_TREE)} (got target {self.target})"
+            )
         if self.target == "matrix" and len(self.resolved_dims) != 2:
             raise ValueError(f"target matrix has two modes (got {len(self.resolved_dims)})")
         if self.task == "sensing" and self.mask is not None:
@@ -111,15 +119,22 @@ def _by_solver(gradient: Any, second_order: Any) -> Callable[[dict[str, Any]], A
 class FitConfig(Config):
     """`htf fit`: the factorization, how it is fitted, and what is recorded."""
 
-    model: Literal["htf", "cp", "matrix"] = Field("htf", description="Factorization to fit.")
-    tree: Tree = Field("balanced", description="Mode tree of an htf model: a name, or nested lists.")
+    model: Model = Field("htf", description="Factorization to fit.")
+    tree: Tree = Field(
+        "balanced", description="Mode tree of an htf or hierarchical-tucker model: a name, or nested lists."
+    )
     arity: int | None = Field(None, description="Children per node of the mode tree.")
     width: Widths | None = Field(
         None,
         description="Local components per node: one number, one per level from the leaves up, or per node in YAML "
-        "(32; for model matrix the smaller dimension).",
+        "(32; for model matrix the smaller dimension). Dense cores: columns per node but the root, at most its "
+        "largest rank.",
     )
-    depth: int = Field(3, ge=2, description="Number of factors of model matrix.")
+    depth: int = Field(
+        default_factory=lambda settings: _DEPTH.get(settings.get("model", ""), 1),
+        ge=1,
+        description="Number of factors of model matrix (3), or of matrices per mode of model tucker (1).",
+    )
     init: Literal["gaussian", "balanced"] = Field(
         "gaussian", description="Initial weights: Gaussian, or balanced (Gaussian with unbalancedness zero)."
     )
@@ -172,9 +187,13 @@ class FitConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.model not in ON_ANY_TREE and (wrong := self.changed("tree", "arity")):
+            raise ValueError(f"{', '.join(wrong)}: only for model {' or '.join(ON_ANY_TREE)} (got model {self.model})")
+        if self.model not in ("matrix", "tucker") and self.depth != _DEPTH.get(self.model, 1):
+            raise ValueError(f"depth: only for model matrix or tucker (got model {self.model})")
+        if self.model == "matrix" and self.depth < 2:
+            raise ValueError(f"depth: model matrix has two factors or more (got {self.depth})")
         for choice, value, fields in (
-            ("model", "htf", ("tree", "arity")),
-            ("model", "matrix", ("depth",)),
             ("solver", "gradient", ("optimizer", "lr", "momentum", "batch_size")),
             ("solver", "second-order", ("ridge",)),
             ("optimizer", "sgd", ("momentum",)),

@@ -1,4 +1,4 @@
-"""Settings of the commands on networks: `train-cnn` and `measure-locality`."""
+"""Settings of the commands on networks and on their data: `train-cnn`, `measure-locality` and `rearrange`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from htfcli.config.base import Config, Device, Distances, Patches, Seed, Widths
+from htfcli.config.base import Config, Device, Dims, Distances, Levels, Patches, Seed, Widths
 from htfcli.config.images import IsSameClassConfig, PathfinderConfig
 from htfcli.errors import did_you_mean
 
@@ -205,10 +205,11 @@ class TrainCnnConfig(Config):
 
 
 class MeasureLocalityConfig(Config):
-    """`htf measure-locality`: on which images, and between which patches."""
+    """`htf measure-locality`: of networks, on which images and between which patches; of data, which partitions."""
 
     data: str | None = Field(
-        None, description="Image data set, of which the test images are used. Default: that of the run."
+        None,
+        description="Networks: image data set, of which the test images are used. Default: that of the run.",
     )
     model: str | None = Field(
         None,
@@ -230,8 +231,54 @@ class MeasureLocalityConfig(Config):
         None, description="Distances between patches in pixels. Default: nine, up to the largest that fits."
     )
     pairs: int = Field(16, ge=1, description="Pairs of patches per distance.")
-    samples: int = Field(64, ge=2, description="Images per pair of patches.")
+    samples: int | None = Field(
+        None, ge=2, description="Images per pair of patches (default 64), or samples of data, drawn at random (all)."
+    )
     table: int = Field(12, ge=2, description="Rows and columns of each cross table.")
+    label: str | None = Field(
+        None,
+        description="Data: column of labels of a table, or array of labels of an .npz or .pt file. Default: no labels; "
+        "image data sets have their own.",
+    )
+    grid: Dims | None = Field(
+        None, description="Data: height,width of the grid that features of a table or of rows of an array lie on."
+    )
+    angle: float = Field(
+        0.085,
+        gt=0,
+        le=0.5,
+        description="Data: angle theta of the feature map x -> (cos pi theta x, sin pi theta x), with x in [0, 1].",
+    )
+    levels: Levels | None = Field(
+        None, description="Data: levels of the canonical partitions, e.g. 1,2,3. Default: 1 and 2."
+    )
+    exact: bool | None = Field(
+        None,
+        description="Data: decompose Gram matrices, or estimate, with a standard error. Default: exact with up to 2000 "
+        "samples.",
+    )
     device: Device = Field("auto", description="auto, cpu, cuda or cuda:N.")
     threads: int | None = Field(None, ge=1, description="CPU threads. Default: torch's choice.")
+    seed: Seed = Field(0, description="Seed of everything random.")
+
+    @property
+    def of_networks(self) -> list[str]:
+        """Options given that are for networks."""
+        return self.changed("data", "model", "weights", "patch_size", "distance", "pairs", "table")
+
+    @property
+    def of_data(self) -> list[str]:
+        """Options given that are for data."""
+        return self.changed("label", "grid", "angle", "levels", "exact")
+
+
+class RearrangeConfig(Config):
+    """`htf rearrange`: where the features lie, and how their order is found."""
+
+    label: str | None = Field(None, description="Column of labels of a table: it is not moved.")
+    grid: Dims | None = Field(
+        None, description="height,width of the grid that features of a table or of rows of an array lie on."
+    )
+    apply: str | None = Field(None, description="Apply the order in this file, of an earlier call, to DATA.")
+    samples: int | None = Field(None, ge=2, description="Find the order from so many samples, drawn at random (all).")
     seed: Seed = Field(0, description="Seed of everything random.")

@@ -108,7 +108,7 @@ def _observations(observations: Observations) -> Record:
     }
     if target is not None:
         facts["target"] = target.kind
-        facts["target_ranks"] = [target.widths[v] for v in target.tree.interior]
+        facts["target_ranks"] = [target.widths[v] for v in target.sized(target.tree)]
         facts["nodes"] = _nodes(target)
     return facts
 
@@ -149,9 +149,11 @@ def _nodes(model: Factorization) -> list[Record]:
     """The nodes of the mode tree, children before parents, the root last."""
     tree = model.tree
     nodes: list[Record] = []
-    for node, weight in enumerate(model.node_weights):
+    for node, matrix in enumerate(model.node_weights):
         fact: Record = {"node": tree.labels[node], "children": [tree.labels[c] for c in tree.children[node]]}
-        fact |= {"dimension": model.dims[node]} if node < tree.order else {"width": model.widths[node]}
+        fact |= {"dimension": model.dims[node]} if node < tree.order else {}
+        fact |= {"width": model.widths[node]} if node in model.widths else {}
+        weight = model.weights[tree.labels[node]] if model.dense_cores else matrix  # a core with its axes
         nodes.append(fact | {"weights": None if weight is None else list(weight.shape)})
     return nodes
 

@@ -227,7 +227,7 @@ def test_a_summary_is_json_whatever_the_numbers(htf, tmp_path):
         ("{data} --tree [[0,1],[2,4]]", 2, "the mode tree must hold every mode once, numbered from 0 (got [4] without [3], allowed 0 to 3)."),
         ("{data} --device cuda:7", 2, "device cuda:7 is not available (got 0 CUDA devices, allowed auto, cpu). Use --device cpu."),
         ("{data} --device gpu", 2, "device: not a device (got 'gpu', allowed auto, cpu, cuda or cuda:N)."),
-        ("{data} --model cp --tree star", 2, "tree: only for model htf (got model cp)."),
+        ("{data} --model cp --tree star", 2, "tree: only for model htf or hierarchical-tucker (got model cp)."),
         ("{data} --model matrix", 2, "a matrix factorization needs two modes (got 4, allowed 2)."),
         ("{data} --model cp --width 2,3", 2, "width: model cp has one width (got several)."),
         ("{data} --solver second-order --lr 0.1 --batch-size 5", 2, "lr, batch-size: only for solver gradient (got solver second-order)."),

@@ -92,9 +92,10 @@ def test_mask(htf, tmp_path):
          "noise: input should be greater than or equal to 0 (got '-2')."),
         ("--norm inf", 2, "norm: input should be a finite number (got 'inf')."),
         ("--order 3 --dims 4,4", 2, "order and dims disagree (got 3 and 2 dimensions)."),
-        ("--target cp --tree star", 2, "tree: only for target htf (got target cp)."),
+        ("--target cp --tree star", 2, "tree: only for target htf or hierarchical-tucker (got target cp)."),
         ("--target matrix --order 3", 2, "target matrix has two modes (got 3)."),
-        ("--target other", 2, "Invalid value for '--target': 'other' is not one of 'htf', 'cp', 'matrix'. "
+        ("--target other", 2, "Invalid value for '--target': 'other' is not one of 'htf', 'cp', 'matrix', 'tucker', 'tensor-train', "
+         "'hierarchical-tucker'. "
          "See 'htf generate tensor --help'."),
         ("--tree blanced", 2, "unknown mode tree (got blanced, allowed balanced, half, square, chain, star, layered). "
          "Did you mean balanced? Nested lists are possible too, e.g. '[[0, 1], [2, 3]]'."),

@@ -135,7 +135,10 @@ def test_table(htf, runs):
         ("plain --weights w.pt", 2, "--weights is for module:function (got plain). Runs have their own weights."),
         ("json:dumps", 2, "json:dumps does not say on which images. Name them with --data."),
         ("plain --data other.safetensors", 1, "the images do not fit plain (got [1, 8, 32], allowed [1, 8, 24])."),
-        ("other.safetensors", 1, "other.safetensors holds something else (got images, allowed cnn or factorization)."),
+        ("tensor.safetensors", 1, "tensor.safetensors holds something else (got observations, allowed cnn or factorization)."),
+        ("plain other.safetensors", 2, "networks and data are measured in different ways (got plain and other.safetensors). Call it for each."),
+        ("plain --levels 2 --angle 0.1", 2, "--angle, --levels: for data, not for networks (got plain)."),
+        ("other.safetensors --pairs 3 --patch-size 2", 2, "--patch-size, --pairs: for networks, not for data (got other.safetensors)."),
         ("plain --distance x", 2, "distance: not distances (got 'x', allowed e.g. 0,8,16)."),
         ("plain --samples 1", 2, "samples: input should be greater than or equal to 2 (got '1')."),
     ],
@@ -143,6 +146,7 @@ def test_table(htf, runs):
 def test_bad_usage(htf, runs, args, code, message):
     htf("generate", "is-same-class", "--source", "digits", "--height", 8, "--width", 32, "--train", 20, "--test", 20, "-o",
         "other.safetensors")  # fmt: skip
+    htf("generate", "tensor", "--order", 3, "--dim", 3, "-o", "tensor.safetensors", "-q")
     done = htf("measure-locality", *args.split())
     assert (done.code, done.error) == (code, message)
     assert done.out == ""

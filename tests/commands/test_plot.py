@@ -67,7 +67,7 @@ def test_options_reach_the_figure(htf, runs, tmp_path):
         ("a -o x.png --what norms --node 0,3", 1, "the records have no norms to plot (got {0,3}, allowed {0}, {1}, {2}, {3}, {0,1}, {2,3}, {0,1,2,3})."),
         ("c -o x.png", 1, "c has no records. Name a run folder or a file of records."),
         ("data.safetensors -o x.png", 1, "data.safetensors line 1 is not a record (got "),
-        ("other.jsonl -o x.png", 1, "other.jsonl has no records of a run (got rank, allowed iteration, complete, epoch, locality)."),
+        ("other.jsonl -o x.png", 1, "other.jsonl has no records of a run (got rank, allowed iteration, complete, epoch, locality, entanglement)."),
         ("bad.jsonl -o x.png", 1, "bad.jsonl line 2 is not a record (got '[3]')."),
         ("a -o no/x.png", 1, "cannot write no/x.png: No such file or directory."),
     ],

@@ -18,6 +18,32 @@ def test_settings_of_the_other_solver():
         FitConfig.checked({"solver": "second-order", "dtype": "float32"})
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": "tucker", "tree": "chain"}, "tree: only for model htf or hierarchical-tucker .got model tucker."),
+        ({"model": "tensor-train", "depth": 2}, "depth: only for model matrix or tucker .got model tensor-train."),
+        ({"model": "matrix", "depth": 1}, "depth: model matrix has two factors or more .got 1."),
+        ({"model": "cp", "arity": 3}, "arity: only for model htf or hierarchical-tucker .got model cp."),
+    ],
+)
+def test_settings_of_other_models(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        FitConfig.checked(settings)
+
+
+def test_depth_depends_on_the_model():
+    depths = {model: FitConfig.checked({"model": model}).depth for model in ("matrix", "tucker", "tensor-train")}
+    assert depths == {"matrix": 3, "tucker": 1, "tensor-train": 1}
+    assert FitConfig.checked({"model": "htf", "depth": 3}).depth == 3  # saved by versions where it had one default
+
+
+def test_trees_of_targets():
+    with pytest.raises(ConfigError, match=r"tree: only for target htf or hierarchical-tucker \(got target tucker\)"):
+        TargetConfig.checked({"target": "tucker", "tree": "chain"})
+    assert TargetConfig.checked({"target": "hierarchical-tucker", "tree": "chain"}).tree == "chain"
+
+
 def test_defaults_of_the_second_order_solver():
     config = FitConfig.checked({"solver": "second-order"})
     assert (config.dtype, config.record_every, config.iterations) == ("float64", 1, 1000)

@@ -11,7 +11,13 @@ At node v, the value at an entry depends only on the indices of the modes under 
 A product of several children is built by merging two tables at a time, smallest first. Merging gives either a *grid*
 (all pairs of rows, by a broadcast) or the *pairs* that occur. At the root, the grid is one matrix product, and the
 pairs are inner products of two rows each. The gradient runs the same steps backwards in closed form, as values are
-multilinear in the weight matrices. All buffers are allocated once, so that an iteration is a fixed sequence of in-place
+multilinear in the weight matrices.
+
+With dense cores, P_v[i, :] is the Kronecker product of the children's rows: each row is spread over the combinations of
+components and then multiplied as above. Children stay in their order, in which W^(v) lists the combinations, so
+only neighbours are merged. The root's core is multiplied into one of the last two tables.
+
+All buffers are allocated once, so that an iteration is a fixed sequence of in-place
 operations, which CUDA can capture as a graph.
 
 Axes: `n` observations, `rows` of a table, `R` width of a node, `d` mode dimension; preceded by `runs` where weights
@@ -33,6 +39,7 @@ from htfcli.engine.factorizations.subtree_tables import (
     RootGrid,
     RootPairs,
     RootRows,
+    Spread,
     Step,
     Table,
     Whole,
@@ -54,6 +61,8 @@ class Evaluation:
         dims: the N mode dimensions.
         sample: what to evaluate; None for the whole tensor.
         gradients: per node where to write the gradient, shaped like `weights`; None if only values are needed.
+        dense_cores: whether interior nodes multiply all combinations of their children's components; their matrices
+            then have shape (product of the children's columns, R_parent), and the root has one.
 
     Attributes:
         order: (n,) position in the sample of each value that `forward` returns; None if it is the order of the sample.
@@ -66,8 +75,11 @@ class Evaluation:
         dims: Sequence[int],
         sample: Sample | None = None,
         gradients: Sequence[Tensor | None] | None = None,
+        *,
+        dense_cores: bool = False,
     ) -> None:
         self.order: Tensor | None = None
+        self._dense_cores = dense_cores
         self._steps: list[Step] = []
         tables: dict[int, Table] = {}
         for node, children in enumerate(tree.children):
@@ -80,11 +92,14 @@ class Evaluation:
             if node != tree.root:
                 assert weight is not None
                 while len(parts) > 1:
-                    parts = self._merge_smallest(parts)
+                    parts = self._merge_next(parts)
                 tables[node] = self._mix(parts[0], weight, grad)
                 continue
             while len(parts) > 2:
-                parts = self._merge_smallest(parts)
+                parts = self._merge_next(parts)
+            if dense_cores and len(parts) == 2:
+                assert weight is not None
+                parts, weight, grad = self._with_core(parts[0], parts[1], weight, grad), None, None
             self._root(parts, weight, grad, sample, dims)
 
     def forward(self) -> Tensor:
@@ -126,6 +141,34 @@ class Evaluation:
         product = merge(parts[0], parts[1])
         self._steps.append(product)
         return [product.out, *parts[2:]]
+
+    def _merge_next(self, parts: list[Table]) -> list[Table]:
+        return self._merge_neighbours(parts) if self._dense_cores else self._merge_smallest(parts)
+
+    def _merge_neighbours(self, parts: list[Table]) -> list[Table]:
+        """Replace the two neighbours with the smallest grid by all products of their columns."""
+        at = min(range(len(parts) - 1), key=lambda k: parts[k].rows * parts[k + 1].rows)
+        left, right = parts[at : at + 2]
+        a, b = left.value.shape[-1], right.value.shape[-1]
+        product = merge(self._spread(left, 1, b), self._spread(right, a, 1))
+        self._steps.append(product)
+        return [*parts[:at], product.out, *parts[at + 2 :]]
+
+    def _spread(self, table: Table, outer: int, inner: int) -> Table:
+        if outer * inner == 1:
+            return table
+        step = Spread(table, outer, inner)
+        self._steps.append(step)
+        return step.out
+
+    def _with_core(self, left: Table, right: Table, weight: Tensor, grad: Tensor | None) -> list[Table]:
+        """The root's core (R_left * R_right, 1) multiplied into the table with fewer rows."""
+        sizes = left.value.shape[-1], right.value.shape[-1]
+        core = weight.view(*weight.shape[:-2], *sizes)
+        core_grad = None if grad is None else grad.view(core.shape)
+        if left.rows <= right.rows:
+            return [self._mix(left, core, core_grad), right]
+        return [left, self._mix(right, core.mT, None if core_grad is None else core_grad.mT)]
 
     @staticmethod
     def _in_pairs(left: Table, right: Table, count: int) -> bool:

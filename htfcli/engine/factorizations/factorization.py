@@ -1,8 +1,9 @@
-"""Base class of matrix, CP and hierarchical tensor factorizations: a mode tree with weight matrices.
+"""Base class of all factorizations: a mode tree with weight matrices.
 
-All three are hierarchical tensor factorizations: CP has the star tree and a deep matrix factorization a chain of
-single-child nodes, both with the root's weights fixed to ones. So they share evaluation, gradients and ranks; a kind
-adds the names of its weights and the definition of its components.
+CP is a hierarchical tensor factorization on the star tree and a deep matrix factorization one on a chain of
+single-child nodes, both with the root's weights fixed to ones. Tucker, tensor train and hierarchical Tucker have a
+dense core at every interior node instead (see `dense_cores`). So all share evaluation, gradients and ranks; a kind adds
+the shapes and names of its weights.
 
 Axes: `d` mode dimension, `R` width of a node, `n` entries, `N` order.
 """
@@ -32,12 +33,13 @@ class Factorization:
 
     Every node v except the root has a matrix W^(v): a leaf of mode n (d_n, R_parent), an interior node (R_v, R_parent).
     The root has (R_root, 1), or fixed ones where the kind has no output weights. With e_n = W^(n)[index_n, :] at leaves
-    and e_v = (elementwise product of the children's e) @ W^(v) above them, the entry is e_root.
+    and e_v = (elementwise product of the children's e) @ W^(v) above them, the entry is e_root. With dense cores, the
+    product is the Kronecker product of the children's e, and W^(v) is a core with its leading axes flattened.
 
     Args:
         dims: mode dimensions (d_0, ..., d_{N-1}).
         tree: the mode tree over N modes.
-        widths: (interior node -> R_v), the number of local components of each.
+        widths: of the nodes in `sized`: (interior node -> R_v), the number of local components of each.
         dtype: float32 or float64. device: where the weights live.
 
     Attributes:
@@ -51,6 +53,7 @@ class Factorization:
 
     kind: ClassVar[str]
     root_weighted: ClassVar[bool] = True
+    dense_cores: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -74,7 +77,7 @@ class Factorization:
         self.dims = tuple(int(d) for d in dims)
         self.tree = tree
         self.widths = dict(widths)
-        self._shapes = matrix_shapes(self.dims, tree, self.widths, self.root_weighted)
+        self._shapes = self.matrix_shapes(self.dims, tree, self.widths)
         count = sum(r * c for r, c in self._shapes)
         if torch.device(device).type == "cpu":
             refuse_unless_fits("the factorization", count * dtype.itemsize, f"{count:,} weights", "Lower the widths.")
@@ -90,6 +93,21 @@ class Factorization:
     ) -> Factorization:
         """The factorization of a tensor (d_0, ..., d_{N-1}) that a configuration describes, with zero weights."""
         raise NotImplementedError
+
+    @classmethod
+    def sized(cls, tree: ModeTree) -> range:
+        """The nodes of a tree that have a width, in the order in which a description lists them."""
+        return tree.interior
+
+    @classmethod
+    def matrix_shapes(cls, dims: Sequence[int], tree: ModeTree, widths: Mapping[int, int]) -> list[tuple[int, int]]:
+        """Shape of every node's matrix, in node order; (0, 1) for a root without weights."""
+        shapes = []
+        for node, parent in enumerate(tree.parent):
+            rows = dims[node] if node < tree.order else widths[node]
+            columns = 1 if parent < 0 else widths[parent]
+            shapes.append((rows, columns) if parent >= 0 or cls.root_weighted else (0, 1))
+        return shapes
 
     # --- weights ----------------------------------------------------------------------------------------------------
 
@@ -118,6 +136,12 @@ class Factorization:
         return {
             label: view for label, view in zip(self.tree.labels, self.views(vector), strict=True) if view is not None
         }
+
+    def core(self, node: int) -> Tensor:
+        """The dense core of an interior node, (R_c for each child c, R_parent), a view; 1 stands for R of the root."""
+        weight = self.node_weights[node]
+        assert weight is not None and self.dense_cores
+        return weight.view(*(self.widths[child] for child in self.tree.children[node]), -1)
 
     def load(self, weights: Mapping[str, Tensor]) -> Self:
         """Copy named weights in.
@@ -212,7 +236,7 @@ class Factorization:
     @torch.no_grad()
     def measure(self, sample: Sample) -> Tensor:
         """What the sample would observe of this tensor, (n,); the values in the sample are not used."""
-        evaluation = Evaluation(self.tree, self.node_weights, self.dims, sample)
+        evaluation = self.evaluation(sample)
         values = evaluation.forward()
         if evaluation.order is None:
             return values.clone()
@@ -225,7 +249,8 @@ class Factorization:
         Raises:
             DataError: if it, or a table on the way to it, has more than `DENSE_LIMIT` numbers.
         """
-        largest = max(self.entries, self.entries // max(self.dims) * max(self.widths.values()))
+        widest = max([rows for rows, _ in self._shapes[self.order : -1]], default=1)
+        largest = max(self.entries, self.entries // max(self.dims) * max(widest, *self.widths.values()))
         if largest > DENSE_LIMIT:
             raise DataError(
                 "the tensor is too large to write out",
@@ -233,7 +258,11 @@ class Factorization:
                 allowed=f"{DENSE_LIMIT:.2g}",
                 next_step="Evaluate the entries you need, or work with the factorization itself.",
             )
-        return Evaluation(self.tree, self.node_weights, self.dims).forward().contiguous()
+        return self.evaluation().forward().contiguous()
+
+    def evaluation(self, sample: Sample | None = None, gradients: Sequence[Tensor | None] | None = None) -> Evaluation:
+        """Repeated evaluation at a sample, or of the whole tensor, as the weights change in place; see `Evaluation`."""
+        return Evaluation(self.tree, self.node_weights, self.dims, sample, gradients, dense_cores=self.dense_cores)
 
     # --- description (a file holds it and the named weights) ----------------------------------------------------------
 
@@ -243,7 +272,7 @@ class Factorization:
             "kind": self.kind,
             "dims": list(self.dims),
             "children": [list(self.tree.children[v]) for v in self.tree.interior],
-            "widths": [self.widths[v] for v in self.tree.interior],
+            "widths": [self.widths[v] for v in self.sized(self.tree)],
         }
 
     @classmethod
@@ -267,44 +296,36 @@ def check_state(state: Mapping[str, Tensor], model: Factorization, needed: set[s
         raise DataError("the checkpoint does not fit the model", got=shape, allowed=model.parameters.shape)
 
 
-def matrix_shapes(
-    dims: Sequence[int], tree: ModeTree, widths: Mapping[int, int], root_weighted: bool
-) -> list[tuple[int, int]]:
-    """Shape of every node's matrix, in node order; (0, 1) for a root without weights."""
-    shapes = []
-    for node, parent in enumerate(tree.parent):
-        rows = dims[node] if node < tree.order else widths[node]
-        columns = 1 if parent < 0 else widths[parent]
-        shapes.append((rows, columns) if parent >= 0 or root_weighted else (0, 1))
-    return shapes
-
-
-def widths_by_node(tree: ModeTree, widths: int | Sequence[int] | Mapping[str, int]) -> dict[int, int]:
-    """Widths of all interior nodes.
+def widths_by_node(
+    tree: ModeTree, widths: int | Sequence[int] | Mapping[str, int], nodes: Sequence[int] | None = None
+) -> dict[int, int]:
+    """Widths of all interior nodes, or of given ones.
 
     Args:
         tree: the mode tree.
-        widths: one number for all nodes; or one per level, from the nodes just above the leaves up to the root; or by
-            node label (`{0,1}`), with `default` for the others.
-    Returns: interior node -> width.
+        widths: one number for all nodes; or one per level, from the lowest of the nodes up; or by node label (`{0,1}`),
+            with `default` for the others.
+        nodes: which have a width, lowest first; the interior ones if None.
+    Returns: node -> width.
     Raises:
         ConfigError: if levels or labels do not fit the tree.
     """
+    nodes = tree.interior if nodes is None else nodes
     if isinstance(widths, int):
-        return dict.fromkeys(tree.interior, widths)
+        return dict.fromkeys(nodes, widths)
     if isinstance(widths, Mapping):
-        unknown = set(widths) - {tree.labels[v] for v in tree.interior} - {"default"}
+        unknown = set(widths) - {tree.labels[v] for v in nodes} - {"default"}
         if unknown:
-            labels = ", ".join(tree.labels[v] for v in tree.interior)
+            labels = ", ".join(tree.labels[v] for v in nodes)
             raise ConfigError("a width is given for a node the tree does not have", got=sorted(unknown), allowed=labels)
-        missing = [tree.labels[v] for v in tree.interior if tree.labels[v] not in widths]
+        missing = [tree.labels[v] for v in nodes if tree.labels[v] not in widths]
         if missing and "default" not in widths:
             raise ConfigError("no width is given for some nodes", got=missing, next_step="Add 'default'.")
-        return {v: widths.get(tree.labels[v], widths.get("default", 0)) for v in tree.interior}
-    levels = max(tree.height)
+        return {v: widths.get(tree.labels[v], widths.get("default", 0)) for v in nodes}
+    lowest, levels = tree.height[nodes[0]], max(tree.height)  # as many levels below the root as above the leaves
     if len(widths) != levels:
         raise ConfigError("the widths do not match the levels of the tree", got=len(widths), allowed=f"1 or {levels}")
-    return {v: widths[tree.height[v] - 1] for v in tree.interior}
+    return {v: widths[tree.height[v] - lowest] for v in nodes}
 
 
 def _power(number: int) -> str:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.factorizations.deep_matrix import MatrixFactorization
+from htfcli.engine.factorizations.dense_cores import (
+    HierarchicalTuckerFactorization,
+    TensorTrainFactorization,
+    TuckerFactorization,
+)
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 
@@ -13,5 +18,8 @@ MODELS: dict[str, type[Factorization]] = {
         HierarchicalTensorFactorization,
         CPFactorization,
         MatrixFactorization,
+        TuckerFactorization,
+        TensorTrainFactorization,
+        HierarchicalTuckerFactorization,
     )
 }

@@ -104,6 +104,24 @@ class Mix:
             self._mm(self.out.grad, self.weight.mT, out=self.product.grad)
 
 
+class Spread:
+    """Columns repeated for all combinations with other components: E[:, c] -> (rows, outer, R, inner), flattened."""
+
+    def __init__(self, table: Table, outer: int, inner: int) -> None:
+        self.table = table
+        rows, width = table.value.shape[-2:]
+        value, grad = table.buffer(rows, outer, width, inner)
+        self._value, self._grad = value, grad
+        flat_grad = grad.flatten(-3) if grad.numel() else grad
+        self.out = Table(value.flatten(-3), flat_grad, table.row, table.modes, table.is_observations)
+
+    def forward(self) -> None:
+        self._value.copy_(self.table.value.unsqueeze(-2).unsqueeze(-1))
+
+    def backward(self) -> None:
+        torch.sum(self._grad, (-3, -1), out=self.table.grad)
+
+
 class Aligned:
     """P = E_a * E_b, where row i of both belongs to observation i."""
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from htfcli.engine.factorizations.balance import balance
 from htfcli.engine.factorizations.deep_matrix import MatrixFactorization
 from htfcli.engine.factorizations.factorization import Factorization
-from htfcli.engine.ranks.local_components import LocalComponents, layers_of, product_of
+from htfcli.engine.ranks.local_components import CoreComponents, LocalComponents, layers_of, product_of
+
+_MAX_PASSES = 1000  # over the cores; tens suffice unless widths are larger than any rank
+_BALANCED = 3e-16  # unbalancedness over the sum of squared weights
 
 
 @torch.no_grad()
@@ -19,11 +23,16 @@ def init_balanced(factorization: Factorization, std: float, generator: torch.Gen
     chosen to keep the product of Frobenius norms. Up to it, the vectors of a component get the geometric mean of the
     norms of its Gaussian vectors; rows and columns are scaled in turn until they have these norms (Sinkhorn's iteration
     on the squared entries). A matrix factorization with product U S V^T becomes (U S^(1/L)) S^(1/L) ... (S^(1/L) V^T).
+    With dense cores, the Gaussian tensor is kept, and the columns of every node and the slices of its parent's core get
+    equal Gram matrices.
 
     Args:
         factorization: changed in place. std: standard deviation of the Gaussian start. generator: a CPU generator.
     """
     factorization.init_gaussian(std, generator)
+    if factorization.dense_cores:
+        _balance_cores(factorization)
+        return
     if isinstance(factorization, MatrixFactorization):
         _split_evenly(layers_of(factorization))
         return
@@ -43,6 +52,16 @@ def init_balanced(factorization: Factorization, std: float, generator: torch.Gen
     for view, weight in zip(factorization.node_weights, weights, strict=True):
         if view is not None and weight is not None:
             view.copy_(weight)
+
+
+def _balance_cores(factorization: Factorization) -> None:
+    """Balance in float64 until the unbalancedness is at the level of rounding."""
+    exact = factorization.to(torch.float64)
+    for _ in range(_MAX_PASSES):
+        balance(exact)
+        if CoreComponents(exact).unbalancedness <= _BALANCED * float(exact.parameters.square().sum()):
+            break
+    factorization.parameters.copy_(exact.parameters)
 
 
 def _scale_to_norms(weight: Tensor, rows: Tensor | None, columns: Tensor, max_sweeps: int = 10_000) -> None:

@@ -16,7 +16,7 @@ from htfcli.engine.fitting.losses import Loss
 from htfcli.engine.observations.observations import Observations
 from htfcli.engine.ranks.distance import log_distance
 from htfcli.engine.ranks.hierarchical_rank import FactoredSpectra, spectra_at
-from htfcli.engine.ranks.local_components import LocalComponents, MatrixComponents, local_components
+from htfcli.engine.ranks.local_components import Components, local_components
 from htfcli.engine.ranks.matricization import Spectrum, checked_modes, times_exp
 from htfcli.engine.runtime.distributed import Workers
 from htfcli.engine.samples import Sample
@@ -64,7 +64,7 @@ class SampleLoss:
         self._workers = workers or Workers()
         self._share = len(sample) / (total or len(sample))
         views = None if gradient is None else model.views(gradient)
-        self._evaluation = Evaluation(model.tree, model.node_weights, model.dims, sample, views)
+        self._evaluation = model.evaluation(sample, views)
         values = sample.value.to(model.parameters)
         order = self._evaluation.order
         self._value = values if order is None else values.index_select(0, order)
@@ -141,7 +141,7 @@ class Recorder:
         if self._target is not None and self._target.entries <= _DENSE_TARGET:
             self._target_dense = self._target.dense().to(model.parameters)
             self._target_norm = torch.linalg.vector_norm(self._target_dense)
-            self._whole = Evaluation(model.tree, model.node_weights, model.dims)
+            self._whole = model.evaluation()
         elif self._target is not None:
             self._target_log_norm = FactoredSpectra(self._target).log_norm
         self._tracked: list[_Tracked] = []
@@ -186,7 +186,7 @@ class Recorder:
         distance = log_distance(self._model, self._target)
         return None if distance is None else times_exp(1.0, distance - self._target_log_norm)
 
-    def _nodes(self, components: LocalComponents | MatrixComponents) -> list[Record]:
+    def _nodes(self, components: Components) -> list[Record]:
         tree = self._model.tree
         spectra = {s.modes: s for s in reversed(components.spectra())}
         self._tracked = []
@@ -215,7 +215,7 @@ class Recorder:
             "effective_rank": None if math.isnan(effective) else effective,
         }
 
-    def _track(self, components: LocalComponents | MatrixComponents, node: int, entry: Record) -> None:
+    def _track(self, components: Components, node: int, entry: Record) -> None:
         norms = components.norms(node)
         top = torch.topk(norms, min(self._config.top, len(norms)))
         predicted = components.predicted_derivatives(node, self._gradient)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from htfcli.engine.factorizations.balance import balance
 from htfcli.engine.factorizations.factorization import Factorization
+from htfcli.engine.least_squares.combinations import Combinations
 from htfcli.engine.least_squares.tree_sweeps import downward, jacobian_above, upward, written_out
 
 EXACT = 1e-13  # relative residual at which a problem is solved, a few hundred times rounding
@@ -40,6 +41,8 @@ class EntryBatch:
             assert weight is not None
             self._spans.append((start, weight.shape[-2], weight.shape[-1]))
             start += weight.shape[-2] * weight.shape[-1]
+        columns = [0 if weight is None else weight.shape[-1] for weight in model.node_weights]
+        self._combinations = Combinations(model.tree, columns, model.dense_cores)
 
     def select(self, runs: Tensor) -> EntryBatch:
         """The entries of some runs, by number or mask."""
@@ -53,7 +56,7 @@ class EntryBatch:
         """J (runs, n, p) and the residuals (runs, n)."""
         weights = self.model.views(parameters)
         vectors, products = self._upward(parameters)
-        slopes = downward(self.model.tree, weights, vectors, torch.ones_like(vectors[-1]))
+        slopes = downward(self.model.tree, weights, vectors, torch.ones_like(vectors[-1]), self._combinations)
         above = jacobian_above(weights, products, slopes)
         jacobian = written_out(slopes[: self.model.order], above, self._columns, self._spans)
         return jacobian, vectors[-1][..., 0] - self.value
@@ -63,7 +66,7 @@ class EntryBatch:
         weights = self.model.views(parameters)
         vectors, products = self._upward(parameters)
         residual = (vectors[-1] - self.value.unsqueeze(-1)) / self.value.shape[1]
-        slopes = downward(self.model.tree, weights, vectors, residual)
+        slopes = downward(self.model.tree, weights, vectors, residual, self._combinations)
         total = torch.zeros_like(parameters)
         for node, view in enumerate(self.model.views(total)):
             product = products[node]
@@ -84,7 +87,7 @@ class EntryBatch:
             runs, rows, width = weight.shape
             place = column + rows * torch.arange(runs).unsqueeze(1)
             leaves.append(weight.reshape(runs * rows, width).index_select(0, place.flatten()).view(runs, -1, width))
-        return upward(self.model.tree, weights, leaves)
+        return upward(self.model.tree, weights, leaves, self._combinations)
 
 
 @dataclass

@@ -5,9 +5,10 @@ vectors and S_v the derivative of the value with respect to E_v, one sweep up th
 
     S_root = 1,   S_c = (S_v W^(v)T) * (product of the other children's E)   for every child c of v
 
-and the Jacobian with respect to W^(v) has rows P_v[i, :] (x) S_v[i, :] (at a leaf, P is a one-hot index). Everything is
-computed in blocks of entries, so memory is bounded whatever their number. Where several processes share the work, each
-has a part of the entries, and sums run over all parts.
+and the Jacobian with respect to W^(v) has rows P_v[i, :] (x) S_v[i, :] (at a leaf, P is a one-hot index). With dense
+cores, the children's vectors are spread over all combinations of their components before they are multiplied, and S_c
+is summed over those of the other children. Everything is computed in blocks of entries, so memory is bounded whatever
+their number. Where several processes share the work, each has a part of the entries, and sums run over all parts.
 
 Axes: `n` entries, `b` entries of a block, `p` parameters, `R` width, `d` mode dimension, `q` parameters above leaves.
 """
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from htfcli.engine.factorizations.factorization import Factorization
+from htfcli.engine.least_squares.combinations import Combinations
 from htfcli.engine.least_squares.entry_groups import Groups, grouped
 from htfcli.engine.least_squares.leaf_normal_equations import LeafSums
 from htfcli.engine.least_squares.tree_sweeps import Weights, downward, jacobian_above, upward, written_out
@@ -30,6 +32,7 @@ from htfcli.engine.samples import Entries
 
 _BLOCK = 2**20  # numbers in the largest temporary of a block: small enough to stay in the cache and be reused
 _AHEAD = 0.1  # fraction of a step over which its second derivative is taken
+_LARGEST_CORE = 5000  # numbers; the square of that many takes 200 MB
 # Rough costs on one core, from which the cheaper of two ways is chosen
 _SWEEP = 20.0  # nanoseconds per entry and component of a product with J^T J
 _ROW = 20.0  # nanoseconds to look up the place of a row
@@ -89,12 +92,14 @@ class Sweeps:
         self.q = self.p - self.leaf_p
         self._groups: dict[int, Groups] = {}
         self._widths = [columns for _, columns in shapes]
+        self._combinations = Combinations(self._tree, self._widths, model.dense_cores)
+        self._numbers = sum(self._widths) + self._combinations.count
         leaf_width = sum(self._widths[: model.order])
         written_out = 2 * self.p**2 / _FUSED + self.p
         calls = model.order * (model.order + 3) / 2
         summed = leaf_width * (leaf_width / 2 + self.q) + _ROW * calls + 2 * self.q**2 / _FUSED
         self._dense = written_out < summed
-        self.sweep_work = _SWEEP * sum(self._widths) * len(self.value)
+        self.sweep_work = _SWEEP * self._numbers * len(self.value)
         self.work = min(written_out, summed) * len(self.value) + self.p**3 / _FUSED + self.sweep_work
 
     def set_weight(self, weight: Tensor) -> None:
@@ -115,15 +120,15 @@ class Sweeps:
         for weight, column in zip(weights, self._columns, strict=False):
             assert weight is not None
             leaves.append(weight.index_select(0, _part(column, block)))
-        return upward(self._tree, weights, leaves)
+        return upward(self._tree, weights, leaves, self._combinations)
 
     def down(self, weights: Weights, vectors: list[Tensor], seed: Tensor) -> list[Tensor]:
         """S (b, R_parent) of every node, times the seed (b, 1) at the root."""
-        return downward(self._tree, weights, vectors, seed)
+        return downward(self._tree, weights, vectors, seed, self._combinations)
 
     @property
     def _per_entry(self) -> int:
-        return 3 * sum(self._widths) + 1
+        return 3 * self._numbers + 1
 
     def residuals(self, parameters: Tensor) -> Tensor:
         """r = value of the model - observed value, (n,)."""
@@ -259,8 +264,8 @@ class Sweeps:
                 continue
             parts = []
             for child in children:
-                others = [vectors[c] for c in children if c != child]
-                parts.append(reduce(torch.mul, others, tangents[child]))
+                others = [self._combinations.spread(c, vectors[c]) for c in children if c != child]
+                parts.append(reduce(torch.mul, others, self._combinations.spread(child, tangents[child])))
             change = sum(parts[1:], parts[0])
             if weight is None or move is None:
                 tangents.append(change.sum(1, keepdim=True))
@@ -289,10 +294,28 @@ class Sweeps:
                 view.addmm_(product.t(), slopes[node])
 
     def diagonal_blocks(self, parameters: Tensor) -> list[Tensor]:
-        """Diagonal blocks of J^T J per node: a leaf's (d, R, R), one per row; an interior node's (1, s, s)."""
-        solved = [node for node, (_, rows, _) in enumerate(self.spans) if rows]
-        found = {node: self.node_normal(parameters, node)[0] for node in solved}
-        return [found.get(node, parameters.new_zeros(1, 0, 0)) for node in range(len(self.spans))]
+        """Diagonal blocks of J^T J per node: a leaf's (d, R, R), one per row; an interior node's (1, s, s).
+
+        Of a dense core with more than `_LARGEST_CORE` numbers s, only the diagonal, (s, 1, 1).
+        """
+        found = [parameters.new_zeros(1, 0, 0) for _ in self.spans]
+        for node, (_, rows, columns) in enumerate(self.spans):
+            large = self._model.dense_cores and node >= self._model.order and rows * columns > _LARGEST_CORE
+            if large:
+                found[node] = self._diagonal(parameters, node)
+            elif rows:
+                found[node] = self.node_normal(parameters, node)[0]
+        return found
+
+    def _diagonal(self, parameters: Tensor, node: int) -> Tensor:
+        """The diagonal of J^T J at an interior node, (s, 1, 1)."""
+        weights, (_, rows, columns) = self._model.views(parameters), self.spans[node]
+        total = parameters.new_zeros(rows, columns)
+        for block in self.blocks(self._per_entry):
+            slope, _, product = self._slopes(weights, block, node)
+            assert product is not None
+            total.addmm_(product.square().t(), slope.square())
+        return self._workers.sum(total).view(-1, 1, 1)
 
     def node_normal(self, parameters: Tensor, node: int) -> tuple[Tensor, Tensor]:
         """The node's diagonal blocks of J^T J and its part of J^T r.

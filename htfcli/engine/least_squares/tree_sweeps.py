@@ -17,16 +17,20 @@ import torch
 from torch import Tensor
 
 from htfcli.engine.factorizations.mode_tree import ModeTree
+from htfcli.engine.least_squares.combinations import Combinations
 
 Weights = Sequence[Tensor | None]
 
 
-def upward(tree: ModeTree, weights: Weights, leaves: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor | None]]:
+def upward(
+    tree: ModeTree, weights: Weights, leaves: Sequence[Tensor], combinations: Combinations
+) -> tuple[list[Tensor], list[Tensor | None]]:
     """E (..., n, R_parent) of every node, and P (..., n, R) of every interior node.
 
     Args:
         tree: the mode tree. weights: per node its matrix. leaves: per mode the rows of its matrix at the entries,
             (..., n, R_parent).
+        combinations: of components below dense cores.
     """
     vectors: list[Tensor] = []
     products: list[Tensor | None] = []
@@ -36,13 +40,15 @@ def upward(tree: ModeTree, weights: Weights, leaves: Sequence[Tensor]) -> tuple[
             vectors.append(leaves[node])
             products.append(None)
             continue
-        product = reduce(torch.mul, (vectors[c] for c in children))
+        product = reduce(torch.mul, (combinations.spread(c, vectors[c]) for c in children))
         products.append(product)
         vectors.append(product.sum(-1, keepdim=True) if weight is None else product @ weight)
     return vectors, products
 
 
-def downward(tree: ModeTree, weights: Weights, vectors: Sequence[Tensor], seed: Tensor) -> list[Tensor]:
+def downward(
+    tree: ModeTree, weights: Weights, vectors: Sequence[Tensor], seed: Tensor, combinations: Combinations
+) -> list[Tensor]:
     """S (..., n, R_parent) of every node, times the seed (..., n, 1) at the root."""
     found: dict[int, Tensor] = {tree.root: seed}
     for node in reversed(tree.interior):
@@ -50,14 +56,16 @@ def downward(tree: ModeTree, weights: Weights, vectors: Sequence[Tensor], seed: 
         width = vectors[children[0]].shape[-1]
         upstream = found[node].expand(*seed.shape[:-1], width) if weight is None else found[node] @ weight.mT
         before = upstream  # times the children to the left
-        for child in children:
+        factors = [combinations.spread(child, vectors[child]) for child in children]
+        for child, factor in zip(children, factors, strict=True):
             found[child] = before
-            before = before * vectors[child] if child != children[-1] else before
+            before = before * factor if child != children[-1] else before
         after: Tensor | None = None
-        for child in reversed(children):
+        for child, factor in zip(reversed(children), reversed(factors), strict=True):
             if after is not None:
                 found[child] = found[child] * after
-            after = vectors[child] if after is None else after * vectors[child]
+            after = factor if after is None else after * factor
+            found[child] = combinations.collected(child, found[child])
     return [found[node] for node in range(len(tree.children))]
 
 

@@ -10,6 +10,11 @@ from torch import Tensor
 from htfcli.config.tensors import TargetConfig, size_of
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.factorizations.deep_matrix import MatrixFactorization
+from htfcli.engine.factorizations.dense_cores import (
+    HierarchicalTuckerFactorization,
+    TensorTrainFactorization,
+    TuckerFactorization,
+)
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import tree_of
@@ -32,6 +37,12 @@ def make_target(config: TargetConfig, generator: torch.Generator) -> Factorizati
     target: Factorization
     if config.target == "htf":
         target = HierarchicalTensorFactorization(dims, width, tree_of(config.tree, len(dims), config.arity))
+    elif config.target == "hierarchical-tucker":
+        target = HierarchicalTuckerFactorization(dims, width, tree_of(config.tree, len(dims), config.arity))
+    elif config.target == "tensor-train":
+        target = TensorTrainFactorization(dims, width)
+    elif config.target == "tucker":
+        target = TuckerFactorization(dims, width)
     elif not isinstance(width, int):
         raise ConfigError(f"a {config.target} target has one width", got=width, allowed="one number")
     elif config.target == "cp":

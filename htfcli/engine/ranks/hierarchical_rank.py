@@ -78,14 +78,10 @@ class FactoredSpectra:
                 cores[part.node] = core
             if not part.parts:
                 continue
-            spread = core if part.basis is None else part.basis.flatten(0, -2) @ core  # (k_a * k_b, m)
-            if len(part.parts) == 1:
-                todo.append((part.parts[0], _compress(spread)))
-                continue
-            a, b = part.parts
-            joint = spread.view(len(a.small), len(b.small), -1)  # (k_a, k_b, m)
-            todo.append((a, _compress(joint.flatten(1))))
-            todo.append((b, _compress(joint.transpose(0, 1).flatten(1))))
+            spread = core if part.basis is None else part.basis.flatten(0, -2) @ core
+            joint = spread.reshape(*(len(below.small) for below in part.parts), -1)  # (k of each part, m)
+            for axis, below in enumerate(part.parts):
+                todo.append((below, _compress(joint.movedim(axis, 0).flatten(1))))
         return cores
 
 
@@ -134,19 +130,15 @@ def factored_spectrum(factorization: Factorization, modes: Sequence[int]) -> Spe
         if not children:
             assert weight is not None
             joint = weight.unsqueeze(1) if node in inside else weight.unsqueeze(0)
+        elif factorization.dense_cores:
+            joint = _through_core(factorization.core(node), [built.pop(c) for c in children], rows)
         else:
             first, *others = (built.pop(c) for c in children)
             joint = first
             for other in others:
+                _refuse_large(math.prod(joint.shape) * math.prod(other.shape[:2]), rows)
                 a, b, width = joint.shape
                 c, d, _ = other.shape
-                if a * b * c * d * width > _JOINT_LIMIT:
-                    raise DataError(
-                        f"matricization {label_of(rows)} cuts the mode tree in too many places",
-                        got=f"an intermediate of {a * b * c * d * width:.3g} entries",
-                        allowed=f"{_JOINT_LIMIT:.3g}",
-                        next_step="Measure nodes of the tree, or a smaller factorization.",
-                    )
                 joint = torch.einsum("abr,cdr->acbdr", joint, other).reshape(a * c, b * d, width)
             joint = joint.sum(2, keepdim=True) if weight is None else torch.matmul(joint, weight)
         joint = _compress_side(joint)
@@ -158,6 +150,26 @@ def factored_spectrum(factorization: Factorization, modes: Sequence[int]) -> Spe
         built[node] = joint
     values = torch.linalg.svdvals(built[tree.root].squeeze(2)).double()
     return Spectrum(label_of(rows), rows, matricization_shape(rows, factorization.dims), values, log_scale)
+
+
+def _through_core(core: Tensor, children: Sequence[Tensor], modes: Sequence[int]) -> Tensor:
+    """A dense core times the columns of its children, each (a, b, R) between the modes of I and the others."""
+    joint = core.unsqueeze(0).unsqueeze(0)  # (a, b, R of the children that are left, R_parent)
+    for child in children:
+        c, d, _ = child.shape
+        _refuse_large(math.prod(joint.shape) // joint.shape[2] * c * d, modes)
+        joint = torch.einsum("abr...,cdr->acbd...", joint, child).flatten(2, 3).flatten(0, 1)
+    return joint
+
+
+def _refuse_large(entries: int, modes: Sequence[int]) -> None:
+    if entries > _JOINT_LIMIT:
+        raise DataError(
+            f"matricization {label_of(modes)} cuts the mode tree in too many places",
+            got=f"an intermediate of {entries:.3g} entries",
+            allowed=f"{_JOINT_LIMIT:.3g}",
+            next_step="Measure nodes of the tree, or a smaller factorization.",
+        )
 
 
 def _compress_side(joint: Tensor) -> Tensor:

@@ -10,8 +10,10 @@ with C^(v,r) the component's direction in the tensor. The tensor is linear in ro
 only the weights and their gradient: sigma <grad phi(W), C> = <d phi / d W^(v)[r, :], W^(v)[r, :]>.
 
 CP has no output weights: L = N and the norm is the product of the N column norms. The components of a matrix
-factorization are the singular values of the product, L its depth.
+factorization are the singular values of the product, L its depth. With dense cores, the component (v, r) of any node v
+but the root is column r of its matrix together with slice r of its parent's core, so that L = 2.
 Source: Razin, Maman and Cohen (ICML 2022), dynamics of local component norms; Arora et al. (NeurIPS 2019) for matrices.
+The argument for dense cores is that of the former with two vectors per component.
 """
 
 from __future__ import annotations
@@ -22,14 +24,17 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from htfcli.engine.factorizations.balance import slices
 from htfcli.engine.factorizations.deep_matrix import MatrixFactorization
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.ranks.hierarchical_rank import FactoredSpectra
 from htfcli.engine.ranks.matricization import Spectrum, matricization_shape
 
 
-def local_components(factorization: Factorization) -> LocalComponents | MatrixComponents:
+def local_components(factorization: Factorization) -> Components:
     """The components of a factorization at its current weights."""
+    if factorization.dense_cores:
+        return CoreComponents(factorization)
     if isinstance(factorization, MatrixFactorization):
         return MatrixComponents(factorization)
     return LocalComponents(factorization)
@@ -161,6 +166,73 @@ class MatrixComponents:
         return u, norms
 
 
+class CoreComponents:
+    """Components of a factorization with dense cores: a column of a node's matrix and a slice of its parent's core.
+
+    W[:, r] of node v and the slice r of its parent's core along v enter the tensor only as a product, so gradient flow
+    keeps the difference of their squared norms, and that of W^T W and the Gram matrix of the slices: the
+    unbalancedness. From zero, sigma^(v, r) = (norm of column r) * (norm of slice r) obeys
+
+        d/dt sigma^(v,r) = 2 sigma^(v,r) < -grad phi(W), C^(v,r) >
+
+    with sigma C the part of the tensor that goes through column r of node v. Columns and slices that vanish together
+    lower the rank of the matricization [[W]]_v.
+
+    Args:
+        factorization: its weights must not change while this object is in use.
+
+    Attributes:
+        nodes: all nodes but the root.
+    """
+
+    def __init__(self, factorization: Factorization) -> None:
+        self._factorization = factorization
+        self.nodes: list[int] = list(range(factorization.tree.root))
+
+    def length(self, node: int) -> int:
+        """L, the number of weight vectors per component: 2."""
+        return 2
+
+    def norms(self, node: int, components: Tensor | None = None) -> Tensor:
+        """sigma^(v, r), (R_v,) in the order of the columns; or only those of the given `components`, in float64."""
+        columns, rows = self._vectors(node)
+        if components is not None:
+            columns = columns.index_select(1, components).double()
+            rows = rows.index_select(0, components).double()
+        norms: Tensor = torch.linalg.vector_norm(columns, dim=0) * torch.linalg.vector_norm(rows, dim=1)
+        return norms
+
+    def predicted_derivatives(self, node: int, gradient: Tensor) -> Tensor:
+        """d sigma / dt of every component of `node` under gradient flow.
+
+        Args:
+            node: any but the root. gradient: (p,) gradient of the loss, laid out like `parameters`.
+        Returns: (R_v,) in the order of the columns; 0 where sigma is 0.
+        """
+        weight, grad = self._vectors(node)[0], self._factorization.views(gradient)[node]
+        assert grad is not None
+        return _rate(self.norms(node), (weight * grad).sum(0), self.length(node))
+
+    def spectra(self) -> list[Spectrum]:
+        """Spectra of all nodes except the root, in node order."""
+        return FactoredSpectra(self._factorization).spectra()
+
+    @property
+    def unbalancedness(self) -> float:
+        """The largest Frobenius norm of W^T W minus the slices' Gram matrix, over nodes. Units: weights squared."""
+        gaps = []
+        for node in self.nodes:
+            columns, rows = self._vectors(node)
+            gaps.append(torch.linalg.matrix_norm(columns.t() @ columns - rows @ rows.t()))
+        return float(torch.stack(gaps).max())
+
+    def _vectors(self, node: int) -> tuple[Tensor, Tensor]:
+        """The matrix of a node (rows, R), and the slices of its parent's core as rows (R, ...)."""
+        weight = self._factorization.node_weights[node]
+        assert weight is not None
+        return weight, slices(self._factorization, node).flatten(1)
+
+
 def _rate(norms: Tensor, slope: Tensor, length: int) -> Tensor:
     """-L sigma^(2 - 2/L) * slope / sigma, and 0 where sigma is 0."""
     rate = -length * norms.pow(1 - 2 / length) * slope
@@ -175,3 +247,6 @@ def layers_of(factorization: MatrixFactorization) -> list[Tensor]:
 def product_of(layers: list[Tensor]) -> Tensor:
     """The product (d_0, d_1) of matrices (d_0, h_1), (h_1, h_2), ..., (h_{L-1}, d_1)."""
     return reduce(torch.matmul, layers)
+
+
+Components = LocalComponents | MatrixComponents | CoreComponents

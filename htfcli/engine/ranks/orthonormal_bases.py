@@ -6,7 +6,8 @@ and then of the children's combined small factors times the node's matrix:
     matrix with columns T^(v, r) = (basis of v, orthonormal) @ S_v,     S_v (k_v, R_parent), k_v <= R_parent
 
 A basis is given in terms of the bases of the node's parts, so nothing is as large as the tensor. Children are combined
-two at a time, smallest first. QR is backward stable (Gram matrices would lose half of the digits).
+two at a time, smallest first; where they share a dense core, all at once, by multiplying it with their small factors,
+which makes nothing larger than the core. QR is backward stable (Gram matrices would lose half of the digits).
 
 Axes: `k` dimension of a basis, `R` width, `d` mode dimension.
 """
@@ -30,7 +31,7 @@ class Part:
 
     Args:
         small: S (k, R), the columns in the basis.
-        basis: (k_a, k_b, k) or (k_a, k), in terms of the bases of the parts; of a leaf (d, k), if it is kept. None
+        basis: (k for each part, k), in terms of the bases of the parts; of a leaf (d, k), if it is kept. None
             stands for the identity, the whole product of the parts' bases.
         parts: what it was made of. node: its number in the tree, None for a partial product.
     """
@@ -49,7 +50,7 @@ class OrthonormalBases:
         leaves: whether to keep the bases of the leaves, which spectra do not need.
 
     Attributes:
-        root: its small factor (k_a * k_b, 1) is the tensor in its parts' bases, over e^`log_scale`.
+        root: its small factor (product of its parts' k, 1) is the tensor in its parts' bases, over e^`log_scale`.
         log_scale: log of what was divided out to keep numbers near one in high orders.
     """
 
@@ -84,6 +85,12 @@ class OrthonormalBases:
                 self._nodes[node] = self._orthonormal(weight, (), (), node)
                 continue
             parts = [self._nodes[c] for c in children]
+            if self._factorization.dense_cores:
+                core = self._factorization.core(node)
+                for part in parts:  # each takes the first axis of the core and puts its own behind the others
+                    core = torch.tensordot(core, part.small, dims=([0], [1]))
+                self._nodes[node] = self._above_core(core.movedim(0, -1), tuple(parts), node)
+                continue
             while len(parts) > 2:
                 parts.sort(key=lambda part: len(part.small))
                 a, b, *rest = parts
@@ -100,6 +107,13 @@ class OrthonormalBases:
             self._nodes[node] = self._orthonormal(product @ weight, tuple(parts), ranks, node)
         return self._nodes[tree.root]
 
+    def _above_core(self, core: Tensor, parts: tuple[Part, ...], node: int) -> Part:
+        """The part of a node from its core in the bases of its children, (k for each child, R_parent)."""
+        columns = core.flatten(0, -2)
+        if node == self._factorization.tree.root:
+            return Part(self._rescaled(columns), None, parts, node)
+        return self._orthonormal(columns, parts, core.shape[:-1], node)
+
     def _rescaled(self, small: Tensor) -> Tensor:
         """Keep numbers near one in high orders, where products leave the range of doubles; see `log_scale`."""
         if self._factorization.order <= _SAFE_ORDER:
@@ -111,7 +125,7 @@ class OrthonormalBases:
         return small / largest
 
     def _orthonormal(self, columns: Tensor, parts: tuple[Part, ...], ranks: tuple[int, ...], node: int | None) -> Part:
-        """columns (k_a * k_b, R) = basis @ small; the identity does as a basis of no more rows than columns."""
+        """columns (parts' k, R) = basis @ small; the identity does as a basis of no more rows than columns."""
         if columns.shape[0] <= columns.shape[1]:
             return Part(self._rescaled(columns), None, parts, node)
         if not parts and not self._leaves:

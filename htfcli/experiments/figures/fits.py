@@ -171,7 +171,8 @@ def _chosen(
 ) -> list[tuple[str, str]]:
     """(label, title) of the nodes and matricizations to show that have `key`: those in `nodes`, or the `most` largest.
 
-    By default leaves are left out, and so is a matricization with the same singular values as one already shown.
+    By default leaves are left out unless there is nothing else, and so is a matricization with the same singular values
+    as one already shown.
     """
     found: dict[tuple[int, ...], str] = {}
     order = 0
@@ -184,7 +185,8 @@ def _chosen(
         wanted = [tuple(sorted(modes)) for modes in nodes if tuple(sorted(modes)) in found]
     else:
         wanted = []
-        for modes in sorted((m for m in found if len(m) > 1 or order == 2), key=lambda m: (-len(m), m)):
+        inner = [modes for modes in found if len(modes) > 1 and order > 2]
+        for modes in sorted(inner or found, key=lambda m: (-len(m), m)):
             rest = tuple(m for m in range(order) if m not in modes)
             if key == "component_norms" or rest not in wanted:
                 wanted.append(modes)

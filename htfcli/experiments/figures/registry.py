@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from htfcli.errors import ConfigError, DataError
 from htfcli.experiments.figures.completions import PANELS, plot_completions
+from htfcli.experiments.figures.entanglement import plot_entanglement
 from htfcli.experiments.figures.fits import DEFAULT, plot_runs
 from htfcli.experiments.figures.networks import plot_locality, plot_training
 from htfcli.files.own.records import Records
@@ -57,7 +58,7 @@ def _completions(runs: Sequence[Records], options: PlotOptions) -> Figure:
     return plot_completions(runs, options.what or tuple(PANELS))
 
 
-def _networks(plot: Callable[[Sequence[Records]], Figure]) -> Callable[[Sequence[Records], PlotOptions], Figure]:
+def _whole(plot: Callable[[Sequence[Records]], Figure]) -> Callable[[Sequence[Records], PlotOptions], Figure]:
     def figure(runs: Sequence[Records], options: PlotOptions) -> Figure:
         if options != PlotOptions():
             raise ConfigError("--what, --node, --top, --log-x and --log-y are for other records", got=runs[0].kind)
@@ -69,6 +70,7 @@ def _networks(plot: Callable[[Sequence[Records]], Figure]) -> Callable[[Sequence
 FIGURES: dict[str, Callable[[Sequence[Records], PlotOptions], Figure]] = {
     "iteration": _fits,
     "complete": _completions,
-    "epoch": _networks(plot_training),
-    "locality": _networks(plot_locality),
+    "epoch": _whole(plot_training),
+    "locality": _whole(plot_locality),
+    "entanglement": _whole(plot_entanglement),
 }

@@ -1,7 +1,10 @@
-"""Factorizations as tensors of tensorly and back: CP, Tucker and tensor trains are hierarchical factorizations.
+"""Factorizations as tensors of tensorly and back: CP, Tucker and tensor trains.
 
-A CP tensor is one on the star tree. On the star of single-child nodes, `[[0], [1], [2]]`, it is a Tucker tensor whose
-core is itself a CP tensor. On a chain, `[[[0, 1], 2], 3]`, it is a tensor train with cores
+With dense cores, a factorization on the star tree is a Tucker tensor, and one on a chain, `[[[0, 1], 2], 3]`, a tensor
+train, whose cores are those of the nodes times the matrices of their modes.
+
+A hierarchical tensor factorization on the star tree is a CP tensor. On the star of single-child nodes,
+`[[0], [1], [2]]`, it is a Tucker tensor whose core is itself a CP tensor. On a chain it is a tensor train with cores
 G_k[r, i, s] = W^(k)[i, r] W^(v)[r, s], v the node above the first k + 1 modes. All conversions are exact.
 
 tensorly is imported only here, when one of these functions is called; arrays are of its current backend.
@@ -9,21 +12,19 @@ tensorly is imported only here, when one of these functions is called; arrays ar
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from htfcli.engine.factorizations.dense_cores import TensorTrainFactorization, TuckerFactorization
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree, Nested
+from htfcli.engine.ranks.distance import collapsed
 from htfcli.errors import ConfigError, DataError
-
-_MOST_WEIGHTS = 2**27  # of a factorization made from a Tucker core or a train: 1 GiB
 
 
 def to_tensorly(factorization: Factorization) -> Any:
@@ -33,6 +34,8 @@ def to_tensorly(factorization: Factorization) -> Any:
         ConfigError: if the tree is none of theirs. DataError: if tensorly is not installed.
     """
     tl = _tensorly()
+    if factorization.dense_cores:
+        return _with_cores(tl, collapsed(factorization.to(torch.float64, "cpu")))
     tree = factorization.tree.to_nested()
     weights = [None if w is None else w.detach().double().cpu() for w in factorization.node_weights]
     order, inner = factorization.order, factorization.tree
@@ -52,7 +55,30 @@ def to_tensorly(factorization: Factorization) -> Any:
             if modes[0] > 0:
                 cores = [core.permute(2, 1, 0) for core in cores[::-1]]
             return tl.tt_tensor.TTTensor([_of(tl, core) for core in cores])
-    raise ConfigError(
+    raise _none_of_theirs(tree)
+
+
+def _with_cores(tl: Any, model: Factorization) -> Any:
+    """The Tucker tensor or tensor train that a factorization with dense cores is."""
+    tree, order = model.tree.to_nested(), model.order
+    leaves = [_known(weight) for weight in model.node_weights[:order]]
+    if tree == list(range(order)):
+        core = model.core(model.tree.root).squeeze(-1)
+        return tl.tucker_tensor.TuckerTensor((_of(tl, core), [_of(tl, leaf) for leaf in leaves]))
+    modes = list(range(order))
+    if tree not in (_chain(modes), _chain([1, 0, *modes[2:]])):
+        raise _none_of_theirs(tree)
+    cores, left = [leaves[0].unsqueeze(0)], 0
+    for mode in modes[1:]:
+        node = model.tree.parent[mode]
+        core = model.core(node).movedim(model.tree.children[node].index(left), 0)
+        cores.append(torch.einsum("qrs,ir->qis", core, leaves[mode]))
+        left = node
+    return tl.tt_tensor.TTTensor([_of(tl, core) for core in cores])
+
+
+def _none_of_theirs(tree: Nested | list[Nested]) -> ConfigError:
+    return ConfigError(
         "the mode tree is none of a tensor of tensorly",
         got=tree,
         allowed="a star (CP), [[0], [1], ...] (Tucker), a chain of modes in order (tensor train)",
@@ -60,14 +86,15 @@ def to_tensorly(factorization: Factorization) -> Any:
     )
 
 
-def from_tensorly(tensor: Any) -> HierarchicalTensorFactorization:
-    """A CPTensor, TuckerTensor or TTTensor as a hierarchical tensor factorization of the same tensor.
+def from_tensorly(tensor: Any) -> Factorization:
+    """A CPTensor, TuckerTensor or TTTensor as a factorization of the same tensor and of the same ranks.
 
-    A CP tensor of rank R has width R. A Tucker core (r_0, ..., r_{N-1}) is written as a sum of the products of all its
-    modes but the largest, so the root has that many components; a core of a train (r, d, s) takes r * s.
+    A CP tensor becomes a hierarchical tensor factorization of its rank on a star, a Tucker tensor one with the same
+    dense core. In a tensor train, the cores become those of a chain, and the matrices of all modes but the first are
+    identities.
 
     Raises:
-        DataError: if it is something else, or too large.
+        DataError: if it is something else.
     """
     tl = _tensorly()
     kinds = {
@@ -85,55 +112,39 @@ def from_tensorly(tensor: Any) -> HierarchicalTensorFactorization:
     return make(tl, tensor)
 
 
-def _from_cp(tl: Any, tensor: Any) -> HierarchicalTensorFactorization:
+def _from_cp(tl: Any, tensor: Any) -> Factorization:
     weights, factors = tensor
     found = [_torch(tl, factor) for factor in factors]
     width = found[0].shape[1]
     root = torch.ones(width, dtype=torch.float64) if weights is None else _torch(tl, weights)
-    return _made([len(f) for f in found], list(range(len(found))), [*found, root.reshape(width, 1)])
+    tree = ModeTree.named("star", len(found))
+    model = HierarchicalTensorFactorization([len(f) for f in found], width, tree)
+    return model.load(dict(zip(tree.labels, [*found, root.reshape(width, 1)], strict=True)))
 
 
-def _from_tucker(tl: Any, tensor: Any) -> HierarchicalTensorFactorization:
+def _from_tucker(tl: Any, tensor: Any) -> Factorization:
     core, factors = _torch(tl, tensor[0]), [_torch(tl, factor) for factor in tensor[1]]
-    order = core.dim()
-    free = max(range(order), key=lambda mode: core.shape[mode])
-    others = [mode for mode in range(order) if mode != free]
-    sizes = [core.shape[mode] for mode in others]
-    terms = math.prod(sizes)
-    _refuse_large(sum(core.shape) * terms)
-    at = torch.unravel_index(torch.arange(terms), tuple(sizes))
-    inner: dict[int, Tensor] = {free: core.movedim(free, 0).reshape(core.shape[free], terms)}
-    for mode, index in zip(others, at, strict=True):
-        inner[mode] = torch.nn.functional.one_hot(index, core.shape[mode]).double().t()
-    weights = [*factors, *(inner[mode] for mode in range(order)), torch.ones(terms, 1, dtype=torch.float64)]
-    return _made([len(f) for f in factors], [[mode] for mode in range(order)], weights)
+    return _made(TuckerFactorization, factors, [core])
 
 
-def _from_train(tl: Any, tensor: Any) -> HierarchicalTensorFactorization:
+def _from_train(tl: Any, tensor: Any) -> Factorization:
     cores = [_torch(tl, core) for core in tensor.factors]
-    order = len(cores)
-    if order < 2 or cores[0].shape[0] != 1 or cores[-1].shape[2] != 1:
+    if len(cores) < 2 or cores[0].shape[0] != 1 or cores[-1].shape[2] != 1:
         raise DataError("a tensor train has two cores or more, and ranks one at both ends", got=tuple(tensor.rank))
-    _refuse_large(sum(a.shape[2] * b.shape[2] * b.shape[1] for a, b in pairwise(cores)))
-    leaves, nodes = [], []
-    left, _, right = cores[1].shape
-    leaves.append(cores[0][0].repeat_interleave(right, 1))  # (d_0, r s): component (r, s)
-    for number, core in enumerate(cores[1:], 1):
-        left, size, right = core.shape
-        leaves.append(core.permute(1, 0, 2).reshape(size, left * right))
-        summed = torch.eye(right, dtype=torch.float64).repeat(left, 1)  # (r s, s'): adds up over r
-        further = cores[number + 1].shape[2] if number + 1 < order else 1
-        nodes.append(summed.repeat_interleave(further, 1) if number + 1 < order else summed)
-    return _made([core.shape[1] for core in cores], _chain(list(range(order))), [*leaves, *nodes])
+    identities = [torch.eye(core.shape[1], dtype=torch.float64) for core in cores[1:]]
+    cores[-1] = cores[-1].squeeze(2)
+    return _made(TensorTrainFactorization, [cores[0].squeeze(0), *identities], cores[1:])
 
 
-def _made(dims: Sequence[int], tree: Nested, weights: Sequence[Tensor]) -> HierarchicalTensorFactorization:
-    """The factorization with given matrices in node order."""
-    shape = ModeTree.from_nested(tree)
-    widths = {node: weights[node].shape[0] for node in shape.interior}
-    model = HierarchicalTensorFactorization.blank(dims, shape, widths)
-    assert isinstance(model, HierarchicalTensorFactorization)
-    return model.load(dict(zip(shape.labels, weights, strict=True)))
+def _made(
+    kind: type[TuckerFactorization | TensorTrainFactorization], leaves: Sequence[Tensor], cores: Sequence[Tensor]
+) -> Factorization:
+    """The factorization with the given matrices and cores, in node order."""
+    dims = [len(leaf) for leaf in leaves]
+    labels = ModeTree.named("star" if kind is TuckerFactorization else "chain", len(dims)).labels
+    widths = [weight.shape[-1] for weight in (*leaves, *cores[:-1])]  # the last core is the root's
+    model = kind(dims, dict(zip(labels[:-1], widths, strict=True)))
+    return model.load(dict(zip(labels, [*leaves, *cores], strict=True)))
 
 
 def _train(tree: ModeTree, weights: Sequence[Tensor | None], root: Tensor, modes: Sequence[int]) -> list[Tensor]:
@@ -165,13 +176,6 @@ def _cp_core(root: Tensor, inner: Sequence[Tensor]) -> Tensor:
 def _known(weight: Tensor | None) -> Tensor:
     assert weight is not None
     return weight
-
-
-def _refuse_large(count: int) -> None:
-    if count > _MOST_WEIGHTS:
-        raise DataError(
-            "the factorization would be too large", got=f"{count:.3g} weights", allowed=f"{_MOST_WEIGHTS:.3g}"
-        )
 
 
 def _of(tl: Any, values: Tensor | None) -> Any:

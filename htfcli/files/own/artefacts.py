@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from torch import Tensor
 
-from htfcli.engine.factorizations.factorization import Factorization, matrix_shapes
+from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.factorizations.registry import MODELS
 from htfcli.engine.observations.observations import Observations, checked_entries, first_duplicate
@@ -62,11 +62,11 @@ def rebuild(artefact: Artefact, description: object, weights: dict[str, Tensor])
         tree = ModeTree.from_nested(nested[-1])
         if [list(tree.children[v]) for v in tree.interior] != described.children or tree.order != len(described.dims):
             raise ValueError
-        widths = dict(zip(tree.interior, described.widths, strict=True))
+        widths = dict(zip(cls.sized(tree), described.widths, strict=True))
     except (ValidationError, KeyError, IndexError, ValueError, ConfigError):
         raise DataError(f"{artefact.name} is damaged: its description of the factorization is malformed") from None
     stored = sum(w.numel() for w in weights.values())
-    claimed = sum(r * c for r, c in matrix_shapes(described.dims, tree, widths, cls.root_weighted))
+    claimed = sum(r * c for r, c in cls.matrix_shapes(described.dims, tree, widths))
     if stored != claimed or any(not w.is_floating_point() for w in weights.values()):
         raise DataError(f"{artefact.name} is damaged: its weights do not fit", got=stored, allowed=f"{claimed} numbers")
     dtype = torch.float32 if all(w.dtype == torch.float32 for w in weights.values()) else torch.float64

@@ -58,8 +58,10 @@ KINDS = {  # records that can be plotted
     "complete": "records of a completion",
     "epoch": "records of a training",
     "locality": "records of locality",
+    "entanglement": "records of entanglement",
 }
-_COUNTERS = {"iteration": "iteration", "epoch": "epoch", "locality": "distance"}  # the number on the x axis
+# the number on the x axis
+_COUNTERS = {"iteration": "iteration", "epoch": "epoch", "locality": "distance", "entanglement": "level"}
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 
 from htfcli.engine.factorizations.balance import balance
 from htfcli.engine.factorizations.cp import CPFactorization
+from htfcli.engine.factorizations.dense_cores import HierarchicalTuckerFactorization, TuckerFactorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
-from htfcli.engine.ranks.local_components import LocalComponents
+from htfcli.engine.ranks.local_components import CoreComponents, LocalComponents
 from tests.problems import factorizations, generator
 
 
@@ -19,7 +20,7 @@ def test_balance_keeps_the_tensor_and_makes_norms_equal(model):
     before = model.dense()
     balance(model, sweeps=150)
     assert float((model.dense() - before).abs().max()) <= 1e-9 * max(1.0, float(before.abs().max()))
-    components = LocalComponents(model)
+    components = (CoreComponents if model.dense_cores else LocalComponents)(model)
     assert components.unbalancedness <= 1e-6 * max(1.0, float(model.parameters.square().sum()))
     at_rest = model.parameters.clone()
     balance(model)
@@ -56,3 +57,25 @@ def test_balance_leaves_dead_components_alone(dtype):
     assert torch.equal(model.node_weights[2][:, 0], others[1])
     norms = [float(w[:, 1].norm()) for w in model.node_weights[:3]]
     assert norms == pytest.approx([norms[0]] * 3)
+
+
+def test_balancing_a_core_changes_nothing_but_scale():
+    """In balance already, up to how the scale is shared: one pass then finds the weights it was made from."""
+    model = TuckerFactorization((3, 4, 5), 3).init_gaussian(1.0, generator())
+    balance(model, sweeps=200)
+    wanted = model.parameters.clone()
+    model.node_weights[1].mul_(3.0)
+    model.core(model.tree.root).div_(3.0)
+    assert not torch.allclose(model.parameters, wanted)
+    balance(model, sweeps=200)
+    assert torch.allclose(model.parameters, wanted, atol=1e-9)
+
+
+def test_balancing_cores_leaves_the_root_alone_where_asked():
+    model = HierarchicalTuckerFactorization((3, 3, 3, 3), 2).init_gaussian(1.0, generator())
+    root, before = model.core(model.tree.root).clone(), model.dense()
+    balance(model, sweeps=3, keep_root=True)
+    assert torch.equal(model.core(model.tree.root), root)
+    assert torch.allclose(model.dense(), before, atol=1e-12)
+    columns, rows = model.node_weights[3], model.core(5).movedim(1, 0).flatten(1)
+    assert torch.allclose(columns.t() @ columns, rows @ rows.t(), atol=1e-12)

@@ -11,7 +11,6 @@ from htfcli.engine.factorizations import evaluation
 from htfcli.engine.factorizations import subtree_tables as tables
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.factorizations.deep_matrix import MatrixFactorization
-from htfcli.engine.factorizations.evaluation import Evaluation
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.fitting.losses import LOSSES
@@ -24,7 +23,7 @@ from tests.problems import factorizations, generator, random_sample, reference_t
 def reference_gradient(model, sample, loss):
     """Gradient of the mean loss by autograd through the whole tensor."""
     parameters = model.parameters.clone().requires_grad_()
-    values = reference_values(reference_tensor(model.tree, model.views(parameters)), sample)
+    values = reference_values(reference_tensor(model, model.views(parameters)), sample)
     residual = values - sample.value
     mean = {
         "l2": lambda: residual.square().mean(),
@@ -42,7 +41,7 @@ def assert_close(got, wanted, tolerance=1e-10):
 @settings(max_examples=60, deadline=None)
 @given(factorizations())
 def test_dense_tensor_is_the_definition(model):
-    assert_close(model.dense(), reference_tensor(model.tree, model.node_weights))
+    assert_close(model.dense(), reference_tensor(model, model.node_weights))
 
 
 @settings(max_examples=150, deadline=None)
@@ -85,7 +84,7 @@ def test_pairs_are_used_where_entries_are_sparse(name):
     dims = (40, 30, 20, 25)
     model = HierarchicalTensorFactorization(dims, 3, ModeTree.named(name, 4)).init_gaussian(1.0, generator())
     sample = random_sample("entries", dims, 200, 0)
-    evaluation = Evaluation(model.tree, model.node_weights, dims, sample)
+    evaluation = model.evaluation(sample)
     steps = {type(step).__name__ for step in evaluation._steps} | {type(evaluation._observe).__name__}
     assert steps & {"Pairs", "RootPairs"}
     gradient = torch.zeros_like(model.parameters)
@@ -115,7 +114,7 @@ def test_gradcheck(model, kind):
             (parameters,) = ctx.saved_tensors
             other = at(parameters)
             gradient = torch.zeros_like(parameters)
-            evaluation = Evaluation(other.tree, other.node_weights, other.dims, sample, other.views(gradient))
+            evaluation = other.evaluation(sample, other.views(gradient))
             evaluation.forward()
             evaluation.backward(upstream if evaluation.order is None else upstream[evaluation.order])
             return gradient
@@ -139,7 +138,7 @@ def test_matrix_measurements(kind, loss):
 def test_values_come_in_the_order_asked(model, count):
     """Entries may be asked for in any order and more than once."""
     index = torch.stack([torch.randint(d, (count,), generator=generator(count)) for d in model.dims], 1)
-    assert_close(model.values(index), reference_tensor(model.tree, model.node_weights)[index.unbind(1)])
+    assert_close(model.values(index), reference_tensor(model, model.node_weights)[index.unbind(1)])
 
 
 def test_values_in_chunks(monkeypatch):

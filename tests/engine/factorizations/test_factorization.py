@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.factorizations.deep_matrix import MatrixFactorization
+from htfcli.engine.factorizations.dense_cores import TensorTrainFactorization
 from htfcli.engine.factorizations.factorization import check_state
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
@@ -34,7 +35,7 @@ def test_matrices_are_views_that_share_out_the_parameters(model):
 @settings(max_examples=40)
 @given(factorizations(), st.floats(1e-3, 1e3))
 def test_scaling_multiplies_the_tensor(model, factor):
-    wanted = factor * reference_tensor(model.tree, model.node_weights)
+    wanted = factor * reference_tensor(model, model.node_weights)
     scaled = model.to().scale(factor)
     assert torch.allclose(scaled.dense(), wanted, rtol=1e-9, atol=1e-9 * factor)
     back = scaled.scale_log(-math.log(factor))
@@ -47,8 +48,8 @@ def test_description_and_weights_make_the_same_factorization(model):
     """What a file holds: everything but the weights, and these by name."""
     facts = model.describe()
     tree = ModeTree(tuple(() for _ in facts["dims"]) + tuple(map(tuple, facts["children"])))
-    widths = dict(zip(tree.interior, facts["widths"], strict=True))
-    again = MODELS[facts["kind"]].blank(facts["dims"], tree, widths)
+    cls = MODELS[facts["kind"]]
+    again = cls.blank(facts["dims"], tree, dict(zip(cls.sized(tree), facts["widths"], strict=True)))
     assert type(again) is type(model)
     assert not again.parameters.any()
     again.load({name: weight.clone() for name, weight in model.weights.items()})
@@ -77,15 +78,16 @@ def test_a_seed_is_the_same_start_in_every_dtype():
     assert torch.equal(high.parameters, wanted)
 
 
-@pytest.mark.parametrize("kind", ["htf", "cp", "matrix"])
+@pytest.mark.parametrize("kind", ["htf", "cp", "matrix", "tensor-train"])
 def test_gaussian_std_gives_the_rms_asked_for(kind):
     """Exactly in the mean over weights: the mean square is std^(2K) times the product of the widths, K matrices."""
     model = {
         "htf": lambda: HierarchicalTensorFactorization((2, 2, 2, 2), [3, 5]),
         "cp": lambda: CPFactorization((2, 2, 2), 4),
         "matrix": lambda: MatrixFactorization((2, 2), 3, [4, 2]),
+        "tensor-train": lambda: TensorTrainFactorization((4, 4, 4), [3, 2]),
     }[kind]()
-    matrices, widths = {"htf": (7, 3 * 3 * 5), "cp": (3, 4), "matrix": (3, 8)}[kind]
+    matrices, widths = {"htf": (7, 3 * 3 * 5), "cp": (3, 4), "matrix": (3, 8), "tensor-train": (5, 3**3 * 2)}[kind]
     assert model.gaussian_std(0.01) ** (2 * matrices) * widths == pytest.approx(0.01**2, rel=1e-12)
 
 

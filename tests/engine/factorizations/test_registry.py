@@ -10,7 +10,7 @@ from htfcli.engine.factorizations.registry import MODELS
 
 
 def test_every_kind_is_listed_under_its_name():
-    assert sorted(MODELS) == ["cp", "htf", "matrix"]
+    assert sorted(MODELS) == ["cp", "hierarchical-tucker", "htf", "matrix", "tensor-train", "tucker"]
     assert all(cls.kind == name for name, cls in MODELS.items())
 
 

@@ -16,6 +16,7 @@ CASES = {
     "float32, widths by level": ({"order": 4, "dim": 4, "rank": 2, "observed": "100"}, {"width": [3, 5], "dtype": "float32"}),
     "wide tree": ({"order": 5, "dim": 3, "rank": 2, "observed": "90"}, {"width": 4, "arity": 3, "optimizer": "adam", "lr": 1e-3}),
     "cp": ({"target": "cp", "dims": [5, 4, 3], "rank": 2, "observed": "40"}, {"model": "cp", "width": 6, "loss": "huber"}),
+    "tensor train": ({"target": "tensor-train", "dims": [4, 3, 5], "rank": 2, "observed": "40"}, {"model": "tensor-train", "width": 3}),
     "matrix": ({"target": "matrix", "dims": [6, 5], "rank": 2, "observed": "20"}, {"model": "matrix", "depth": 4, "optimizer": "sgd", "lr": 0.05, "loss": "l1"}),
 }  # fmt: skip
 

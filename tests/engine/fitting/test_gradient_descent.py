@@ -36,7 +36,7 @@ def autograd_fit(run, config, iterations):
     }[config["optimizer"]]()
     moment = 0.0
     for t in range(1, iterations + 1):
-        values = reference_values(reference_tensor(model.tree, model.views(weights)), sample)
+        values = reference_values(reference_tensor(model, model.views(weights)), sample)
         (weights.grad,) = torch.autograd.grad(losses[config["loss"]](values, sample.value), weights)
         if optimizer is not None:
             optimizer.step()
@@ -71,7 +71,7 @@ def test_mini_batches_follow_their_own_gradient_and_record_the_whole_loss():
     part = run.iteration % 3  # 128 observations in batches of 48, 48 and 32
     batch = observations.train.select(run._permutation[48 * part : 48 * (part + 1)])
     weights = run.model.parameters.clone().requires_grad_()
-    values = reference_values(reference_tensor(run.model.tree, run.model.views(weights)), batch)
+    values = reference_values(reference_tensor(run.model, run.model.views(weights)), batch)
     (wanted,) = torch.autograd.grad((values - batch.value).square().mean(), weights)
     assert torch.allclose(run.gradient, wanted, rtol=1e-9, atol=1e-12)
 

@@ -16,7 +16,7 @@ from tests.problems import generator, random_sample, reference_tensor, reference
 
 
 def objective(model, entries, ridge):
-    residual = reference_tensor(model.tree, model.node_weights)[entries.index.unbind(1)] - entries.value
+    residual = reference_tensor(model, model.node_weights)[entries.index.unbind(1)] - entries.value
     return float(residual.square().sum() + ridge * model.parameters.square().sum())
 
 
@@ -25,7 +25,7 @@ def lowest(model, entries, ridge, node):
 
     def residuals(weight):
         weights = [weight if n == node else w for n, w in enumerate(model.node_weights)]
-        return reference_values(reference_tensor(model.tree, weights), entries) - entries.value
+        return reference_values(reference_tensor(model, weights), entries) - entries.value
 
     other = model.to()
     weight = other.node_weights[node]

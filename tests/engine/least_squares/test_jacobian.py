@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.factorizations.deep_matrix import MatrixFactorization
+from htfcli.engine.factorizations.dense_cores import HierarchicalTuckerFactorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.least_squares import jacobian as sweeps
@@ -21,7 +22,7 @@ def reference(model, entries, weight=None):
     """Residuals (n,) and Jacobian (n, p) of the definition, both times the root of the weights."""
 
     def residuals(parameters):
-        values = reference_values(reference_tensor(model.tree, model.views(parameters)), entries)
+        values = reference_values(reference_tensor(model, model.views(parameters)), entries)
         return (values - entries.value) * (1.0 if weight is None else weight.sqrt())
 
     parameters = model.parameters
@@ -100,6 +101,9 @@ MODELS = {
     "single children": lambda: HierarchicalTensorFactorization((3, 2, 4), 2, ModeTree.from_nested([[[2, [0]], [1]]])),
     "cp": lambda: CPFactorization((3, 4, 2, 2), 3),
     "matrix": lambda: MatrixFactorization((4, 3), 3, [2, 3]),
+    "dense cores": lambda: HierarchicalTuckerFactorization(
+        (3, 2, 2, 3), {"default": 2, "{1}": 3}, ModeTree.from_nested([[0, 1], [2], 3])
+    ),
     "dims of one": lambda: HierarchicalTensorFactorization((1, 3, 1, 2), 2),
 }
 
@@ -148,7 +152,7 @@ def test_curvature_is_the_second_derivative(name):
     direction = 1e-3 * torch.randn(len(model.parameters), generator=generator(2), dtype=torch.float64)
 
     def values(step):
-        return reference_values(reference_tensor(model.tree, model.views(model.parameters + step * direction)), entries)
+        return reference_values(reference_tensor(model, model.views(model.parameters + step * direction)), entries)
 
     step = torch.zeros((), dtype=torch.float64)
     second = torch.autograd.functional.jacobian(
@@ -191,6 +195,23 @@ def test_large_leaves_against_the_other_way():
     assert_close(summed.hessian, written.hessian)
     assert_close(summed.gradient, written.gradient)
     assert summed.loss == pytest.approx(written.loss)
+
+
+def test_large_cores_have_the_diagonal_alone(monkeypatch):
+    monkeypatch.setattr(sweeps, "_LARGEST_CORE", 7)  # the least core has eight numbers
+    model = MODELS["dense cores"]().init_gaussian(1.0, generator())
+    entries = random_sample("entries", model.dims, 24, seed=3)
+    weight = random_weight(len(entries))
+    _, jacobian = reference(model, entries, weight)
+    found = Sweeps(model, entries, weight)
+    blocks = found.diagonal_blocks(model.parameters)
+    large = [node for node in model.tree.interior if blocks[node].shape[1] == 1]
+    assert model.tree.root in large
+    for node in large:
+        start, rows, columns = found.spans[node]
+        wanted = jacobian[:, start : start + rows * columns].square().sum(0)
+        assert_close(blocks[node].flatten(), wanted)
+    assert blocks[0].shape == (3, 2, 2)
 
 
 def test_residuals_are_those_of_the_model():

@@ -82,7 +82,7 @@ def test_conjugate_gradients_solve_the_normal_equations(monkeypatch):
     parameters = model.parameters.clone()
 
     def residuals(parameters):
-        return reference_values(reference_tensor(model.tree, model.views(parameters)), entries) - entries.value
+        return reference_values(reference_tensor(model, model.views(parameters)), entries) - entries.value
 
     jacobian = torch.autograd.functional.jacobian(residuals, parameters)
     matrix = jacobian.t() @ jacobian + (solver.ridge + solver._mu) * torch.eye(len(parameters), dtype=torch.float64)
@@ -101,7 +101,7 @@ def test_a_ridge_solution_is_stationary(name):
     ridge = 0.5
     LevenbergMarquardt(model, entries, ridge).run(500, slow=1e-14, patience=20)
     parameters = model.parameters.clone().requires_grad_()
-    residual = reference_values(reference_tensor(model.tree, model.views(parameters)), entries) - entries.value
+    residual = reference_values(reference_tensor(model, model.views(parameters)), entries) - entries.value
     objective = residual.square().sum() + ridge * parameters.square().sum()
     (gradient,) = torch.autograd.grad(objective, parameters)
     assert float(parameters.detach().norm()) > 1.0

@@ -28,6 +28,9 @@ def distinct(index):
         {"target": "cp", "dims": [5, 6, 7], "rank": 3},
         {"target": "matrix", "dims": [9, 7], "rank": 2},
         {"rank": [2, 3], "tree": [[0, 2], [1, 3]]},
+        {"target": "tucker", "dims": [5, 6, 7], "rank": 3},
+        {"target": "tensor-train", "dims": [3, 4, 3, 2], "rank": [3, 2, 2]},
+        {"target": "hierarchical-tucker", "order": 4, "dim": 4, "rank": [2, 3], "tree": [[0, 2], [1, 3]]},
     ],
 )
 def test_target_norm_and_observed_values(settings):

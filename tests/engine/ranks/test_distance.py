@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.factorizations.deep_matrix import MatrixFactorization
+from htfcli.engine.factorizations.dense_cores import HierarchicalTuckerFactorization, TuckerFactorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.ranks.distance import collapsed, log_distance
 from htfcli.engine.ranks.hierarchical_rank import (
@@ -48,3 +49,22 @@ def test_distance_between_matrix_factorizations_of_different_depth():
 def test_distance_needs_one_tree():
     star, balanced = CPFactorization((2, 2, 2, 2), 2), HierarchicalTensorFactorization((2, 2, 2, 2), 2)
     assert log_distance(balanced, star) is None
+
+
+@pytest.mark.parametrize(
+    "kinds", [("htf", "cores"), ("cores", "htf"), ("cores", "cores"), ("deep", "flat"), ("cp", "flat")]
+)
+def test_distance_with_dense_cores(kinds):
+    """Between kinds on one tree; matrices of a deep Tucker factorization are multiplied out."""
+    dims = (4, 3, 5, 2)
+    made = {
+        "htf": lambda: HierarchicalTensorFactorization(dims, 3),
+        "cores": lambda: HierarchicalTuckerFactorization(dims, 2),
+        "deep": lambda: TuckerFactorization(dims, 2, depth=2),
+        "flat": lambda: TuckerFactorization(dims, 3),
+        "cp": lambda: CPFactorization(dims, 3),
+    }
+    a, b = (made[kind]().init_gaussian(0.7, generator(k)) for k, kind in enumerate(kinds))
+    wanted = float(torch.linalg.vector_norm(a.dense() - b.dense()))
+    assert math.exp(log_distance(a, b)) == pytest.approx(wanted, rel=1e-12)
+    assert log_distance(a, a) < log_distance(a, b) - 30

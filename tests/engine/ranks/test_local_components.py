@@ -7,7 +7,7 @@ import torch
 
 from htfcli.engine.factorizations.cp import CPFactorization
 from htfcli.engine.factorizations.deep_matrix import MatrixFactorization
-from htfcli.engine.factorizations.evaluation import Evaluation
+from htfcli.engine.factorizations.dense_cores import HierarchicalTuckerFactorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.fitting.balanced_init import init_balanced
@@ -22,6 +22,7 @@ MODELS = {
     "htf layered": lambda: HierarchicalTensorFactorization((3, 2, 4, 3, 2), 3, ModeTree.named("layered", 5)),
     "htf ternary": lambda: HierarchicalTensorFactorization((3,) * 5, [4, 3], ModeTree.named("balanced", 5, 3)),
     "cp": lambda: CPFactorization((5, 4, 6), 4),
+    "dense cores": lambda: HierarchicalTuckerFactorization((3, 4, 3, 3), 3, ModeTree.from_nested([[0, 1], [2], 3])),
     "matrix": lambda: MatrixFactorization((6, 5), 3),
     "matrix depth 4": lambda: MatrixFactorization((5, 6), 4, [5, 7, 5]),
 }
@@ -183,6 +184,29 @@ def test_a_component_that_is_zero_stays_zero():
     assert predicted[0] != 0.0
 
 
+def test_components_of_dense_cores():
+    """Norms by definition, and the part of the tensor that a component carries: its contribution, by leaving it out."""
+    model = MODELS["dense cores"]().init_gaussian(0.8, generator())
+    gradient = torch.zeros_like(model.parameters)
+    sample = random_sample("entries", model.dims, 30, seed=5)
+    SampleLoss(model, sample, LOSSES["l2"], gradient).forward_backward()
+    at_tensor = torch.zeros(model.dims, dtype=torch.float64)
+    at_tensor[sample.index.unbind(1)] = 2 / 30 * (model.values(sample.index) - sample.value)
+    components = local_components(model)
+    assert components.nodes == list(range(model.tree.root))
+    for node in components.nodes:
+        parent = model.tree.parent[node]
+        axis = model.tree.children[parent].index(node)
+        for r in range(model.widths[node]):
+            column, piece = model.node_weights[node][:, r], model.core(parent).select(axis, r)
+            sigma = float(column.norm() * piece.norm())
+            assert float(components.norms(node)[r]) == pytest.approx(sigma, rel=1e-12)
+            without = model.to()
+            without.node_weights[node][:, r] = 0.0
+            wanted = -2 * float((at_tensor * (model.dense() - without.dense())).sum())
+            assert float(components.predicted_derivatives(node, gradient)[r]) == pytest.approx(wanted, rel=1e-9)
+
+
 def test_scaling_within_a_component_leaves_the_tensor():
     """Unbalancedness is about weights, not about the tensor: moving length between a component's vectors shows it."""
     model = CPFactorization((3, 4, 2), 2)
@@ -196,7 +220,7 @@ def test_scaling_within_a_component_leaves_the_tensor():
 
 def test_evaluation_sees_weights_change_in_place():
     model = CPFactorization((2, 2), 1).init_gaussian(1.0, generator())
-    evaluation = Evaluation(model.tree, model.node_weights, model.dims)
+    evaluation = model.evaluation()
     before = evaluation.forward().clone()
     model.scale(3.0)
     assert torch.allclose(evaluation.forward(), 3 * before)

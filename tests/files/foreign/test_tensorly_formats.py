@@ -1,4 +1,4 @@
-"""CP, Tucker and tensor trains of tensorly as hierarchical factorizations and back, against dense tensors."""
+"""CP, Tucker and tensor trains of tensorly as factorizations and back, against dense tensors."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from tensorly import random
 
 from htfcli import CPFactorization, HierarchicalTensorFactorization, MatrixFactorization, ModeTree
+from htfcli.engine.factorizations.dense_cores import HierarchicalTuckerFactorization, TuckerFactorization
 from htfcli.errors import ConfigError, DataError
-from htfcli.files.foreign import tensorly_formats
 from htfcli.files.foreign.tensorly_formats import from_tensorly, to_tensorly
 
 DIMS = (3, 4, 5, 2)
@@ -64,7 +64,9 @@ def test_tucker(rank):
 @pytest.mark.parametrize("rank", [(1, 2, 3, 2, 1), (1, 3, 1, 2, 1)])
 def test_trains(rank):
     tensor = random.random_tt(DIMS, rank, random_state=0)
-    assert np.allclose(from_tensorly(tensor).dense().numpy(), tensor.to_tensor())
+    model = from_tensorly(tensor)
+    assert np.allclose(model.dense().numpy(), tensor.to_tensor())
+    assert to_tensorly(model).rank == rank
 
 
 def test_other_kinds_of_factorizations():
@@ -87,7 +89,26 @@ def test_what_is_none(thing):
         from_tensorly(thing)
 
 
-def test_cores_that_would_be_too_large(monkeypatch):
-    monkeypatch.setattr(tensorly_formats, "_MOST_WEIGHTS", 10)
-    with pytest.raises(DataError, match="the factorization would be too large"):
-        from_tensorly(random.random_tucker(DIMS, (2, 3, 4, 2), random_state=0))
+@pytest.mark.parametrize("depth", [1, 2])
+def test_tucker_factorizations(depth):
+    """A deep one is multiplied out."""
+    model = TuckerFactorization(DIMS, 3, depth).init_gaussian(1.0, torch.Generator().manual_seed(0))
+    tensor = to_tensorly(model)
+    assert [factor.shape for factor in tensor.factors] == [(3, 3), (4, 3), (5, 3), (2, 2)]
+    assert np.allclose(tl.tucker_to_tensor(tensor), model.dense().numpy())
+    if depth == 1:
+        assert torch.equal(from_tensorly(tensor).parameters, model.parameters)
+
+
+@pytest.mark.parametrize("tree", [[[[0, 1], 2], 3], [[[1, 0], 2], 3]], ids=str)
+def test_trains_with_dense_cores(tree):
+    model = HierarchicalTuckerFactorization(DIMS, 2, ModeTree.from_nested(tree))
+    model.init_gaussian(1.0, torch.Generator().manual_seed(0))
+    tensor = to_tensorly(model)
+    assert tensor.rank == (1, 2, 2, 2, 1)
+    assert np.allclose(tl.tt_to_tensor(tensor), model.dense().numpy())
+
+
+def test_dense_cores_on_other_trees():
+    with pytest.raises(ConfigError, match="the mode tree is none of a tensor of tensorly"):
+        to_tensorly(HierarchicalTuckerFactorization(DIMS, 2))

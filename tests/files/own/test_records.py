@@ -55,8 +55,8 @@ def test_an_incomplete_last_line_is_ignored(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "r.jsonl has no records of a run (got nothing, allowed iteration, complete, epoch, locality)."),
-        ('{"kind": "start"}\n{}\n', "r.jsonl has no records of a run (got None, start, allowed iteration, complete, epoch, locality)."),
+        ("", "r.jsonl has no records of a run (got nothing, allowed iteration, complete, epoch, locality, entanglement)."),
+        ('{"kind": "start"}\n{}\n', "r.jsonl has no records of a run (got None, start, allowed iteration, complete, epoch, locality, entanglement)."),
         ('{"kind": "iteration", "iteration": "x"}\n', "r.jsonl has no records of a run (got iteration, allowed "),
         ('{"kind": "iteration", "iteration": 1}\n[1]\n', "r.jsonl line 2 is not a record (got '[1]')."),
         ('{"kind": "iteration", "iteration": 1}\nx\n{}\n', "r.jsonl line 2 is not a record (got 'x')."),
