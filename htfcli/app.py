@@ -43,7 +43,10 @@ COMMANDS = {
     "export": ("htfcli.commands.export", "Write an image data set as PNG files or arrays."),
     "inspect": ("htfcli.commands.inspect", "Describe a file."),
 }
-HIDDEN = {"fit-batch": "htfcli.commands.fit_batch"}  # started by the commands above
+HIDDEN = {  # started by the commands above
+    "fit-batch": "htfcli.commands.fit_batch",
+    "measure-recovery": "htfcli.commands.measure_recovery",
+}
 
 
 class LazyGroup(TyperGroup):

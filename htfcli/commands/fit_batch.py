@@ -1,4 +1,4 @@
-"""`htf fit-batch`: train small fits of a sweep in one process; started by `htf sweep`, hidden from users."""
+"""`htf fit-batch`: do small runs of a sweep in one process; started by `htf sweep`, hidden from users."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def fit_batch(
     sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="Folder of a sweep.")],
     names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names of its runs.")],
 ) -> None:
-    """Train small fits of a sweep in one process."""
+    """Do small runs of a sweep in one process."""
     from htfcli.cli.interrupts import StopSignals
     from htfcli.experiments.sweeps.batched_fits import run_batch
     from htfcli.experiments.sweeps.job import Job

@@ -10,7 +10,16 @@ from htfcli.cli.options import FormatOption, QuietOption, RerunOption, RetriesOp
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
-EXPERIMENTS = ("dynamics", "matricizations", "is-same-class", "pathfinder", "baselines")  # of experiments.paper
+EXPERIMENTS = (  # of experiments.paper
+    "dynamics",
+    "matricizations",
+    "is-same-class",
+    "pathfinder",
+    "baselines",
+    "phase-transition",
+    "theorem",
+    "initialization",
+)
 
 EXAMPLES = """\b
 Examples:
@@ -25,7 +34,7 @@ def reproduce(
         typer.Argument(metavar="NAME", help=f"{', '.join(EXPERIMENTS)}.", autocompletion=lambda: list(EXPERIMENTS)),
     ],
     scale: Annotated[
-        Literal["mini", "paper"], typer.Option("--scale", help="mini takes minutes on a laptop, paper is as published.")
+        Literal["mini", "full"], typer.Option("--scale", help="mini takes minutes on a laptop, full is as published.")
     ] = "mini",
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for figure, table, plan and runs.")
@@ -65,6 +74,6 @@ def reproduce(
         rows = run_with_progress(job.sweep, pool, retries, lambda row: None, quiet)
     writer = RecordWriter(format, lambda record: {k: v for k, v in record.items() if k != "kind"})
     for row in job.present(rows):
-        writer.write({"kind": "comparison", **asdict(row)})
+        writer.write({"kind": row.kind, **asdict(row)})
     writer.close()
     note(f"wrote {output.rstrip('/')}/{name}.pdf, .png, .md and .yaml", quiet)

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from htfcli.config.base import Config, Seed, parse_assignments
 from htfcli.config.completion_run import CompletionRunConfig
+from htfcli.config.recovery import RecoveryConfig
 from htfcli.config.tensors import FitRunConfig
 from htfcli.config.vision import TrainCnnConfig
 
@@ -16,7 +17,9 @@ COMMANDS: dict[str, type[Config]] = {
     "fit": FitRunConfig,
     "complete": CompletionRunConfig,
     "train-cnn": TrainCnnConfig,
+    "measure-recovery": RecoveryConfig,
 }
+_WITHOUT_DATA = {"train-cnn": "images", "measure-recovery": "tensors"}  # what these commands generate themselves
 _MOST_SEEDS = 100_000
 TARGET = "generate."  # prefix of settings of the generated data in grid and zip
 
@@ -46,7 +49,9 @@ class PlanConfig(Config):
     leaves a setting at its default.
     """
 
-    command: Literal["fit", "complete", "train-cnn"] = Field("fit", description="Command of each run.")
+    command: Literal["fit", "complete", "train-cnn", "measure-recovery"] = Field(
+        "fit", description="Command of each run."
+    )
     data: str | None = Field(None, description="Data file of all runs.")
     generate: Settings | None = Field(
         None, description="Settings of `htf generate tensor`, for data generated with the seed of each run."
@@ -69,9 +74,10 @@ class PlanConfig(Config):
         problems = []
         if self.data is not None and self.generate is not None:
             problems.append("data and generate exclude each other: give one of them")
-        if self.command == "train-cnn":
+        if self.command in _WITHOUT_DATA:
             if self.generate is not None:
-                problems.append("generate is not for train-cnn, which generates its own images: set task in base")
+                own = _WITHOUT_DATA[self.command]
+                problems.append(f"generate is not for {self.command}, which generates its own {own}: use base")
         elif self.data is None and self.generate is None:
             problems.append("no data: give data (a file) or generate (settings of htf generate tensor)")
         varied = [key for key in (*self.grid, *self.zip) if key.startswith(TARGET)]

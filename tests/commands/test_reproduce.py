@@ -15,7 +15,7 @@ from htfcli.config.plan import PlanConfig
 from htfcli.engine.ranks.hierarchical_rank import spectra_of
 from htfcli.experiments.paper import published as paper
 from htfcli.experiments.paper import reproduction as reproduce
-from htfcli.experiments.paper.comparison import DYNAMICS, MATRICIZATIONS, rises, runs_of
+from htfcli.experiments.paper.curves import DYNAMICS, MATRICIZATIONS, fits_of, one_after_another, rises
 from htfcli.experiments.sweeps.summary import load_summary
 from htfcli.files.own.artefacts import to_observations
 from htfcli.files.own.container import read
@@ -71,13 +71,14 @@ def test_dynamics_show_what_the_paper_claims(htf, smaller, tmp_path):
     rows = load_summary("out/dynamics")
     for panel, node in ((DYNAMICS[0], "{0}"), (DYNAMICS[1], "{0}"), (MATRICIZATIONS[2], "{0,1}")):
         (row,) = [row for row in rows if row["settings"]["model"] == panel.model]
-        (run,) = runs_of(rows, tmp_path / "out/dynamics", panel.model)
+        (fit,) = fits_of(rows, tmp_path / "out/dynamics", panel.model)
         target = to_observations(read(tmp_path / row["data"])).target
         (spectrum,) = [s for s in spectra_of(target) if s.label == node]
-        place = next(p for p in run.records[-1]["nodes"] if p["node"] == node)
+        place = next(p for p in fit.run.records[-1]["nodes"] if p["node"] == node)
         values = np.array(spectrum.scaled(3))
-        times = rises([c for _, c in panel.of(run)], [r["iteration"] for r in run.records])
-        assert len(set(times)) == len(times) == 3
+        times = rises(panel, fit.run)
+        assert one_after_another(times)
+        assert len(times) == 3
         assert place["singular_values"][:3] == pytest.approx(values, abs=0.02 * values[0])
         assert max(place["singular_values"][3:], default=0.0) < 0.02 * values[0]
     table = (tmp_path / "out/dynamics.md").read_text()

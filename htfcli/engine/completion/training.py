@@ -78,8 +78,10 @@ class Search:
                 if enough(candidate):
                     return [candidate]
         near.sort(key=lambda c: c.score)
+        few = len(self.problem.scaled) < self.settings.many
+        nearly = (self.settings.nearly if few else self.settings.noisy) * self.size
         for restart in range(1, 1 + self.settings.restarts):
-            if self._should_stop() or near[0].score > self.settings.noisy * self.size:
+            if self._should_stop() or near[0].score > nearly:
                 break
             candidate = self.start(replace(near[0].recipe, seed=100 * restart))
             self._walk(candidate)

@@ -3,7 +3,7 @@
 The features are cut in two equal parts of least correlation, each part again, and so on, as canonical partitions are;
 the parts become blocks of a line or grid. Which part goes to which side is decided by the parts beside it ("terminal
 propagation" of circuit placement): cuts alone leave it open, but a network with small filters sees neighbours across
-blocks. Sources: section 5 of arXiv 2303.11249; Dunlop and Kernighan, "A procedure for placement of standard-cell VLSI
+blocks. Sources: arXiv 2303.11249; Dunlop and Kernighan, "A procedure for placement of standard-cell VLSI
 circuits" (1985).
 """
 

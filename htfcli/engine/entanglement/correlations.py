@@ -24,7 +24,7 @@ def surrogates(data: FeatureData, partitions: Sequence[Partition], dtype: torch.
     """Mean of |r| over pairs of a feature in K and one outside, r being Pearson's correlation over the samples.
 
     Constant features have correlation zero with all others; of features with channels all pairs of channels count.
-    Source: section 5.1 of arXiv 2303.11249.
+    Source: arXiv 2303.11249.
 
     Args:
         partitions: of these features. dtype: of the correlations.

@@ -115,7 +115,7 @@ def canonical_partitions(shape: Sequence[int], levels: Sequence[int]) -> Iterato
     """The blocks of every level, each against the rest: 2^level contiguous ones of a line, 4^level squares of a grid.
 
     A block of n features is halved into floor(n / 2) and the others, so that blocks are nested and, for 2^L features,
-    equal. Source: definition 2 of arXiv 2303.11249.
+    equal. Source: arXiv 2303.11249.
 
     Args:
         shape: (N,) or (h, w). levels: from 1 to `deepest(shape)`.

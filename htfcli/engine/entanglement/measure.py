@@ -48,7 +48,7 @@ def measure_entanglement(
     The data tensor is D = sum over samples m of y[m] phi(x[m, 1]) o ... o phi(x[m, N]) with phi(x) = (cos(pi theta x),
     sin(pi theta x)) and features scaled to [0, 1] (o is the outer product); y are the labels +-1, or 1 without labels.
     With more than two classes the entanglement is the mean over tensors of one class against the rest. Source:
-    arXiv 2303.11249, section 3 and appendix on measuring entanglement.
+    arXiv 2303.11249.
 
     Args:
         levels: of the partitions; the first two if None. theta: in (0, 1/2]. seed: of random vectors. exact: whether to

@@ -17,7 +17,8 @@ def balance(model: Factorization, sweeps: int = 1, *, keep_root: bool = False) -
     node and the slices of its parent's core get equal Gram matrices, see `_balance_cores`.
 
     Args:
-        model: changed in place. sweeps: passes over the tree. keep_root: leave the output weights as they are.
+        model: changed in place; may be a batch, with parameters (runs, p). sweeps: passes over the tree.
+            keep_root: leave the output weights as they are.
     """
     if model.dense_cores:
         _balance_cores(model, sweeps, keep_root)
@@ -27,16 +28,16 @@ def balance(model: Factorization, sweeps: int = 1, *, keep_root: bool = False) -
         for node in tree.interior:
             own = None if keep_root and node == tree.root else weights[node]
             vectors = [weights[c] for c in tree.children[node]]
-            norms = [torch.linalg.vector_norm(w, dim=0) for w in vectors if w is not None]
+            norms = [torch.linalg.vector_norm(w, dim=-2) for w in vectors if w is not None]
             if own is not None:
-                norms.append(torch.linalg.vector_norm(own, dim=1))
+                norms.append(torch.linalg.vector_norm(own, dim=-1))
             logs = torch.stack(norms).log()
             factors = torch.where(logs.isfinite().all(0), (logs.mean(0) - logs).exp(), 1.0)
             for vector, factor in zip(vectors, factors, strict=False):
                 if vector is not None:
-                    vector.mul_(factor)
+                    vector.mul_(factor.unsqueeze(-2))
             if own is not None:
-                own.mul_(factors[-1].unsqueeze(1))
+                own.mul_(factors[-1].unsqueeze(-1))
 
 
 def _balance_cores(model: Factorization, sweeps: int, keep_root: bool) -> None:

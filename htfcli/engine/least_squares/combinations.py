@@ -34,12 +34,15 @@ class Combinations:
                     self._places[child] = math.prod(sizes[:k]), sizes[k], math.prod(sizes[k + 1 :])
 
     def spread(self, node: int, vectors: Tensor) -> Tensor:
-        """Vectors (b, R) of a node as a factor of its parent's product: (b, combinations)."""
+        """Vectors (..., b, R) of a node as a factor of its parent's product: (..., b, combinations)."""
         if node not in self._places:
             return vectors
         outer, own, inner = self._places[node]
-        return vectors.view(-1, 1, own, 1).expand(-1, outer, own, inner).reshape(len(vectors), -1)
+        entries = vectors.shape[:-1]
+        return vectors.view(*entries, 1, own, 1).expand(*entries, outer, own, inner).reshape(*entries, -1)
 
     def collected(self, node: int, slopes: Tensor) -> Tensor:
-        """Slopes at what `spread` made of a node, (b, combinations), summed to those at the node itself, (b, R)."""
-        return slopes.reshape(-1, *self._places[node]).sum((1, 3)) if node in self._places else slopes
+        """Slopes at what `spread` made of a node, (..., b, combinations), summed to those at it, (..., b, R)."""
+        if node not in self._places:
+            return slopes
+        return slopes.reshape(*slopes.shape[:-1], *self._places[node]).sum((-3, -1))

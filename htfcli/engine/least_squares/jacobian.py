@@ -15,7 +15,7 @@ Axes: `n` entries, `b` entries of a block, `p` parameters, `R` width, `d` mode d
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
 
@@ -26,6 +26,7 @@ from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.least_squares.combinations import Combinations
 from htfcli.engine.least_squares.entry_groups import Groups, grouped
 from htfcli.engine.least_squares.leaf_normal_equations import LeafSums
+from htfcli.engine.least_squares.tree_sweeps import Weights, downward, jacobian_above, upward, written_out
 from htfcli.engine.runtime.distributed import Workers
 from htfcli.engine.samples import Entries
 
@@ -36,8 +37,6 @@ _LARGEST_CORE = 5000  # numbers; the square of that many takes 200 MB
 _SWEEP = 20.0  # nanoseconds per entry and component of a product with J^T J
 _ROW = 20.0  # nanoseconds to look up the place of a row
 _FUSED = 50  # multiplications in a matrix product that take as long as one indexed addition, about a nanosecond
-
-Weights = Sequence[Tensor | None]
 
 
 @dataclass
@@ -117,39 +116,15 @@ class Sweeps:
 
     def up(self, weights: Weights, block: slice | Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
         """E (b, R_parent) of every node, and P (b, R) of every interior node."""
-        vectors: list[Tensor] = []
-        products: list[Tensor | None] = []
-        for node, children in enumerate(self._tree.children):
-            weight = weights[node]
-            if not children:
-                assert weight is not None
-                vectors.append(weight.index_select(0, _part(self._columns[node], block)))
-                products.append(None)
-                continue
-            product = reduce(torch.mul, (self._combinations.spread(c, vectors[c]) for c in children))
-            products.append(product)
-            vectors.append(product.sum(1, keepdim=True) if weight is None else product @ weight)
-        return vectors, products
+        leaves = []
+        for weight, column in zip(weights, self._columns, strict=False):
+            assert weight is not None
+            leaves.append(weight.index_select(0, _part(column, block)))
+        return upward(self._tree, weights, leaves, self._combinations)
 
     def down(self, weights: Weights, vectors: list[Tensor], seed: Tensor) -> list[Tensor]:
         """S (b, R_parent) of every node, times the seed (b, 1) at the root."""
-        found: dict[int, Tensor] = {self._tree.root: seed}
-        for node in reversed(self._tree.interior):
-            children, weight = self._tree.children[node], weights[node]
-            width = vectors[children[0]].shape[1]
-            upstream = found[node].expand(-1, width) if weight is None else found[node] @ weight.t()
-            before = upstream  # times the children to the left
-            factors = [self._combinations.spread(child, vectors[child]) for child in children]
-            for child, factor in zip(children, factors, strict=True):
-                found[child] = before
-                before = before * factor if child != children[-1] else before
-            after: Tensor | None = None
-            for child, factor in zip(reversed(children), reversed(factors), strict=True):
-                if after is not None:
-                    found[child] = found[child] * after
-                after = factor if after is None else after * factor
-                found[child] = self._combinations.collected(child, found[child])
-        return [found[node] for node in range(len(self._tree.children))]
+        return downward(self._tree, weights, vectors, seed, self._combinations)
 
     @property
     def _per_entry(self) -> int:
@@ -216,23 +191,18 @@ class Sweeps:
             root = self.weight[block].sqrt().unsqueeze(1)
         residual = (vectors[-1][:, 0] - self.value[block]).mul_(root[:, 0])
         slopes = self.down(weights, vectors, root)
-        above = [
-            (p.unsqueeze(2) * s.unsqueeze(1)).flatten(1)  # (b, R_v * R_parent)
-            for p, s, w in zip(products, slopes, weights, strict=True)
-            if p is not None and w is not None
-        ]
-        empty = residual.new_zeros(len(residual), 0)
-        return slopes[: self._model.order], torch.cat([empty, *above], 1), residual
+        return slopes[: self._model.order], jacobian_above(weights, products, slopes), residual
 
     def _written_out(self, leaves: list[Tensor], above: Tensor, block: slice) -> Tensor:
         """J at a block, (b, p)."""
-        jacobian = above.new_zeros(len(above), self.p)
-        jacobian[:, self.leaf_p :] = above
-        entry = torch.arange(len(above), device=above.device)
-        for (start, rows, columns), column, slope in zip(self.spans, self._columns, leaves, strict=False):
-            part = jacobian[:, start : start + rows * columns].view(len(above), rows, columns)
-            part[entry, column[block]] = slope
-        return jacobian
+        columns = [column[block].long() for column in self._columns]
+        return written_out(leaves, above, columns, self.spans[: self._model.order])
+
+    def jacobian(self, parameters: Tensor) -> Tensor:
+        """J at all entries of this process, (n, p)."""
+        everything = slice(0, len(self.value))
+        leaves, above, _ = self._jacobian(parameters, everything)
+        return self._written_out(leaves, above, everything)
 
     # --- without the matrix -------------------------------------------------------------------------------------------
 

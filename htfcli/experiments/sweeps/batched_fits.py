@@ -1,4 +1,4 @@
-"""Small fits of a sweep in one process: those of the same shape are trained as a batch, each with its own run folder.
+"""Small runs of a sweep in one process, each with its own run folder: fits of the same shape are trained as a batch.
 
 Settings decide which runs may share a process (`in_batches`), and the data which of these form a batch (`batch_key`).
 """
@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from htfcli.config.recovery import RecoveryConfig
 from htfcli.config.tensors import FitConfig
 from htfcli.errors import HtfError, Interrupted, RunError
 from htfcli.experiments.sweeps.job import Job, locked
@@ -20,16 +21,16 @@ if TYPE_CHECKING:
     from htfcli.experiments.runs.fit import FitRun
 
 _MOST_RUNS = 32  # per process
-_MAY_DIFFER = {"seed", "init_std", "lr"}
+_MAY_DIFFER = {"seed", "init_std", "lr", "ratio"}
 _MOST_ENTRIES, _MOST_WIDTH = 2**14, 64  # of a tensor and its model, above which a batch gains little
 _MOST_BYTES = 2**20  # of a data file
 
 
 def in_batches(jobs: Sequence[Job], processes: int) -> list[list[Job]]:
-    """The jobs in order, grouped: small fits that differ only in `_MAY_DIFFER` together, all others alone.
+    """The jobs in order, grouped: small runs that differ only in `_MAY_DIFFER` together, all others alone.
 
     Args:
-        jobs: of one sweep. processes: number of groups that alike fits are spread over, if there are enough of them.
+        jobs: of one sweep. processes: number of groups that alike runs are spread over, if there are enough of them.
     """
     kinds: dict[Hashable, list[Job]] = {}
     for job in jobs:
@@ -42,8 +43,10 @@ def in_batches(jobs: Sequence[Job], processes: int) -> list[list[Job]]:
 
 
 def _kind(job: Job) -> Hashable:
-    """A key that is equal for small fits that may share a process; the name of the run for any other."""
+    """A key that is equal for small runs that may share a process; the name of the run for any other."""
     s, target = job.run.settings, job.run.target
+    if isinstance(s, RecoveryConfig):
+        return json.dumps(s.model_dump(mode="json", exclude=_MAY_DIFFER), sort_keys=True)
     if not isinstance(s, FitConfig) or s.solver != "gradient" or s.batch_size is not None or s.seconds is not None:
         return job.run.name
     if isinstance(s.width, list | dict) or (s.width or 0) > _MOST_WIDTH:
@@ -59,10 +62,10 @@ def _kind(job: Job) -> Hashable:
 
 
 def run_batch(jobs: Sequence[Job], should_stop: Callable[[int], bool]) -> None:
-    """Start or continue fits; one that fails writes its error to its log and does not affect the others.
+    """Start or continue small runs; one that fails writes its error to its log and does not affect the others.
 
     Args:
-        jobs: fits of one sweep. should_stop: called before each iteration of each run; True interrupts all.
+        jobs: runs of one kind of a sweep. should_stop: called before each iteration of a run; True interrupts all.
     Raises:
         RunError: at the end, if runs failed. Interrupted: if `should_stop` returned True; all states have been saved.
     """
@@ -70,6 +73,7 @@ def run_batch(jobs: Sequence[Job], should_stop: Callable[[int], bool]) -> None:
 
     from htfcli.engine.fitting.batched import batch_key, train_together
     from htfcli.engine.fitting.gradient_descent import GradientFit
+    from htfcli.experiments.runs.recovery import run_recovery
 
     torch.set_num_threads(1)  # more gain nothing on work this small, and lose much if another process needs the core
     ends: list[HtfError] = []
@@ -90,6 +94,9 @@ def run_batch(jobs: Sequence[Job], should_stop: Callable[[int], bool]) -> None:
     for job in jobs:
         job.log.unlink(missing_ok=True)
         with ending(job):
+            if isinstance(job.run.settings, RecoveryConfig):
+                run_recovery(job.run.settings, str(job.folder), should_stop, force=job.begun)
+                continue
             run = _prepared(job)
             assert isinstance(run.fit, GradientFit)
             kinds.setdefault(batch_key(run.fit) or job.run.name, []).append((job, run, run.fit))

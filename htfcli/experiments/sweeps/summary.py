@@ -20,6 +20,7 @@ FINAL_SHOWN = {  # by command: how far a run got, and the final numbers to look 
     "fit": ("iteration", "train_loss", "test_error", "reconstruction_error"),
     "train-cnn": ("epoch", "train_accuracy", "test_accuracy", "regularizer"),
     "complete": ("tree", "held_out_error", "train_error"),
+    "measure-recovery": ("observations", "rate", "fitted", "determined"),
 }
 
 

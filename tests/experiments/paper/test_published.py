@@ -12,9 +12,15 @@ from htfcli.experiments.sweeps.plan import planned_runs
 
 
 def test_plans_are_the_published_ones():
-    runs = {name: planned_runs(paper.published_plan(name, "paper")) for name in paper.NAMES}
-    assert {name: len(of) for name, of in runs.items()} == {
-        "dynamics": 9, "matricizations": 3, "is-same-class": 75, "pathfinder": 60, "baselines": 200,
+    runs = {name: planned_runs(paper.published_plan(name, "full")) for name in paper.NAMES}
+    counts = {name: len(of) for name, of in runs.items()}
+    assert counts.pop("phase-transition") in (
+        360,
+        390,
+    )  # 18 targets by two methods, and three by tensorly, at 10 ratios
+    assert counts == {
+        "dynamics": 30, "matricizations": 10, "is-same-class": 75, "pathfinder": 60, "baselines": 200, "theorem": 150,
+        "initialization": 180,
     }  # fmt: skip
     hierarchical, matrix, cp = (
         next(r for r in runs["dynamics"] if r.settings.model == m) for m in ("htf", "matrix", "cp")
@@ -39,7 +45,10 @@ def test_plans_are_the_published_ones():
 
 def test_the_small_plans():
     runs = {name: len(planned_runs(paper.published_plan(name, "mini"))) for name in paper.NAMES}
-    assert runs == {"dynamics": 3, "matricizations": 1, "is-same-class": 128, "pathfinder": 8, "baselines": 128}
+    assert runs == {
+        "dynamics": 30, "matricizations": 10, "is-same-class": 128, "pathfinder": 8, "baselines": 128,
+        "phase-transition": 112, "theorem": 45, "initialization": 60,
+    }  # fmt: skip
 
 
 def test_an_unknown_name():
@@ -49,7 +58,7 @@ def test_an_unknown_name():
 
 def test_published_accuracies_are_of_settings_that_are_run():
     for name, curves in paper.PUBLISHED_ACCURACY.items():
-        settings = [run.settings for run in planned_runs(paper.published_plan(name, "paper"))]
+        settings = [run.settings for run in planned_runs(paper.published_plan(name, "full"))]
         places = {s.path_length if name == "pathfinder" else s.distance for s in settings}
         assert all(values.keys() == places for values in curves.values())
         coefficients = {f"coefficient {s.reg_coeff:g}" for s in settings if s.reg != "none"}

@@ -36,7 +36,7 @@ def test_what_is_written(tmp_path):
 
 
 def test_at_the_published_scale_numbers_stand_side_by_side(tmp_path):
-    job = Reproduction("pathfinder", "paper", str(tmp_path))
+    job = Reproduction("pathfinder", "full", str(tmp_path))
     table = job.present(rows(job))
     of_length_9 = [(row.published, row.quantity.split(",")[0]) for row in table if row.case == "path length 9"]
     assert of_length_9 == [*((p, "test accuracy (%)") for p in ("50.0", "63.5", "85.5")), *[("", "gain in points")] * 2]
