@@ -51,8 +51,8 @@ def tree_of_values(values: Callable[[Tensor], Tensor], dims: Sequence[int], erro
         rows = torch.cartesian_prod(*(torch.randperm(dims[m], generator=generator)[:_ROWS] for m in modes))
         index = columns.repeat(len(rows), 1, 1)
         index[:, :, list(modes)] = rows.view(len(rows), 1, len(modes))
-        found = torch.linalg.svdvals(values(index.flatten(0, 1)).view(len(rows), -1)).square()
-        return found / found.sum().clamp_min(1e-300)
+        found: Tensor = torch.linalg.svdvals(values(index.flatten(0, 1)).view(len(rows), -1)).square()
+        return found / float(found.sum().clamp_min(1e-300))
 
     single = [spectrum((mode,)) for mode in range(len(dims))]
     rank = [int((s > floor).sum()) for s in single]
