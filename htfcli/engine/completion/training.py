@@ -68,8 +68,11 @@ class Search:
     def run(self, loss: str, enough: Callable[[Candidate], bool]) -> list[Candidate]:
         """All that is worth averaging, the best first; those so far as soon as one is `enough`."""
         first = self._variants(loss)
-        others = self._refined(first)  # where the data say what the tree is, the order of modes says nothing
-        others = others or [self.start(replace(first.recipe, tree=t, seed=k)) for k, t in enumerate(self._trees[1:], 1)]
+        others = self._refined(first)
+        known = [c.recipe.tree for c in others]
+        for k, tree in enumerate(self._trees[1:2] if others else self._trees[1:], 1):
+            if tree not in known:  # after better trees the balanced one only: a start of each is a tenth of the time (G)
+                others.append(self.start(replace(first.recipe, tree=tree, seed=k)))
         found = sorted([first, *others], key=lambda c: c.score)
         near = [c for c in found if c.score <= self.settings.near * found[0].score][: self.settings.most_members]
         for candidate in near:
@@ -112,6 +115,11 @@ class Search:
         if len(self.problem.dims) > _HIGH_ORDER:
             recipes.append(replace(plain, around_one=True))
         best = min((self.start(r) for r in recipes), key=lambda c: c.score)
+        if len(self.problem.dims) > _HIGH_ORDER:  # where about half of all starts end in a swamp (C)
+            for restart in range(1, 1 + self.settings.restarts):
+                if best.score < self.settings.nearly * self.size or self._should_stop():
+                    break
+                best = min(best, self.start(replace(best.recipe, seed=100 * restart)), key=lambda c: c.score)
         if self.problem.ordered and not self._should_stop():
             smooth = self.start(replace(best.recipe, smooth=self.settings.smooth))
             best = min(best, smooth, key=lambda c: c.score)
