@@ -27,7 +27,7 @@ COMMANDS = {
     "measure-rank": ("htfcli.commands.measure_rank", "Measure hierarchical ranks of a tensor or a factorization."),
     "measure-locality": (
         "htfcli.commands.measure_locality",
-        "Measure how local networks are, or data.",
+        "Measure the locality of networks, or of data.",
     ),
     "rearrange": (
         "htfcli.commands.rearrange",

@@ -47,6 +47,7 @@ def test_every_command_has_help_with_two_examples(htf, name):
     examples = done.out.split("Examples:")[1].strip().splitlines()
     assert sum(line.strip().startswith("htf ") for line in examples) >= 2
     assert any("|" in line for line in examples) or name in ("plot",)
+    assert "Undefined" not in done.out
 
 
 def imported(code: str) -> set[str]:

@@ -29,6 +29,7 @@ ThreadsOption = Annotated[
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace existing output.")]
 
 _METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT", list[int]: "N,N,...", list[str]: "NAME,NAME,..."}
+_WIDE = 45  # characters of choices that no longer fit beside an option in sixty columns
 _MULTIPLE = {"matricization": "MODES", "na": "TEXT", "patches": "TOP,LEFT,HEIGHT,WIDTH"}
 _OPPOSITE = {"wide": "--long"}  # the flag that says the opposite, where that has a name
 
@@ -70,19 +71,22 @@ def _option(config_class: type[Config], name: str) -> inspect.Parameter:
     flags = ["--" + key.replace("_", "-") for key in (name, *(a for a, n in config_class.aliases.items() if n == name))]
     plain = _kinds(field.annotation)
     kind: Any = str
+    choices: tuple[str, ...] = ()
     metavar: str | None
     metavar = _METAVARS.get(plain[0], "TEXT") if len(plain) == 1 else "N[,N...]"
     if plain == [bool]:
         kind, flags, metavar = bool, [f"{flags[0]}/{_OPPOSITE.get(name, f'--no-{flags[0][2:]}')}"], None
     elif get_origin(field.annotation) is Literal:
-        kind, metavar = field.annotation, None
+        kind, choices = field.annotation, get_args(field.annotation)
+        metavar = None if len("|".join(choices)) < _WIDE else name.upper()
     elif name in _MULTIPLE:
         kind, metavar = list[str], _MULTIPLE[name]
     elif name == "tree":
         metavar = "TREE"
-    default = field.get_default()
+    default = None if field.default_factory else field.get_default()  # which depends on other settings
     shown = "" if default is None or isinstance(default, bool | list) else f"  [default: {default}]"
-    help_text = f"{field.description}{shown}"
+    listed = f" One of {', '.join(choices)}." if metavar == name.upper() and choices else ""
+    help_text = f"{field.description}{listed}{shown}"
     option = typer.Option(*flags, help=help_text, metavar=metavar, show_default=False)
     return _keyword(name, Annotated[Optional[kind], option], None)
 

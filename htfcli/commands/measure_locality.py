@@ -34,7 +34,7 @@ def measure_locality(
     format: FormatOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Measure how local networks are, or data.
+    """Measure the locality of networks, or of data.
 
     Networks: for random patches I and J at each distance, print their dependence (1 - mean |cosine| of the gradients
     with respect to x_I before and after x_J is swapped), and of the table f(x_I of sample a, x_J of sample b) the

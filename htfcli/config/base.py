@@ -186,7 +186,9 @@ class Config(BaseModel):
 
     def changed(self, *names: str) -> list[str]:
         """The fields among `names` that differ from their default, as option names."""
-        return [n.replace("_", "-") for n in names if getattr(self, n) != type(self).model_fields[n].get_default()]
+        fields, given = type(self).model_fields, self.__dict__
+        defaults = {n: fields[n].get_default(call_default_factory=True, validated_data=given) for n in names}
+        return [n.replace("_", "-") for n in names if getattr(self, n) != defaults[n]]
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:

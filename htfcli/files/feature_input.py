@@ -121,6 +121,12 @@ def _layout(file: TableFile, label: str | None) -> TableSource:
     features = tuple(at for at in file.head.used if at != label_at)
     sample = file.sample()
     for at in features:
+        if file.head.named and not names[at].strip():
+            raise DataError(
+                f"{file.name}: a column has no name, and may number the rows instead of being a feature",
+                got=f"column {at + 1}",
+                next_step="Name it, or leave it out (to_csv(index=False)).",
+            )
         if sample[at].dtype.kind not in "biuf":
             raise DataError(
                 f"{file.name}: column {names[at]} is not numbers",
@@ -140,7 +146,7 @@ def _of_table(source: TableSource, name: str) -> FeatureData:
         row, at = np.argwhere(missing)[0]
         raise DataError(
             f"{name} line {source.file.line_of(int(row))}: column {names[source.features_at[at]]} has no value",
-            got=f"{int(missing.sum()):,} missing values",
+            got=f"{int(missing.sum()):,} missing",
             next_step=f"Fill them first: htf complete {name} --wide -o filled.csv",
         )
     labels: Tensor | None = None
@@ -150,7 +156,8 @@ def _of_table(source: TableSource, name: str) -> FeatureData:
         empty = column.isna() | (column.astype(str).str.strip() == "")
         if empty.any():
             line = source.file.line_of(int(empty.to_numpy().argmax()))
-            raise DataError(f"{name} line {line} has no label", got=f"{int(empty.sum()):,} without", allowed="0")
+            got = f"{int(empty.sum()):,} rows without"
+            raise DataError(f"{name} line {line} has no label", got=got, next_step="Leave these rows out.")
         labels, classes = _classes(column.astype(str).to_numpy())
     features = tuple(names[at] for at in source.features_at)
     return FeatureData(name, torch.from_numpy(values)[:, :, None], (len(features),), labels, classes, features)
@@ -159,7 +166,8 @@ def _of_table(source: TableSource, name: str) -> FeatureData:
 def _of_array(dense: Dense, name: str, label: str | None) -> FeatureData:
     if dense.missing:
         got = f"{dense.missing:,} of {dense.array.size:,}"
-        raise DataError(f"{name} has missing values", got=got, next_step=f"Fill them first: htf complete {name}.")
+        step = f"Fill them first: htf complete {name} -o filled.npy"
+        raise DataError(f"{name} has missing values", got=got, next_step=step)
     labels: Tensor | None = None
     classes: tuple[str, ...] = ()
     if label is not None:
@@ -169,6 +177,9 @@ def _of_array(dense: Dense, name: str, label: str | None) -> FeatureData:
         found = np.asarray(dense.others[label]).reshape(-1)
         if len(found) != len(dense.array):
             raise DataError(f"{name}: {label} has another length", got=len(found), allowed=len(dense.array))
+        if found.dtype.kind == "f" and np.isnan(found).any():
+            got = f"{int(np.isnan(found).sum()):,} of {len(found):,}"
+            raise DataError(f"{name}: {label} has missing labels", got=got, next_step="Leave these samples out.")
         labels, classes = _classes(found)
     values = dense.values
     dims = tuple(values.shape)
@@ -201,7 +212,8 @@ def _classes(found: np.ndarray[Any, Any]) -> tuple[Tensor, tuple[str, ...]]:
 def _on_grid(data: FeatureData, grid: Sequence[int]) -> FeatureData:
     if len(data.shape) != 1 or len(grid) != 2 or math.prod(grid) != data.features:
         own = " x ".join(map(str, data.shape))
-        raise ConfigError("--grid does not fit the features", got=list(grid), allowed=f"height,width of {own} features")
+        got = f"{' x '.join(map(str, grid))} = {math.prod(grid)} places"
+        raise ConfigError("--grid does not fit the features", got=got, allowed=f"height,width of {own} features")
     return FeatureData(
         data.name, data.values, tuple(grid), data.labels, data.classes, data.names, common_scale=data.common_scale
     )

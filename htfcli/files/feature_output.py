@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,11 +76,11 @@ def load_order(path: str) -> Order:
         stored = _Stored.model_validate(json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, ValidationError, RecursionError):
         raise DataError(f"{path} is not an order of features", allowed=f"a {SUFFIX} file of htf rearrange") from None
-    order = torch.tensor(stored.order, dtype=torch.int64)
-    size = int(torch.tensor(stored.shape).prod())
-    if not torch.equal(order.sort().values, torch.arange(size)):
-        got, allowed = f"{len(order)} numbers", f"0 to {size - 1}, each once"
+    size = math.prod(stored.shape)
+    if len(stored.order) != size or set(stored.order) != set(range(len(stored.order))):
+        got, allowed = f"{len(stored.order)} numbers", f"0 to {size - 1}, each once"
         raise DataError(f"{path} is damaged: it is no permutation", got=got, allowed=allowed)
+    order = torch.tensor(stored.order, dtype=torch.int64)
     if stored.names is not None and len(set(stored.names)) != size:
         raise DataError(f"{path} is damaged: it does not name every feature once", got=len(set(stored.names)))
     return Order(order, tuple(stored.shape), None if stored.names is None else tuple(stored.names))

@@ -86,6 +86,11 @@ def test_what_limits_the_results_is_said(htf, table, tmp_path):
     done = htf("measure-locality", constant, "--label", "class")
     assert (done.code, done.err.count("\n")) == (0, 1)
     assert done.err.startswith("Warning: 1 of 8 features of t.csv are constant")
+    np.savez(tmp_path / "n.npz", x=np.random.default_rng(0).random((40, 4)), y=np.arange(40))
+    done = htf("measure-locality", "n.npz#x", "--label", "y", "--levels", 1)
+    assert done.err == (
+        "Warning: the labels of n.npz#x are nearly all different (40 in 40 samples): is it a number to be binned?\n"
+    )
     np.save(tmp_path / "wide.npy", np.random.default_rng(0).random((10, 50)))
     done = htf("measure-locality", "wide.npy")
     assert done.code == 0
@@ -101,7 +106,8 @@ def test_a_table_for_people(htf, table):
 
 
 def test_bad_input(htf, table, tmp_path, x):
-    np.savez(tmp_path / "a.npz", x=x, short=np.arange(3))
+    np.savez(tmp_path / "a.npz", x=x, short=np.arange(3), nans=np.array([np.nan, *np.arange(39) % 2]))
+    table("unnamed.csv", change=lambda rows: [["", *rows[0][1:]], *rows[1:]])
     np.save(tmp_path / "hole.npy", np.where(x > 0.99, np.nan, x))
     np.save(tmp_path / "five.npy", x.reshape(40, 2, 2, 2, 1))
     np.save(tmp_path / "one.npy", x[:1])
@@ -115,17 +121,19 @@ def test_bad_input(htf, table, tmp_path, x):
         ("t.csv", 1, "t.csv: column class is not numbers (got 'yes'). Is it the label? --label. Else write it as numbers, or leave it out."),
         ("t.csv --label clas", 2, "t.csv has no such column (got clas, allowed a, b, c, d, e, f, g, h, class). Did you mean class?"),
         ("one.csv --label class", 1, "all samples of one.csv have one label (got yes). Leave --label out to measure the features alone."),
-        ("hole.csv --label class", 1, "hole.csv line 5: column a has no value (got 1 missing values). Fill them first: htf complete hole.csv --wide -o filled.csv"),
-        ("nolabel.csv --label class", 1, "nolabel.csv line 5 has no label (got 1 without, allowed 0)."),
-        ("hole.npy", 1, f"hole.npy has missing values (got {holes} of 320). Fill them first: htf complete hole.npy."),
-        ("a.npz#x --label y", 2, "a.npz#x has no such array of labels (got y, allowed short)."),
+        ("hole.csv --label class", 1, "hole.csv line 5: column a has no value (got 1 missing). Fill them first: htf complete hole.csv --wide -o filled.csv"),
+        ("nolabel.csv --label class", 1, "nolabel.csv line 5 has no label (got 1 rows without). Leave these rows out."),
+        ("hole.npy", 1, f"hole.npy has missing values (got {holes} of 320). Fill them first: htf complete hole.npy -o filled.npy"),
+        ("a.npz#x --label y", 2, "a.npz#x has no such array of labels (got y, allowed short, nans)."),
         ("a.npz#x --label short", 1, "a.npz#x: short has another length (got 3, allowed 40)."),
         ("five.npy", 1, "five.npy has another shape than features (got 40 x 2 x 2 x 2 x 1, allowed (samples, features), (samples, height, width) or (samples, channels, height, width))."),
         ("one.npy", 1, "one.npy has too few samples (got 1, allowed 2 or more)."),
         ("t.csv --label class --levels 4", 2, "no such level of 8 features (got 4, allowed 1 to 3)."),
         ("t.csv --label class --levels 0", 2, "levels: not levels (got '0', allowed e.g. 1,2,3)."),
         ("t.csv --label class --angle 0.6", 2, "angle: input should be less than or equal to 0.5 (got '0.6')."),
-        ("t.csv --label class --grid 3,3", 2, "--grid does not fit the features (got [3, 3], allowed height,width of 8 features)."),
+        ("t.csv --label class --grid 3,3", 2, "--grid does not fit the features (got 3 x 3 = 9 places, allowed height,width of 8 features)."),
+        ("unnamed.csv --label class", 1, "unnamed.csv: a column has no name, and may number the rows instead of being a feature (got column 1). Name it, or leave it out (to_csv(index=False))."),
+        ("a.npz#x --label nans", 1, "a.npz#x: nans has missing labels (got 1 of 40). Leave these samples out."),
         ("nothing.csv", 1, "nothing.csv does not exist."),
     ):  # fmt: skip
         done = htf("measure-locality", *args.split())

@@ -84,7 +84,10 @@ def test_arrays_keep_their_type_and_shape(htf, x, tmp_path):
     assert htf("rearrange", "c.npy", "--apply", "out.npz.order.json", "-o", "c_out.npy").code == 0
     assert np.array_equal(np.load("c_out.npy").reshape(60, 2, 8), colours.reshape(60, 2, 8)[..., order["order"]])
     piped = htf("rearrange", "a.npz#x", "-o", "again.npz", "--grid", "2,4")
-    assert piped.error == "--grid does not fit the features (got [2, 4], allowed height,width of 2 x 4 features)."
+    assert (
+        piped.error
+        == "--grid does not fit the features (got 2 x 4 = 8 places, allowed height,width of 2 x 4 features)."
+    )
 
 
 def test_images_and_training_on_them(htf, tmp_path):
@@ -120,6 +123,9 @@ def test_bad_input(htf, frame, tmp_path, x):
     )
     htf("generate", "is-same-class", "--source", "digits", "--height", 8, "--width", 24, "--train", 20, "--test", 20, "-o",
         "pairs.safetensors")  # fmt: skip
+    (tmp_path / "huge.json").write_text(
+        '{"kind": "order of features", "shape": [100000000000], "order": [99999999999999999999999, 0]}'
+    )
     before = sorted(path.name for path in tmp_path.iterdir())
     for args, code, message in (
         ("t.csv --label class -o t.csv", 2, "t.csv exists. Choose another name, or replace it with --force."),
@@ -130,6 +136,7 @@ def test_bad_input(htf, frame, tmp_path, x):
         ("t.csv --apply no.json -o out.csv", 1, "no.json is not an order of features (allowed a .order.json file of htf rearrange)."),
         ("t.csv --apply nothing.json -o out.csv", 1, "nothing.json does not exist."),
         ("t.csv --apply twice.json -o out.csv", 1, "twice.json is damaged: it is no permutation (got 3 numbers, allowed 0 to 2, each once)."),
+        ("t.csv --apply huge.json -o out.csv", 1, "huge.json is damaged: it is no permutation (got 2 numbers, allowed 0 to 99999999999, each once)."),
         ("x.npy --apply three.json -o out.npy", 2, "the order is of other features than those of x.npy (got 8, allowed 3)."),
         ("few.csv --apply named.json -o out.csv", 2, "few.csv lacks columns of the order (got no h, allowed a, b, c, d, e, f, g, h)."),
         ("few.csv --apply three.json -o out.csv", 2, "the order is of other features than few.csv (got 7, allowed 3)."),

@@ -390,7 +390,9 @@ def test_a_compiled_training_is_the_same(shell):
     "options",
     [
         pytest.param((*DATA, *REG, "--train", 101), marks=pytest.mark.long),
-        pytest.param((*DATA, *REG, "--formulation", "tangent", "--accumulate", 2, "--train", 101), marks=pytest.mark.long),
+        pytest.param(
+            (*DATA, *REG, "--formulation", "tangent", "--accumulate", 2, "--train", 101), marks=pytest.mark.long
+        ),
         # the swapped patch is often the same in all of a shard
         ("--task", "pathfinder", "--path-length", 3, "--size", 64, "--train", 60, "--test", 4, *REG),
     ],

@@ -322,6 +322,8 @@ def widths_by_node(
         if missing and "default" not in widths:
             raise ConfigError("no width is given for some nodes", got=missing, next_step="Add 'default'.")
         return {v: widths.get(tree.labels[v], widths.get("default", 0)) for v in nodes}
+    if not isinstance(widths, Sequence):
+        raise ConfigError("not widths", got=widths, allowed="a whole number, one per level, or one per node")
     lowest, levels = tree.height[nodes[0]], max(tree.height)  # as many levels below the root as above the leaves
     if len(widths) != levels:
         raise ConfigError("the widths do not match the levels of the tree", got=len(widths), allowed=f"1 or {levels}")

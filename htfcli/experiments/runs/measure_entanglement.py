@@ -53,13 +53,16 @@ def remarks(data: FeatureData, config: MeasureLocalityConfig) -> Iterator[str]:
             f"{constant:,} of {data.features:,} features of {data.name} are constant: they change no entanglement, "
             "and count as uncorrelated"
         )
+    if 2 * len(data.classes) > len(data):
+        got = f"{len(data.classes):,} in {len(data):,} samples"
+        yield f"the labels of {data.name} are nearly all different ({got}): is it a number to be binned?"
     if len(data) < data.features:
         yield (
             f"{data.name} has fewer samples ({len(data):,}) than features ({data.features:,}): "
             f"the surrogate is at least about {0.8 / len(data) ** 0.5:.2g} by chance"  # E|r| = sqrt(2 / (pi M))
         )
-    if len(data) > EXACT and config.exact is None:
-        yield f"{len(data):,} samples: estimated, with standard errors; exact with at most {EXACT:,} (--samples)"
+    if not (len(data) <= EXACT if config.exact is None else config.exact):
+        yield f"{len(data):,} samples: estimated, with standard errors; --exact, or {EXACT:,} --samples, has none"
 
 
 def _numbers(measured: Measured) -> Record:
