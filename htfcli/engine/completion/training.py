@@ -71,7 +71,7 @@ class Search:
         others = self._refined(first)
         known = [c.recipe.tree for c in others]
         for k, tree in enumerate(self._trees[1:2] if others else self._trees[1:], 1):
-            if tree not in known:  # after better trees the balanced one only: a start of each is a tenth of the time (G)
+            if tree not in known:  # after better ones only the balanced one: each takes a tenth of the time (G)
                 others.append(self.start(replace(first.recipe, tree=tree, seed=k)))
         found = sorted([first, *others], key=lambda c: c.score)
         near = [c for c in found if c.score <= self.settings.near * found[0].score][: self.settings.most_members]
