@@ -19,7 +19,8 @@ COMMANDS: dict[str, type[Config]] = {
     "train-cnn": TrainCnnConfig,
     "measure-recovery": RecoveryConfig,
 }
-_WITHOUT_DATA = {"train-cnn": "images", "measure-recovery": "tensors"}  # what these commands generate themselves
+# what these commands generate themselves, and the setting that says which
+_WITHOUT_DATA = {"train-cnn": ("images", "task"), "measure-recovery": ("tensors", "target")}
 _MOST_SEEDS = 100_000
 TARGET = "generate."  # prefix of settings of the generated data in grid and zip
 
@@ -76,8 +77,8 @@ class PlanConfig(Config):
             problems.append("data and generate exclude each other: give one of them")
         if self.command in _WITHOUT_DATA:
             if self.generate is not None:
-                own = _WITHOUT_DATA[self.command]
-                problems.append(f"generate is not for {self.command}, which generates its own {own}: use base")
+                own, key = _WITHOUT_DATA[self.command]
+                problems.append(f"generate is not for {self.command}, which generates its own {own}: set {key} in base")
         elif self.data is None and self.generate is None:
             problems.append("no data: give data (a file) or generate (settings of htf generate tensor)")
         varied = [key for key in (*self.grid, *self.zip) if key.startswith(TARGET)]

@@ -158,7 +158,7 @@ def test_a_tree_with_many_modes(htf, tmp_path, monkeypatch):
         ("table.run --what trees", 2, "unknown quantity to plot (got trees, allowed members, errors, calibration, held-out, tree, ridge, slices). Did you mean tree?"),
         ("table.run --node 0,1", 2, "--node, --top, --log-x and --log-y are for records of fits (allowed --what)."),
         ("table.run --what slices", 1, "table.run has nothing to draw of this (got slices, allowed a finished run)."),
-        ("odd.jsonl", 1, "odd.jsonl has no records of a run (got iteration, allowed iteration, complete, epoch, locality)."),
+        ("odd.jsonl", 1, "odd.jsonl has no records of a run (got iteration, allowed iteration, complete, epoch, locality, entanglement)."),
         ("broken", 1, "broken/summary.json is damaged: it is not JSON."),
         ("table.run fit", 2, "runs of different kinds cannot share a figure (got complete and iteration)."),
     ],

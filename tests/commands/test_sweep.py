@@ -85,7 +85,7 @@ def test_runs_of_a_plan(htf, write):
         ({"grid": {"tree": ["balanced", "Balanced"]}}, "two runs would have the same folder (got tree=balanced_seed=0)."),
         ({"grid": {"tree": ["b" * 200]}}, "a run's folder name is too long (got 212 characters: tree=bbb"),
         ({"command": "train-cnn"}, "generate is not for train-cnn, which generates its own images: set task in base."),
-        ({"command": "measure"}, "command: input should be 'fit', 'complete' or 'train-cnn' (got 'measure')."),
+        ({"command": "measure"}, "command: input should be 'fit', 'complete', 'train-cnn' or 'measure-recovery' (got 'measure')"),
     ],
 )  # fmt: skip
 def test_plans_that_are_wrong(htf, write, changes, message):
