@@ -52,8 +52,9 @@ class Settings:
     noisy: float = 0.025  # relative error from which that is noise; under it more is tried (C: .02; kinetic: .03)
     restarts: int = 2  # from other weights, where a model is nearly exact and no exact one is near it (B, G)
     # relative error on train and held-out entries from which an exact solution is looked for: that of small tables
-    # after a few sweeps (12 x 4 of rank 1); few observations have restarts from here on too (B)
+    # after a few sweeps (12 x 4 of rank 1)
     nearly: float = 0.15
+    cheap: int = 3_000  # observations under which there are restarts from such an error on: a second each (B, E)
 
     def for_effort(self, effort: str) -> Settings:
         """quick: two trees; thorough: all trees, wider, finer."""

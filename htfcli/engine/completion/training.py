@@ -81,7 +81,7 @@ class Search:
                 if enough(candidate):
                     return [candidate]
         near.sort(key=lambda c: c.score)
-        few = len(self.problem.scaled) < self.settings.many
+        few = len(self.problem.scaled) < self.settings.cheap
         nearly = (self.settings.nearly if few else self.settings.noisy) * self.size
         for restart in range(1, 1 + self.settings.restarts):
             if self._should_stop() or near[0].score > nearly:
