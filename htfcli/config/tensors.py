@@ -209,6 +209,11 @@ class FitConfig(Config):
             raise ValueError(f"dtype: solver second-order computes in float64 (got {self.dtype})")
         return self
 
+    @property
+    def widths(self) -> Widths:
+        """What `width` asks for, or the usual number per node."""
+        return DEFAULT_WIDTH if self.width is None else self.width
+
 
 class FitRunConfig(TableConfig, FitConfig):
     """Settings of `htf fit`: those of the fit, and how a table is read."""

@@ -34,7 +34,7 @@ from htfcli.engine.completion.training import Search
 from htfcli.engine.completion.trees import candidate_trees
 from htfcli.engine.completion.units import find_units
 from htfcli.engine.runtime.device import choose_device
-from htfcli.engine.samples import Entries
+from htfcli.engine.samples import Entries, unobserved
 
 _LINKS = ("poisson", "logistic")  # losses on a scale of their own
 
@@ -190,9 +190,8 @@ class _Completing:
         """The one member of noise-free data, if a candidate leads to it; else none."""
         if self._loss != "l2" or self._config.loss in _LINKS or len(split.train) > 100_000:
             return []
-        entries, dims = self._problem.scaled, self._problem.dims
-        if any(len(torch.unique(entries.index[:, mode])) < dims[mode] for mode in self._problem.ordered):
-            return []  # indices without observations are left to their neighbours
+        if any(empty["mode"] in self._problem.ordered for empty in unobserved(self._problem.raw, self._problem.dims)):
+            return []  # they are left to their neighbours
         if candidate.recipe.centre and candidate.near_exact(self._settings.nearly * search.size):
             candidate = search.start(replace(candidate.recipe, centre="", smooth=0.0))
         best = candidate.best

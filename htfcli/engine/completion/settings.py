@@ -34,10 +34,9 @@ class Settings:
     most_ridge: float = 200.0  # components of rms-one data are gone by then (ratings end at 30)
     first_sweeps: int = 12  # from a random start, which needs more than a warm one (weather)
     sweeps: int = 5  # at a further ridge, from the last one, which is near (gapminder)
-    slow: float = (
-        2e-3  # gain of a sweep, over the objective, under which a ridge is left: half of it takes a third longer
-    )
-    # for the same error (weather), half as much again has more (flights)
+    # gain of a sweep, over the objective, under which a ridge is left: half of it takes a third longer for the same
+    # error (weather), half as much again has more (flights)
+    slow: float = 2e-3
     near: float = 1.3  # error of a tree after its first sweeps, over the best tree's, up to which it goes on (flights)
     most_members: int = 3  # trees that go on: a fourth takes a sixth of the time for half a percent (weather)
     widenings: int = 1  # times that the best tree gets half as many components again, where they are used up (flights)

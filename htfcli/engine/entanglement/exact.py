@@ -37,7 +37,7 @@ def entanglement_of(squares: Tensor) -> Entanglement:
     if not float(total) > 0:
         return Entanglement(0.0, 0.0)
     rho = squares / total
-    return Entanglement(float(-torch.special.xlogy(rho, rho).sum()), math.sqrt(max(0.0, 1 - float(rho.max()))))
+    return Entanglement(float(torch.special.entr(rho).sum()), math.sqrt(max(0.0, 1 - float(rho.max()))))
 
 
 def exact_entanglement(factor: Tensor, rest: Tensor, signs: Tensor) -> Entanglement:

@@ -59,7 +59,7 @@ def measure_entanglement(
     """
     partitions = list(canonical_partitions(data.shape, levels or usual_levels(data.shape)))
     samples = len(data)
-    exact = samples <= EXACT if exact is None else exact
+    exact = is_exact(samples, exact)
     kind = torch.float64 if exact else torch.float32
     matrices = 6 if exact else 4  # M x M numbers at the same time
     refuse_unless_fits(
@@ -80,6 +80,11 @@ def measure_entanglement(
             if len(data.shape) == 1 and partition.level == 1:
                 halves[partition.features] = found
         yield Measured(partition, found, surrogate)
+
+
+def is_exact(samples: int, asked: bool | None) -> bool:
+    """Whether so many samples are measured exactly; None leaves it to their number."""
+    return samples <= EXACT if asked is None else asked
 
 
 def _across(

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from htfcli.config.tensors import DEFAULT_WIDTH, FitConfig
+from htfcli.config.tensors import FitConfig
 from htfcli.engine.factorizations.factorization import Factorization, widths_by_node
 from htfcli.engine.factorizations.mode_tree import ModeTree, Nested, tree_of
 from htfcli.errors import ConfigError
@@ -72,7 +72,7 @@ class HierarchicalTuckerFactorization(Factorization):
         cls, config: FitConfig, dims: Sequence[int], dtype: torch.dtype, device: torch.device | str
     ) -> Factorization:
         tree = tree_of(config.tree, len(dims), config.arity)
-        return HierarchicalTuckerFactorization(dims, _width(config), tree, dtype=dtype, device=device)
+        return HierarchicalTuckerFactorization(dims, config.widths, tree, dtype=dtype, device=device)
 
     @classmethod
     def sized(cls, tree: ModeTree) -> range:
@@ -130,7 +130,7 @@ class TuckerFactorization(HierarchicalTuckerFactorization):
     def from_config(
         cls, config: FitConfig, dims: Sequence[int], dtype: torch.dtype, device: torch.device | str
     ) -> Factorization:
-        return TuckerFactorization(dims, _width(config), config.depth, dtype=dtype, device=device)
+        return TuckerFactorization(dims, config.widths, config.depth, dtype=dtype, device=device)
 
 
 class TensorTrainFactorization(HierarchicalTuckerFactorization):
@@ -159,8 +159,4 @@ class TensorTrainFactorization(HierarchicalTuckerFactorization):
     def from_config(
         cls, config: FitConfig, dims: Sequence[int], dtype: torch.dtype, device: torch.device | str
     ) -> Factorization:
-        return TensorTrainFactorization(dims, _width(config), dtype=dtype, device=device)
-
-
-def _width(config: FitConfig) -> int | list[int] | dict[str, int]:
-    return DEFAULT_WIDTH if config.width is None else config.width
+        return TensorTrainFactorization(dims, config.widths, dtype=dtype, device=device)

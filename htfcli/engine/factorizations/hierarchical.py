@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from htfcli.config.tensors import DEFAULT_WIDTH, FitConfig
+from htfcli.config.tensors import FitConfig
 from htfcli.engine.factorizations.factorization import Factorization, widths_by_node
 from htfcli.engine.factorizations.mode_tree import ModeTree, tree_of
 
@@ -51,5 +51,4 @@ class HierarchicalTensorFactorization(Factorization):
     def from_config(
         cls, config: FitConfig, dims: Sequence[int], dtype: torch.dtype, device: torch.device | str
     ) -> HierarchicalTensorFactorization:
-        widths = DEFAULT_WIDTH if config.width is None else config.width
-        return cls(dims, widths, tree_of(config.tree, len(dims), config.arity), dtype=dtype, device=device)
+        return cls(dims, config.widths, tree_of(config.tree, len(dims), config.arity), dtype=dtype, device=device)

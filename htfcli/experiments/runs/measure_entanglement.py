@@ -8,7 +8,7 @@ from statistics import fmean
 from htfcli.config.records import Record
 from htfcli.config.vision import MeasureLocalityConfig
 from htfcli.engine.entanglement.features import FeatureData
-from htfcli.engine.entanglement.measure import EXACT, Measured, measure_entanglement
+from htfcli.engine.entanglement.measure import EXACT, Measured, is_exact, measure_entanglement
 from htfcli.engine.runtime.device import choose_device
 
 _MEASURES = ("entanglement", "geometric", "surrogate")
@@ -61,7 +61,7 @@ def remarks(data: FeatureData, config: MeasureLocalityConfig) -> Iterator[str]:
             f"{data.name} has fewer samples ({len(data):,}) than features ({data.features:,}): "
             f"the surrogate is at least about {0.8 / len(data) ** 0.5:.2g} by chance"  # E|r| = sqrt(2 / (pi M))
         )
-    if not (len(data) <= EXACT if config.exact is None else config.exact):
+    if not is_exact(len(data), config.exact):
         yield f"{len(data):,} samples: estimated, with standard errors; --exact, or {EXACT:,} --samples, has none"
 
 

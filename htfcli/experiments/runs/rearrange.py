@@ -29,8 +29,8 @@ from htfcli.files.foreign.readers import Dense
 from htfcli.files.own.container import Artefact, refuse_existing
 
 _LEVELS = 3  # that are reported: deeper ones have hundreds of partitions, and the last ones hardly depend on the order
-_SAMPLES = 500  # that the report uses with more features than this squared can hold in seconds
-_MANY = 10_000
+_MANY = 10_000  # features from which all correlations of all samples would take minutes
+_SAMPLES = 500  # that the report is then made from
 
 
 def rearrange(

@@ -77,14 +77,20 @@ def test_theorem(balanced):
         assert float((predicted - measured).abs().max()) <= 1e-6 * float(measured.abs().max())
 
 
-def test_predicted_is_the_formula_on_the_dense_tensor():
-    """L sigma^(2 - 2/L) <-grad phi(W), C>, with C computed by its definition, also away from balance."""
-    model = MODELS["htf"]().init_gaussian(0.8, generator())
+def gradients(model):
+    """Of the mean squared residual at 30 entries: by the weights, (p,), and by the tensor, of its dimensions."""
     gradient = torch.zeros_like(model.parameters)
     sample = random_sample("entries", model.dims, 30, seed=5)
     SampleLoss(model, sample, LOSSES["l2"], gradient).forward_backward()
     at_tensor = torch.zeros(model.dims, dtype=torch.float64)
     at_tensor[sample.index.unbind(1)] = 2 / 30 * (model.values(sample.index) - sample.value)
+    return gradient, at_tensor
+
+
+def test_predicted_is_the_formula_on_the_dense_tensor():
+    """L sigma^(2 - 2/L) <-grad phi(W), C>, with C computed by its definition, also away from balance."""
+    model = MODELS["htf"]().init_gaussian(0.8, generator())
+    gradient, at_tensor = gradients(model)
     components = local_components(model)
     for node in components.nodes:
         sigma, length = components.norms(node), components.length(node)
@@ -187,11 +193,7 @@ def test_a_component_that_is_zero_stays_zero():
 def test_components_of_dense_cores():
     """Norms by definition, and the part of the tensor that a component carries: its contribution, by leaving it out."""
     model = MODELS["dense cores"]().init_gaussian(0.8, generator())
-    gradient = torch.zeros_like(model.parameters)
-    sample = random_sample("entries", model.dims, 30, seed=5)
-    SampleLoss(model, sample, LOSSES["l2"], gradient).forward_backward()
-    at_tensor = torch.zeros(model.dims, dtype=torch.float64)
-    at_tensor[sample.index.unbind(1)] = 2 / 30 * (model.values(sample.index) - sample.value)
+    gradient, at_tensor = gradients(model)
     components = local_components(model)
     assert components.nodes == list(range(model.tree.root))
     for node in components.nodes:

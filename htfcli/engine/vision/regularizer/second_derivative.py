@@ -5,7 +5,7 @@ large as an image, for which cuDNN has no fast program. It is the weight gradien
 g_x, and g_y the gradient by the output, of the convolution with input h and output gradient g_y.
 
 Its rule for the second derivative of batch normalization takes thirty sums in turn, in the type of the input, which
-overflow in float16. Here it takes three, in float32 at least; other normalizations are run in float32 too.
+overflow in float16. Here it takes five at once, in float32 at least; other normalizations are run in float32 too.
 """
 
 from __future__ import annotations
