@@ -132,8 +132,8 @@ class FittedCompletion:
         member = next((m for m in self.completion.members if m.model is model), None)
         if model is None or member is None:
             raise DataError("no factorization counts: the mean and effects of the modes predict best")
-        if member.link != "identity":
-            raise DataError("the factorization is one of transformed values", got=f"link {member.link}")
+        if member.link:
+            raise DataError("the factorization is one of transformed values", got=f"link {member.link.name}")
         units = self.completion.units
         model = model.to(dtype=torch.float64)
         if units.mode is None:

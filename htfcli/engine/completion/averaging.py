@@ -13,11 +13,13 @@ from torch import Tensor
 
 from htfcli.engine.completion.columns import BLEND, Column, Interpolation
 from htfcli.engine.completion.interpolation import Kernel, Neighbours, choose_kernel, cross_correlation, krige, step_of
-from htfcli.engine.completion.members import Judge, Member, Recipe, Snapshot, Split
+from htfcli.engine.completion.members import Member
 from htfcli.engine.completion.preparation import Problem
 from htfcli.engine.completion.result import Averaged, Completion, average
 from htfcli.engine.completion.settings import Settings
+from htfcli.engine.completion.splits import Judge, Split
 from htfcli.engine.completion.stacking import stack
+from htfcli.engine.completion.training import Candidate
 from htfcli.engine.completion.uncertainty import Calibration, calibrate
 
 _NEGLIGIBLE = 0.01  # a weight under which a column is left out
@@ -31,19 +33,18 @@ class Source:
 
     Args:
         name: for the report. members: fitted on every split. of_all: fits it to all observations.
-        snapshot, recipe: of a factorization, None for effects.
+        candidate: of a factorization, None for effects.
     """
 
     name: str
     members: list[Member]
     of_all: Callable[[], Member]
-    snapshot: Snapshot | None = None
-    recipe: Recipe | None = None
+    candidate: Candidate | None = None
 
     @property
     def is_factorization(self) -> bool:
         """Whether it is part of the blend."""
-        return self.recipe is not None and self.recipe.link == "identity"
+        return self.candidate is not None and not self.candidate.recipe.link
 
 
 class Average:
@@ -81,8 +82,8 @@ class Average:
         self.used = [k for k in range(len(self.columns)) if float(self.weights[:, k].max()) > 0]
 
     def _predicted(self, source: Source) -> Tensor:
-        if source.snapshot is not None:
-            return source.snapshot.predictions
+        if source.candidate is not None:
+            return source.candidate.predictions
         return torch.cat([m.at(s.held.index) for m, s in zip(source.members, self.splits, strict=True)])
 
     def _blended(self) -> Tensor:
@@ -138,25 +139,24 @@ class Average:
         rows = torch.randperm(size, generator=generator)[: self.settings.queries]
         dense = len(first.train) >= _DENSE * math.prod(self.problem.dims)
         modes = tuple(sorted(self.problem.ordered[: 2 if dense else 1]))
-        count = self.settings.neighbours if len(modes) == 1 else self.settings.neighbours * 5 // 4
         cross, correlation = self._cross(first.train.index, residual[0]) if dense else (None, None)
         lengths = tuple(5.0 * step_of(self.problem.positions[m]) for m in modes)
-        start = Kernel(modes, lengths, 0.05, False, cross, correlation)
+        count = self.settings.neighbours * (1 if cross is None else 2)
+        start = Kernel(modes, lengths, 0.05, count, False, cross, correlation)
         left = first.held.value - base[:size]
         kernel, ratio = choose_kernel(
-            self._near[0], residual[0], first.held.index[rows], left[rows], first.kind[rows], start, count
+            self._near[0], residual[0], first.held.index[rows], left[rows], first.kind[rows], start
         )
         if ratio > 0.995:
             return None
         means, variances = [], []
         variance = float(residual[0].square().mean())
         for near, split, r in zip(self._near, self.splits, residual, strict=True):
-            found = krige(near, split.held.index, kernel, r, count)
+            found = krige(near, split.held.index, kernel, r)
             means.append(found[0])
             variances.append(found[1] * variance)
         self.kernels.append(kernel)
         self.variances.append(variance)
-        self._count = count
         return base + torch.cat(means), torch.cat(variances)
 
     def _cross(self, index: Tensor, residual: Tensor) -> tuple[int | None, Tensor | None]:
@@ -211,7 +211,7 @@ class Average:
         weights[weights < _NEGLIGIBLE] = 0.0
         weights /= weights.sum()
         errors = miss.square().sum(0)
-        simple = [k for k, s in enumerate(self.sources) if s.recipe is None]
+        simple = [k for k, s in enumerate(self.sources) if s.candidate is None]
         best = min(simple, key=lambda k: float(errors[k]), default=None)
         if best is not None and float(errors[best]) < float((miss @ weights).square().sum()):
             return torch.nn.functional.one_hot(torch.tensor(best), len(weights)).double()
@@ -275,7 +275,7 @@ class Average:
             column = next(c for c in columns if c.interpolation == kernels.index(number))
             base = values @ blend if column.source == BLEND else values[:, column.source]
             residual = problem.scaled.value - base
-            interpolations.append(Interpolation(self.kernels[number], residual, self.variances[number], self._count))
+            interpolations.append(Interpolation(self.kernels[number], residual, self.variances[number]))
         calibration = self.calibration
         calibration = Calibration(
             calibration.coefficients, calibration.noise, self._counts(problem.scaled.index), calibration.quantiles

@@ -16,13 +16,12 @@ class Interpolation:
     """What a source leaves at the observed entries, and how it is interpolated.
 
     Args:
-        kernel: of the residuals. residual: (n,). variance: of the residual. count: neighbours of a query.
+        kernel: of the residuals. residual: (n,). variance: of the residual.
     """
 
     kernel: Kernel
     residual: Tensor
     variance: float
-    count: int
 
 
 @dataclass(frozen=True)

@@ -21,16 +21,18 @@ from torch import Tensor
 
 from htfcli.config.completion import CompleteConfig
 from htfcli.engine.completion.averaging import Average, Source
-from htfcli.engine.completion.effects import Effects, fit_linked, main_terms, pair_terms
+from htfcli.engine.completion.columns import BLEND
 from htfcli.engine.completion.exact import find_exact, polished
 from htfcli.engine.completion.holes import Holes
-from htfcli.engine.completion.members import Candidate, Judge, Member, Snapshot, Split, refit
+from htfcli.engine.completion.links import IDENTITY, Link
+from htfcli.engine.completion.members import Member
 from htfcli.engine.completion.outliers import find_outliers
-from htfcli.engine.completion.preparation import checked, effects_of, make_splits, prepare
+from htfcli.engine.completion.preparation import checked, make_splits, prepare
 from htfcli.engine.completion.report import describe, ranks, warnings_of
 from htfcli.engine.completion.result import Completion
 from htfcli.engine.completion.settings import SETTINGS
-from htfcli.engine.completion.training import Search
+from htfcli.engine.completion.splits import Judge, Sample, Split
+from htfcli.engine.completion.training import Candidate, Search
 from htfcli.engine.completion.trees import candidate_trees
 from htfcli.engine.completion.units import find_units
 from htfcli.engine.runtime.device import choose_device
@@ -128,8 +130,7 @@ class _Completing:
             return exact[0]
         if self._leave_out(search, candidates[0], splits[0]):
             return self.run()
-        sources = self._effects(splits)
-        sources += [self._of(c, s, search) for c in candidates for s in c.snapshots]
+        sources = self._effects(splits, splits[0].train.kinds) + [self._of(c, search) for c in candidates]
         linked = self._linked(search, splits, candidates[0])
         if linked and self._config.loss in _LINKS:  # asked for: only the mean stays beside them
             sources = [source for source in sources if source.name == "mean"]
@@ -155,14 +156,11 @@ class _Completing:
         """The loss that was asked for, or that the greatest part of the predictions comes from."""
         if self._config.loss != "auto":
             return self._config.loss
-        links = [m.link for m in completion.members]
-        part = {"log": 0.0, "logit": 0.0, "identity": 0.0}
-        for number, column in enumerate(completion.columns):
-            part[links[column.source] if column.source >= 0 else "identity"] += float(
-                completion.weights[:, number].mean()
-            )
-        link = max(part, key=lambda k: part[k])
-        return {"log": "poisson", "logit": "logistic"}.get(link, self._loss)
+        part = {"poisson": 0.0, "logistic": 0.0, self._loss: 0.0}
+        for column, weight in zip(completion.columns, completion.weights.mean(0).tolist(), strict=True):
+            link = completion.members[column.source].link.name if column.source != BLEND else "identity"
+            part[{"log": "poisson", "logit": "logistic"}.get(link, self._loss)] += weight
+        return max(part, key=lambda k: part[k])
 
     def _leave_out(self, search: Search, best: Candidate, split: Split) -> bool:
         """Take outliers out of the data; whether there were any. Once."""
@@ -177,13 +175,11 @@ class _Completing:
             f"{self._outliers} of {len(far)} observations lie far from what the others say and are left out; "
             "with --loss l2 all count"
         )
-        rows = torch.nonzero(~far).flatten()
-        raw = problem.raw.select(rows)
-        weight = None if problem.weight is None else problem.weight[rows]
+        raw, kept = problem.raw.select(~far), problem.scaled.part(~far)
         units = find_units(raw, problem.dims, self._settings.least_ratio)
         shift, scale = units.of(raw.index)
-        scaled = Entries(raw.index, (raw.value - shift) / scale)
-        self._problem = replace(problem, raw=raw, scaled=scaled, weight=weight, units=units)
+        scaled = replace(kept, value=(raw.value - shift) / scale)
+        self._problem = replace(problem, raw=raw, scaled=scaled, units=units)
         return True
 
     def _exact(self, candidate: Candidate, search: Search, split: Split) -> list[Completion]:
@@ -192,15 +188,15 @@ class _Completing:
             return []
         if any(empty["mode"] in self._problem.ordered for empty in unobserved(self._problem.raw, self._problem.dims)):
             return []  # they are left to their neighbours
-        if candidate.recipe.centre and candidate.near_exact(self._settings.nearly * search.size):
+        nearly = self._settings.nearly * search.size
+        if candidate.recipe.centre and candidate.near_exact(nearly):
             candidate = search.start(replace(candidate.recipe, centre="", smooth=0.0))
-        best = candidate.best
-        if best is None or not candidate.near_exact(self._settings.nearly * search.size) or self._should_stop():
+        if not candidate.near_exact(nearly) or self._should_stop():
             return []
-        begin = best.members[0].model
+        begin = candidate.members[0].model
         assert begin is not None
         fixed = self._config.width is not None
-        found = find_exact(candidate.recipe, begin, best.ridge, split, fixed, self._settings)
+        found = find_exact(candidate.recipe, begin, candidate.ridge, split, fixed, self._settings)
         if found is None:
             return []
         model = polished(found[0], self._problem.scaled)
@@ -208,89 +204,51 @@ class _Completing:
 
     # --- members ------------------------------------------------------------------------------------------------------
 
-    def _effects(self, splits: Sequence[Split]) -> list[Source]:
+    def _effects(self, splits: Sequence[Split], kinds: Sequence[str], link: Link = IDENTITY) -> list[Source]:
         """The mean and shrunken effects."""
-        problem, whole = self._problem, list[dict[str, Effects]]()
 
-        def of_all(name: str) -> Member:
-            if not whole:
-                whole.append(effects_of(problem.scaled, problem.dims, problem.weight))
-            return Member(None, whole[0][name])
+        def member(sample: Sample, kind: str) -> Member:
+            return Member(None, sample.effects(kind, link), link)
 
-        names = [name for name in splits[0].effects if name in ("mean", "effects", "pairs")]
-        return [Source(name, [Member(None, s.effects[name]) for s in splits], partial(of_all, name)) for name in names]
-
-    def _of(self, candidate: Candidate, snapshot: Snapshot, search: Search) -> Source:
-        """A factorization at one ridge."""
-        problem, recipe = self._problem, candidate.recipe
-
-        def of_all() -> Member:
-            effects = self._effects_below(recipe.centre, recipe.link, recipe.low, recipe.span)
-            everything = problem.scaled
-            dims, weight = problem.dims, problem.weight
-            return refit(
-                recipe, snapshot, everything, weight, effects, dims, search.between, self._settings, search.dtype
+        return [
+            Source(
+                f"{kind}, {link.name}" if link else kind,
+                [member(s.train, kind) for s in splits],
+                partial(member, self._problem.scaled, kind),
             )
+            for kind in kinds
+        ]
 
-        name = f"{recipe.tree.to_nested()}, width {recipe.width}" + (
-            f", {recipe.link}" if recipe.link != "identity" else ""
-        )
-        return Source(name, snapshot.members, of_all, snapshot, recipe)
-
-    def _effects_below(self, centre: str, link: str, low: float, span: float) -> Effects | None:
-        if not centre:
-            return None
-        problem = self._problem
-        if link == "identity":
-            return effects_of(problem.scaled, problem.dims, problem.weight)[centre]
-        return self._linked_effects(problem.scaled, problem.weight, centre, link, low, span)
-
-    def _linked_effects(
-        self, entries: Entries, weight: Tensor | None, name: str, link: str, low: float, span: float
-    ) -> Effects:
-        dims = self._problem.dims
-        terms = main_terms(len(dims)) if name.endswith("effects") else pair_terms(dims, 2 * len(entries))
-        moved = Entries(entries.index, (entries.value - low) / span)
-        noise = 1.0 if link == "logit" else 1 / (span * float(self._problem.units.scale[0]))
-        return fit_linked(moved, dims, terms, weight, link, noise)
+    def _of(self, candidate: Candidate, search: Search) -> Source:
+        """A factorization."""
+        recipe = candidate.recipe
+        name = f"{recipe.tree.to_nested()}, width {recipe.width}" + (f", {recipe.link.name}" if recipe.link else "")
+        of_all = partial(search.refit, candidate, self._problem.scaled)
+        return Source(name, candidate.members, of_all, candidate)
 
     def _linked(self, search: Search, splits: Sequence[Split], best: Candidate) -> list[Source]:
         """Members on the scale of counts or of two values, where the data are such."""
-        link, low, span = self._link()
+        link = self._link()
         if not link:
             return []
-        problem, sources, names = self._problem, list[Source](), ["effects"]
-        if len(problem.dims) > 2:
-            names.append("pairs")
-        for name in names:
-            key = f"{link} {name}"
-            for split in splits:
-                split.effects[key] = self._linked_effects(split.train, split.weight, name, link, low, span)
+        sources = self._effects(splits, [kind for kind in splits[0].train.kinds if kind != "mean"], link)
+        return [*sources, self._of(search.linked(link, best), search)]
 
-            def of_all(name: str = name) -> Member:
-                effects = self._linked_effects(problem.scaled, problem.weight, name, link, low, span)
-                return Member(None, effects, link, low, span)
-
-            members = [Member(None, s.effects[key], link, low, span) for s in splits]
-            sources.append(Source(f"{name}, {link}", members, of_all))
-        candidate = search.linked(link, best.recipe, f"{link} effects", low, span)
-        return sources + [self._of(candidate, s, search) for s in candidate.snapshots]
-
-    def _link(self) -> tuple[str, float, float]:
-        """The link that the kind of number suggests, and the values it is from and to."""
+    def _link(self) -> Link:
+        """The link that the kind of number suggests."""
         value, asked = self._problem.raw.value, self._config.loss
         if asked not in ("auto", "poisson", "logistic") or self._problem.units.mode is not None:
-            return "", 0.0, 1.0
+            return IDENTITY
+        auto = asked == "auto" and len(value) <= 200_000
         least, most = float(value.min()), float(value.max())
         scale = float(self._problem.units.scale[0])
-        two = bool(((value == least) | (value == most)).all())
-        if asked == "logistic" or (asked == "auto" and two and len(value) <= 200_000):
-            return "logit", least / scale, (most - least) / scale
+        if asked == "logistic" or (auto and bool(((value == least) | (value == most)).all())):
+            return Link("logit", least / scale, (most - least) / scale, noise=1.0)
         whole = least >= 0 and bool((value == value.round()).all())
-        levels = len(torch.unique(value[:100_000]))
-        if asked == "poisson" or (asked == "auto" and whole and least < 10 and levels > 10 and len(value) <= 200_000):
-            return "log", 0.0, float(value.mean()) / scale
-        return "", 0.0, 1.0
+        if asked == "poisson" or (auto and whole and least < 10 and len(torch.unique(value)) > 10):
+            span = float(value.mean()) / scale
+            return Link("log", 0.0, span, noise=1 / (span * scale))
+        return IDENTITY
 
     def _report(self, step: dict[str, Any]) -> None:
         self._steps.append(step)
@@ -305,11 +263,9 @@ class _Completing:
         if not equal:
             got = len(problem.scaled)
             self._warnings.append(f"{got} observations are too few to find anything: every prediction is their mean")
-        member = Member(None, effects_of(problem.scaled, problem.dims, problem.weight)["mean"])
         held = problem.scaled
-        return self._alone(
-            member, "mean", Split(held, held, torch.zeros(len(held), dtype=torch.int64), torch.arange(len(held)), None)
-        )
+        split = Split(held, held, torch.zeros(len(held), dtype=torch.int64), torch.arange(len(held)))
+        return self._alone(Member(None, held.effects("mean")), "mean", split)
 
     def _alone(self, member: Member, name: str, split: Split) -> Completion:
         """One member of weight one."""

@@ -8,6 +8,7 @@ that explains nothing disappears. (Random effects, as in Searle, Casella, McCull
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -15,11 +16,10 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from htfcli.engine.completion.links import start_of, working
+from htfcli.engine.completion.links import IDENTITY, Link
 from htfcli.engine.samples import Entries
 
 Term = tuple[int, ...]
-_ROUNDS, _SWEEPS = 10, 20  # of reweighting, and in each
 
 
 @dataclass(frozen=True)
@@ -72,64 +72,44 @@ def fit_effects(
     terms: tuple[Term, ...],
     weight: Tensor | None,
     sweeps: int,
-    known: float | None = None,
+    link: Link = IDENTITY,
 ) -> Effects:
-    """Effects of these terms.
+    """Effects of these terms, on the scale of a link.
 
     Args:
         entries: n of them. terms: none for the mean alone. weight: (n,) of the squared residuals. sweeps: over all
-            terms. known: sigma^2; None to find it.
+            terms at most; with a link, each has new weights. link: where its noise is known, sigma^2 is not estimated:
+            a small table has too many effects, and nearly all of it would be taken for noise (UCBAdmissions: error .92
+            instead of .42).
     """
-    w = torch.ones_like(entries.value) if weight is None else weight
-    total = float(w.sum())
-    mean = float((w * entries.value).sum()) / total
+    value = entries.value
+    w = torch.ones_like(value) if weight is None else weight
+    mean = link.start(float((w * value).sum() / w.sum()))
     cells = [cell_of(entries.index, term, dims) for term in terms]
-    sizes = [int(torch.tensor([dims[m] for m in term]).prod()) for term in terms]
-    counts = [torch.zeros(size, dtype=torch.float64).index_add_(0, c, w) for c, size in zip(cells, sizes, strict=True)]
-    effects = [torch.zeros(size + 1, dtype=torch.float64) for size in sizes]
+    effects = [torch.zeros(math.prod(dims[m] for m in term) + 1, dtype=torch.float64) for term in terms]
     prior = [1.0 + 4.0 * (len(term) > 1) for term in terms]
-    residual = entries.value - mean
-    largest = float(residual.abs().max()) if len(residual) else 0.0
-    for _ in range(sweeps if largest > 0 else 0):
+    eta, largest, counts = torch.full_like(value, mean), 0.0, list[Tensor]()
+    for _ in range(sweeps if terms else 0):
+        target, w = link.working(eta, value, weight)
+        residual = target - eta
+        largest = max(largest, float(residual.abs().max()))
+        if link or not counts:
+            counts = [torch.bincount(c, w, len(e) - 1) for c, e in zip(cells, effects, strict=True)]
         spent = 1.0
-        before = residual.clone()
         for t, (cell, count) in enumerate(zip(cells, counts, strict=True)):
             effect = effects[t][:-1]
             residual += effect[cell]
-            effect.zero_().index_add_(0, cell, w * residual).div_(count + prior[t])
+            effect.copy_(torch.bincount(cell, w * residual, len(effect)) / (count + prior[t]))
             residual -= effect[cell]
             spent += float((count / (count + prior[t])).sum())
-        shift = float((w * residual).sum()) / total
+        shift = float((w * residual).sum() / w.sum())
         mean, residual = mean + shift, residual - shift
-        noise = float((w * residual.square()).sum()) / max(len(residual) - spent, 0.1 * len(residual))
-        noise = noise if known is None else known
+        noise = link.noise or float((w * residual.square()).sum()) / max(len(value) - spent, 0.1 * len(value))
         for t, count in enumerate(counts):
             seen = count > 0
-            tau = effects[t][:-1][seen].square() + noise / (count[seen] + prior[t])
-            prior[t] = min(max(noise / max(float(tau.mean()), 1e-300), 1e-3), 1e9)
-        if float((residual - before).abs().max()) < 1e-4 * largest:
+            tau = float((effects[t][:-1][seen].square() + noise / (count[seen] + prior[t])).mean())
+            prior[t] = min(max(noise / max(tau, 1e-300), 1e-3), 1e9)
+        before, eta = eta, target - residual
+        if float((eta - before).abs().max()) <= 1e-4 * largest:
             break
     return Effects(mean, terms, tuple(effects), tuple(dims))
-
-
-def fit_linked(
-    entries: Entries, dims: Sequence[int], terms: tuple[Term, ...], weight: Tensor | None, link: str, noise: float
-) -> Effects:
-    """Effects on the scale of a link, by iteratively reweighted least squares; see `links`.
-
-    Args:
-        entries: n of them. terms: of the effects. weight: (n,) of the squared residuals. link: log or logit.
-        noise: the variance of a value over that which `links` says: one for 0 and 1, and for counts; one over what
-            counts have been divided by. It is not estimated: a small table has too many effects for that, and nearly
-            all of it would be taken for noise (UCBAdmissions: error .92 instead of .42).
-    """
-    effects = Effects(start_of(float(entries.value.mean()), link), (), (), tuple(dims))
-    eta = effects.at(entries.index)
-    for _ in range(_ROUNDS):
-        target, importance = working(eta, entries.value, link)
-        importance = importance if weight is None else importance * weight
-        effects = fit_effects(Entries(entries.index, target), dims, terms, importance, _SWEEPS, noise)
-        before, eta = eta, effects.at(entries.index)
-        if float((eta - before).abs().max()) < 1e-3:  # a thousandth of a value
-            break
-    return effects

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 
 import torch
 
-from htfcli.engine.completion.members import Fit, Recipe, Split
+from htfcli.engine.completion.members import Fit, Recipe
 from htfcli.engine.completion.rank_truncation import reduced
 from htfcli.engine.completion.settings import Settings
+from htfcli.engine.completion.splits import Split
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.least_squares.solver import make_solver
 from htfcli.engine.samples import Entries
@@ -55,7 +56,7 @@ def find_exact(
     """
     train, held = split.train, split.held
     size = float(train.value.square().mean().sqrt())
-    fit = Fit(recipe, train, split.weight, None, begin.dims, {}, begin)
+    fit = Fit(recipe, train, {}, begin)
     error = lowered(fit, size, ridge, settings.first_sweeps)
     model = fit.member().model
     assert model is not None

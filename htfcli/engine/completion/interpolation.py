@@ -14,14 +14,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from htfcli.engine.samples import row_keys
 
+if TYPE_CHECKING:
+    from scipy.spatial import cKDTree
+
 _BLOCK = 2**21  # numbers of a temporary
-_WHOLE = 128  # observations of a page up to which all of them decide: one factorization, not one for each query
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,14 @@ class Kernel:
 
     Args:
         modes: one or two ordered modes. lengths: of each, in its positions' units. nugget: over the variance.
-        smooth: whether the kernel is Matern 3/2, else exponential. cross: a mode whose indices are correlated, or None.
-        correlation: (d, d) of the cross mode.
+        count: K. smooth: whether the kernel is Matern 3/2, else exponential. cross: a mode whose indices are
+        correlated, or None. correlation: (d, d) of the cross mode.
     """
 
     modes: tuple[int, ...]
     lengths: tuple[float, ...]
     nugget: float
+    count: int
     smooth: bool = False
     cross: int | None = None
     correlation: Tensor | None = None
@@ -58,159 +62,82 @@ class Neighbours:
     """Where the nearest observed entries of an entry are.
 
     Args:
-        index: (n, N) observed. dims: of the tensor, few enough cells for a table of them all.
-        positions: per mode (d,) where its indices lie, used for ordered ones.
+        index: (n, N) observed. dims: of the tensor. positions: per mode (d,) where its indices lie, None for 0, 1, ...
     """
 
     def __init__(self, index: Tensor, dims: Sequence[int], positions: Sequence[Tensor | None]) -> None:
-        self.index, self.dims, self.positions = index, tuple(dims), positions
-        self._pages: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
-        self._place = torch.full((math.prod(dims),), -1, dtype=torch.int32)
-        self._place[row_keys(index, dims)] = torch.arange(len(index), dtype=torch.int32)
+        self.index, self._dims = index, tuple(dims)
+        self.positions = [
+            torch.arange(d, dtype=torch.float64) if p is None else p.double()
+            for d, p in zip(dims, positions, strict=True)
+        ]
+        self._trees: dict[tuple[tuple[int, ...], tuple[float, ...], int | None], cKDTree] = {}
 
-    def nearest(self, query: Tensor, kernel: Kernel, count: int) -> Tensor:
-        """Rows of the nearest observed entries, (q, count) int64, -1 where there are no more.
-
-        Args:
-            query: (q, N). kernel: says which modes and what is near. count: K.
+    def nearest(self, query: Tensor, kernel: Kernel) -> Tensor:
+        """Rows of the nearest observed entries that differ in no mode but the kernel's, (q, K) int64, -1 where
+        there are no more. Another index of the cross mode is as far away as half a step at most.
         """
-        offsets = self._offsets(kernel)
-        found = torch.full((len(query), count), -1, dtype=torch.int64)
-        filled = torch.zeros(len(query), dtype=torch.int64)
-        strides = [math.prod(self.dims[m + 1 :]) for m in range(len(self.dims))]
-        base = query.long() @ torch.tensor(strides)
-        active = torch.arange(len(query))
-        step = max(8, min(64, _BLOCK // max(len(query), 1)))
-        modes = [*kernel.modes, *([] if kernel.cross is None else [kernel.cross])]
-        limits = torch.tensor([self.dims[m] for m in modes])
-        jumps = torch.tensor([strides[m] for m in modes])
-        for part in torch.split(offsets, step):
-            if len(active) == 0:
-                break
-            at = query[active][:, modes].long().unsqueeze(1) + part.unsqueeze(0)  # (active, step, modes)
-            inside = ((at >= 0) & (at < limits)).all(2)
-            cell = base[active].unsqueeze(1) + (part @ jumps).unsqueeze(0)
-            row = torch.where(inside, self._place[torch.where(inside, cell, 0)].long(), -1)
-            there = row >= 0
-            slot = filled[active].unsqueeze(1) + there.long().cumsum(1) - 1
-            use = there & (slot < count)
-            which = active.unsqueeze(1).expand_as(row)[use]
-            found[which, slot[use]] = row[use]
-            filled[active] += there.long().sum(1)
-            active = active[filled[active] < count]
-        return found
+        from scipy.spatial import cKDTree  # takes a fifth of a second, and many data have no ordered mode
 
-    def pages(self, kernel: Kernel, query: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Rows by page, where each begins and how many it has, and the page of every query (q, N), -1 for none."""
-        fixed = [m for m in range(len(self.dims)) if m not in kernel.modes and m != kernel.cross]
-        if tuple(fixed) not in self._pages:
-            key = self._key(self.index, fixed)
-            order = torch.argsort(key, stable=True)
-            names, sizes = torch.unique_consecutive(key[order], return_counts=True)
-            self._pages[tuple(fixed)] = names, order, sizes.cumsum(0) - sizes, sizes
-        names, order, first, sizes = self._pages[tuple(fixed)]
-        key = self._key(query, fixed)
-        at = torch.searchsorted(names, key).clamp_(max=len(names) - 1)
-        return order, first, sizes, torch.where(names[at] == key, at, -1)
+        steps = [step_of(self.positions[m]) for m in kernel.modes]
+        unit = min(step / length for step, length in zip(steps, kernel.lengths, strict=True))
+        units = tuple(round(unit * length, 9) for length in kernel.lengths)  # what is nearest depends on ratios alone
+        spans = [
+            float(self.positions[m][-1] - self.positions[m][0]) / u for m, u in zip(kernel.modes, units, strict=True)
+        ]
+        apart = 2 * sum(spans) + 4  # pages, entries that differ in other modes, are too far away to be found
+        fixed = [m for m in range(len(self._dims)) if m not in kernel.modes and m != kernel.cross]
 
-    def _key(self, index: Tensor, fixed: list[int]) -> Tensor:
-        if not fixed:
-            return torch.zeros(len(index), dtype=torch.int64)
-        return row_keys(index[:, fixed].long(), [self.dims[m] for m in fixed])
+        def points(index: Tensor) -> Tensor:
+            columns = [self.positions[m][index[:, m].long()] / u for m, u in zip(kernel.modes, units, strict=True)]
+            if kernel.cross is not None:
+                columns.append(0.5 * index[:, kernel.cross] / max(self._dims[kernel.cross] - 1, 1))
+            if fixed:
+                columns.append(apart * row_keys(index[:, fixed].long(), [self._dims[m] for m in fixed]))
+            return torch.stack(columns, 1)
+
+        key = kernel.modes, units, kernel.cross
+        if key not in self._trees:
+            self._trees[key] = cKDTree(points(self.index).numpy())
+        _, found = self._trees[key].query(points(query).numpy(), kernel.count, distance_upper_bound=apart / 2)
+        rows = torch.from_numpy(found).view(len(query), kernel.count)
+        return torch.where(rows < len(self.index), rows, -1)
 
     def alike(self, a: Tensor, b: Tensor, kernel: Kernel) -> Tensor:
-        """Correlation (p, A, B) of the process at entries a (p, A, N) and b (p, B, N) of one page."""
+        """Correlation (q, A, B) of the process at entries a (q, A, N) and b (q, B, N) of one page."""
         square = torch.zeros(len(a), a.shape[1], b.shape[1], dtype=torch.float64)
         for mode, length in zip(kernel.modes, kernel.lengths, strict=True):
-            position = self.positions[mode]
-            x, y = a[:, :, mode].long(), b[:, :, mode].long()
-            if position is not None:
-                x, y = position[x], position[y]
-            square += ((x.unsqueeze(2) - y.unsqueeze(1)).double() / length).square_()
+            x, y = (self.positions[mode][e[:, :, mode].long()] / length for e in (a, b))
+            square += (x.unsqueeze(2) - y.unsqueeze(1)).square_()
         found = kernel.rho(square.sqrt_())
         if kernel.cross is not None and kernel.correlation is not None:
-            x, y = a[:, :, kernel.cross].long(), b[:, :, kernel.cross].long()
+            x, y = (e[:, :, kernel.cross].long() for e in (a, b))
             found *= kernel.correlation[x.unsqueeze(2), y.unsqueeze(1)]
         return found
 
-    def _offsets(self, kernel: Kernel) -> Tensor:
-        """Steps along the modes, near ones first, (m, modes)."""
-        spans, scales = [], []
-        budget = 3000 if len(kernel.modes) == 1 else 60
-        for mode, length in zip(kernel.modes, kernel.lengths, strict=True):
-            reach = min(self.dims[mode] - 1, budget if len(kernel.modes) == 1 else budget // 2)
-            spans.append(torch.arange(-reach, reach + 1))
-            scales.append(step_of(self.positions[mode]) / length)
-        if kernel.cross is not None:
-            reach = self.dims[kernel.cross] - 1
-            spans.append(torch.arange(-reach, reach + 1))
-        grid = torch.cartesian_prod(*spans).view(-1, len(spans))
-        distance = torch.zeros(len(grid))
-        for place, scale in enumerate(scales):
-            distance += (grid[:, place].float() * scale).square()
-        distance = distance.sqrt()
-        if kernel.cross is not None:
-            distance += 0.5 * min(scales) * (grid[:, -1] != 0)
-        return grid[torch.argsort(distance, stable=True)[:6000]]
 
-
-def krige(neighbours: Neighbours, query: Tensor, kernel: Kernel, residual: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def krige(neighbours: Neighbours, query: Tensor, kernel: Kernel, residual: Tensor) -> tuple[Tensor, Tensor]:
     """The residual expected at queries, and its variance over that of the process.
-
-    A page, the entries that agree in all modes but the kernel's, that has few observations is solved as a whole, once
-    for all its queries; in a larger one, the nearest observations of each query decide.
 
     Args:
         neighbours: of the observed entries. query: (q, N). kernel: of the residuals. residual: (n,) of the observed
-            entries. count: nearest observations of a query.
+            entries.
     Returns: (q,) and (q,) in 0..1.
     """
-    mean, variance = torch.zeros(len(query), dtype=torch.float64), torch.ones(len(query), dtype=torch.float64)
-    order, first, sizes, page = neighbours.pages(kernel, query)
-    size = torch.where(page >= 0, sizes[page], 0)
-    far = torch.nonzero(size > _WHOLE).flatten()
-    if len(far):
-        rows = neighbours.nearest(query[far], kernel, count)
-        for part in torch.split(torch.arange(len(far)), max(1, _BLOCK // (count * count))):
-            found = _solved(neighbours, rows[part], query[far[part]].unsqueeze(1), kernel, residual)
-            mean[far[part]], variance[far[part]] = found[0][:, 0], found[1][:, 0]
-    few = torch.nonzero((size > 0) & (size <= _WHOLE)).flatten()
-    few = few[torch.argsort(page[few], stable=True)]
-    names, asked = torch.unique_consecutive(page[few], return_counts=True)
-    start = asked.cumsum(0) - asked
-    by_size, at = torch.argsort(sizes[names], descending=True, stable=True), 0
-    while at < len(by_size):  # pages of about the same size at a time, padded
-        long, wide = int(sizes[names[by_size[at]]]), int(asked.max())
-        chosen = by_size[at : at + max(1, _BLOCK // (long * (long + wide)))]
-        wide = int(asked[chosen].max())
-        slots, places = torch.arange(long), torch.arange(wide)
-        inside = slots < sizes[names[chosen]].unsqueeze(1)
-        rows = torch.where(inside, order[(first[names[chosen]].unsqueeze(1) + slots).clamp_(max=len(order) - 1)], -1)
-        wanted = places < asked[chosen].unsqueeze(1)
-        queries = few[(start[chosen].unsqueeze(1) + places).clamp_(max=len(few) - 1)]
-        found = _solved(neighbours, rows, query[queries], kernel, residual)
-        mean[queries[wanted]], variance[queries[wanted]] = found[0][wanted], found[1][wanted]
-        at += len(chosen)
-    return mean, variance
-
-
-def _solved(
-    neighbours: Neighbours, near: Tensor, query: Tensor, kernel: Kernel, residual: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Kriging of queries (b, Q, N) from rows near (b, L), -1 for none: mean and variance, (b, Q)."""
-    there = near >= 0
-    near = near.clamp(min=0)
-    known = neighbours.index[near]
-    among = neighbours.alike(known, known, kernel)
-    to = neighbours.alike(known, query, kernel)
-    among.masked_fill_(~(there.unsqueeze(2) & there.unsqueeze(1)), 0.0)
-    to.masked_fill_(~there.unsqueeze(2), 0.0)
-    among.diagonal(dim1=1, dim2=2).add_(torch.where(there, kernel.nugget + 1e-6, 1.0))
-    factor = torch.linalg.cholesky_ex(among).L
-    both = torch.cat([to, torch.where(there, residual[near], 0.0).unsqueeze(2)], 2)
-    half = torch.linalg.solve_triangular(factor, both, upper=False)
-    mean = (half[:, :, :-1] * half[:, :, -1:]).sum(1)
-    return mean, (1 - half[:, :, :-1].square().sum(1)).clamp(0.0, 1.0)
+    means, variances = [query.new_empty(0, dtype=torch.float64)], [query.new_empty(0, dtype=torch.float64)]
+    for part in torch.split(query, max(1, _BLOCK // kernel.count**2)):
+        near = neighbours.nearest(part, kernel)
+        there, near = near >= 0, near.clamp(min=0)
+        known = neighbours.index[near]
+        among = neighbours.alike(known, known, kernel)
+        to = neighbours.alike(known, part.unsqueeze(1), kernel)[:, :, 0]
+        among.masked_fill_(~(there.unsqueeze(2) & there.unsqueeze(1)), 0.0)
+        among.diagonal(dim1=1, dim2=2).add_(torch.where(there, kernel.nugget + 1e-6, 1.0))
+        both = torch.where(there.unsqueeze(2), torch.stack([to, residual[near]], 2), 0.0)
+        half = torch.linalg.solve_triangular(torch.linalg.cholesky_ex(among).L, both, upper=False)
+        means.append((half[:, :, 0] * half[:, :, 1]).sum(1))
+        variances.append((1 - half[:, :, 0].square().sum(1)).clamp(0.0, 1.0))
+    return torch.cat(means), torch.cat(variances)
 
 
 def likeness(index: Tensor, residual: Tensor, dims: Sequence[int], mode: int) -> float:
@@ -264,59 +191,49 @@ def cross_correlation(index: Tensor, residual: Tensor, dims: Sequence[int], mode
 
 
 def choose_kernel(
-    neighbours: Neighbours,
-    residual: Tensor,
-    query: Tensor,
-    wanted: Tensor,
-    kinds: Tensor,
-    start: Kernel,
-    count: int,
+    neighbours: Neighbours, residual: Tensor, query: Tensor, wanted: Tensor, kinds: Tensor, start: Kernel
 ) -> tuple[Kernel, float]:
     """The kernel that predicts held-out residuals best, by a walk over lengths, nuggets and smoothness.
 
     Args:
         residual: (n,) of the observed entries. query: (q, N) held out. wanted: (q,) their residuals. kinds: (q,) of
-            holes; every kind counts alike. start: where to begin. count: K.
+            holes; every kind counts alike. start: where to begin.
     Returns: the kernel, and its error over that without interpolation (geometric mean over the kinds).
     """
-    base = _errors(wanted, kinds)
+
+    def errors(left: Tensor) -> Tensor:
+        square = torch.stack([left[kinds == k].square().mean() for k in torch.unique(kinds)])
+        return square.clamp_min(1e-300).sqrt()
 
     def score(kernel: Kernel) -> float:
-        mean, _ = krige(neighbours, query, kernel, residual, count)
-        return float((_errors(wanted - mean, kinds) / base).log().mean().exp())
+        left = wanted - krige(neighbours, query, kernel, residual)[0]
+        return float((errors(left) / errors(wanted)).log().mean().exp())
 
-    best, lowest = start, score(start)
+    def longer(kernel: Kernel, *factors: float) -> Kernel:
+        return replace(kernel, lengths=tuple(v * f for v, f in zip(kernel.lengths, factors, strict=False)))
+
     moves: list[Callable[[Kernel], Kernel]] = [
-        lambda k: replace(k, lengths=tuple(3.0 * v for v in k.lengths)),
-        lambda k: replace(k, lengths=tuple(v / 3.0 for v in k.lengths)),
+        lambda k: longer(k, 3.0, 3.0),
+        lambda k: longer(k, 1 / 3, 1 / 3),
         lambda k: replace(k, nugget=k.nugget * 4),
         lambda k: replace(k, nugget=k.nugget / 4),
         lambda k: replace(k, smooth=not k.smooth),
     ]
     if len(start.modes) == 2:
-        moves += [
-            lambda k: replace(k, lengths=(k.lengths[0] * 2, k.lengths[1])),
-            lambda k: replace(k, lengths=(k.lengths[0], k.lengths[1] * 2)),
-        ]
+        moves += [lambda k: longer(k, 2.0, 1.0), lambda k: longer(k, 1.0, 2.0)]
     if start.cross is not None:
         moves.append(lambda k: replace(k, cross=start.cross if k.cross is None else None))
+    best, lowest = start, score(start)
     for _ in range(4):
-        improved = False
+        before = lowest
         for move in moves:
-            for _ in range(3):
-                trial = move(best)
-                if not 1e-4 < trial.nugget < 100:
-                    break
+            error = lowest
+            while error <= lowest and 1e-4 < (trial := move(best)).nugget < 100:
                 error = score(trial)
-                if error > 0.998 * lowest:
+                if error < 0.998 * lowest:
+                    best, lowest = trial, error
+                else:
                     break
-                best, lowest, improved = trial, error, True
-        if not improved:
+        if lowest == before:
             break
     return best, lowest
-
-
-def _errors(residual: Tensor, kinds: Tensor) -> Tensor:
-    """Root mean square of every kind that is there."""
-    present = torch.unique(kinds)
-    return torch.stack([residual[kinds == k].square().mean().sqrt().clamp_min(1e-300) for k in present])

@@ -1,40 +1,67 @@
 """Links between the scale that is fitted and the values, by kind of number.
 
-With a link, eta is fitted and mean(eta) is the value: the identity, exp for counts, the logistic function for two
-values. A fit of eta is a sequence of weighted least-squares problems (iteratively reweighted least squares; McCullagh
-and Nelder, Generalized Linear Models, 1989, section 2.5).
+eta is fitted and low + span * mean(eta) is the value: mean is the identity, exp for counts, or the logistic function
+for two values. A fit of eta is a sequence of weighted least-squares problems (iteratively reweighted least squares;
+McCullagh and Nelder, Generalized Linear Models, 1989, section 2.5).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-_WIDEST = 12.0  # |eta| at most, over the data's own: exp(12) is 160,000 times the mean count
 
+@dataclass(frozen=True)
+class Link:
+    """A scale.
 
-def value_of(eta: Tensor, link: str) -> Tensor:
-    """The mean at eta (n,)."""
-    if link == "log":
-        return torch.exp(eta.clamp(-_WIDEST, _WIDEST))
-    return torch.sigmoid(eta) if link == "logit" else eta
-
-
-def start_of(mean: float, link: str) -> float:
-    """The eta of a mean."""
-    if link == "log":
-        return math.log(max(mean, 1e-6))
-    return math.log(max(mean, 1e-6) / max(1 - mean, 1e-6)) if link == "logit" else mean
-
-
-def working(eta: Tensor, value: Tensor, link: str) -> tuple[Tensor, Tensor]:
-    """What the next least-squares problem fits, and with which weights: (n,) and (n,).
-
-    log: variance proportional to the mean m, so eta + (value - m) / m with weight m;
-    logit: variance m (1 - m), so eta + (value - m) / (m (1 - m)) with that weight.
+    Args:
+        name: identity, log or logit. low, span: of the values, for the last two. noise: the variance of a value over
+            that which `working` says: one for 0 and 1, and for counts; one over what counts have been divided by; zero
+            where it is not known.
     """
-    mean = value_of(eta, link)
-    weight = mean.clamp_min(1e-3) if link == "log" else (mean * (1 - mean)).clamp_min(1e-2)
-    return eta.clamp(-_WIDEST, _WIDEST) + (value - mean) / weight, weight
+
+    name: str = "identity"
+    low: float = 0.0
+    span: float = 1.0
+    noise: float = 0.0
+
+    def __bool__(self) -> bool:
+        return self.name != "identity"
+
+    def value(self, eta: Tensor) -> Tensor:
+        """The values at eta (n,)."""
+        return self.low + self.span * self._mean(eta) if self else eta
+
+    def _mean(self, eta: Tensor) -> Tensor:
+        return eta.clamp(-12, 12).exp() if self.name == "log" else eta.sigmoid()  # exp(12): 160,000 times the mean
+
+    def start(self, value: float) -> float:
+        """The eta of a value."""
+        if not self:
+            return value
+        mean = max((value - self.low) / self.span, 1e-6)
+        return math.log(mean) if self.name == "log" else math.log(mean / max(1 - mean, 1e-6))
+
+    def working(self, eta: Tensor, value: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What the next least-squares problem fits, and with which weights: (n,) and (n,).
+
+        log: variance proportional to the mean m, so eta + (value - m) / m with weight m;
+        logit: variance m (1 - m), so eta + (value - m) / (m (1 - m)) with that weight.
+
+        Args:
+            eta, value: (n,). weight: (n,) of the squared residuals besides, None for ones.
+        """
+        ones = torch.ones_like(value) if weight is None else weight
+        if not self:
+            return value, ones
+        mean = self._mean(eta)
+        importance = mean.clamp_min(1e-3) if self.name == "log" else (mean * (1 - mean)).clamp_min(1e-2)
+        target = eta.clamp(-12, 12) + ((value - self.low) / self.span - mean) / importance
+        return target, importance * ones
+
+
+IDENTITY = Link()

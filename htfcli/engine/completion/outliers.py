@@ -13,7 +13,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from htfcli.engine.completion.members import Candidate, Fit, Split
+from htfcli.engine.completion.members import Fit
+from htfcli.engine.completion.splits import Split
+from htfcli.engine.completion.training import Candidate
 from htfcli.engine.least_squares.robust import deviation_of
 from htfcli.engine.samples import Entries
 
@@ -39,8 +41,7 @@ def find_outliers(
         candidate: the best by least squares. split: that it was fitted on. entries: all of them. sweeps: of the
         robust fit.
     """
-    assert candidate.best is not None
-    plain = candidate.best.members[0]
+    plain = candidate.members[0]
     assert plain.model is not None
     miss = plain.at(split.held.index) - split.held.value
     if not heavy_tailed(torch.cat([miss, plain.at(split.train.index) - split.train.value])):
@@ -52,7 +53,7 @@ def find_outliers(
     clipped = split.train.value.clamp(middle - limit, middle + limit)
     size = float(clipped.square().mean().sqrt()) or 1.0
     recipe = replace(candidate.recipe, loss="huber", centre="")
-    fit = Fit(recipe, Entries(split.train.index, clipped / size), split.weight, None, plain.model.dims, between)
+    fit = Fit(recipe, replace(split.train, value=clipped / size), between)
     for ridge in (0.5, 0.1, 0.02):
         fit.run(sweeps, ridge, 0.0)
     robust = fit.member()

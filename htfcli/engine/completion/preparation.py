@@ -10,17 +10,13 @@ import torch
 from torch import Tensor
 
 from htfcli.config.completion import CompleteConfig
-from htfcli.engine.completion.effects import Effects, fit_effects, main_terms, pair_terms
 from htfcli.engine.completion.holes import Holes, find_holes, held_out_like
 from htfcli.engine.completion.interpolation import likeness
-from htfcli.engine.completion.members import Split
 from htfcli.engine.completion.settings import Settings
+from htfcli.engine.completion.splits import Sample, Split
 from htfcli.engine.completion.units import Units, find_units
 from htfcli.engine.samples import Entries, check_range, row_keys
 from htfcli.errors import DataError
-
-_EFFECT_SWEEPS = 20
-_MANY = 300_000  # entries from which effects of pairs and more than 4 sweeps take longer than a factorization (10^6)
 
 
 @dataclass
@@ -29,15 +25,14 @@ class Problem:
 
     Args:
         dims: of the tensor. raw: observed entries in the data's units, in row-major order. scaled: the same in units of
-            the fit. weight: (n,) of squared residuals, mean one; None for ones. units: between the two.
+            the fit, with weights of mean one. units: between the two.
         ordered: modes whose order may mean something. positions: per mode (d,) of an ordered one with positions.
         holes: kinds of holes. lowest, highest: bounds of predictions, data's units. integers: whether they are rounded.
     """
 
     dims: tuple[int, ...]
     raw: Entries
-    scaled: Entries
-    weight: Tensor | None
+    scaled: Sample
     units: Units
     ordered: tuple[int, ...]
     positions: list[Tensor | None]
@@ -88,31 +83,29 @@ def prepare(
     raw = Entries(entries.index[order].long(), entries.value[order].double())
     units = find_units(raw, dims, settings.least_ratio)
     shift, scale = units.of(raw.index)
-    scaled = Entries(raw.index, (raw.value - shift) / scale)
     weight = None
     if std is not None:
         weight = (std.double()[order] / scale).pow(-2)
         weight = weight / weight.mean()
+    scaled = Sample(raw.index, (raw.value - shift) / scale, dims, weight)
     positions: list[Tensor | None] = [None] * len(dims) if coordinates is None else list(coordinates)
-    ordered = _ordered(scaled, dims, positions, unordered, weight, settings)
+    ordered = _ordered(scaled, dims, positions, unordered, settings)
     holes = find_holes(raw.index, dims, wanted, ordered, settings)
     lowest, highest, integers = _range(raw.value, config)
-    return Problem(dims, raw, scaled, weight, units, ordered, positions, holes, lowest, highest, integers)
+    return Problem(dims, raw, scaled, units, ordered, positions, holes, lowest, highest, integers)
 
 
 def _ordered(
-    scaled: Entries,
+    scaled: Sample,
     dims: tuple[int, ...],
     positions: Sequence[Tensor | None],
     unordered: Sequence[int],
-    weight: Tensor | None,
     settings: Settings,
 ) -> tuple[int, ...]:
     """Modes along which neighbours are alike, the most alike first, two at most."""
     if len(scaled) > settings.most_selected or math.prod(dims) > settings.most_cells:
         return ()
-    effects = fit_effects(scaled, dims, main_terms(len(dims)), weight, 5)
-    residual = scaled.value - effects.at(scaled.index)
+    residual = scaled.value - scaled.effects("effects").at(scaled.index)
     found = []
     for mode, d in enumerate(dims):
         if mode in unordered or d < (3 if positions[mode] is not None else 6):
@@ -146,23 +139,6 @@ def _even(levels: Tensor) -> bool:
     return len(levels) > 2 and bool((gaps - gaps[0]).abs().max() <= 1e-9 * gaps[0]) and float(levels[0]) != 0.0
 
 
-def effects_of(entries: Entries, dims: tuple[int, ...], weight: Tensor | None) -> dict[str, Effects]:
-    """The mean, effects of the modes, and of pairs of modes where there are more than two modes and few cells.
-
-    Args:
-        weight: (n,) of the squared residuals; None for all alike.
-    """
-    sweeps = _EFFECT_SWEEPS if len(entries) < _MANY else 4
-    found = {
-        "mean": fit_effects(entries, dims, (), weight, 0),
-        "effects": fit_effects(entries, dims, main_terms(len(dims)), weight, sweeps),
-    }
-    terms = pair_terms(dims, 2 * len(entries))
-    if len(terms) > len(dims) and len(entries) < _MANY:
-        found["pairs"] = fit_effects(entries, dims, terms, weight, sweeps)
-    return found
-
-
 def make_splits(problem: Problem, config: CompleteConfig, settings: Settings) -> list[Split]:
     """Random parts of the observations held out, and parts that look like the holes; fewer observations, more
     splits."""
@@ -180,9 +156,5 @@ def make_splits(problem: Problem, config: CompleteConfig, settings: Settings) ->
         if len(rows) > settings.most_selected:
             rows = rows[torch.randperm(len(rows), generator=generator)[: settings.most_selected].sort().values]
         held = torch.nonzero(kind >= 0).flatten()
-        train = problem.scaled.select(rows)
-        weight = None if problem.weight is None else problem.weight[rows]
-        split = Split(train, problem.scaled.select(held), kind[held], group[held], weight)
-        split.effects = effects_of(train, problem.dims, weight)
-        splits.append(split)
+        splits.append(Split(problem.scaled.part(rows), problem.scaled.select(held), kind[held], group[held]))
     return splits

@@ -12,9 +12,10 @@ from torch import Tensor
 from htfcli.config.tensors import DEFAULT_TOLERANCE
 from htfcli.engine.completion.averaging import Average
 from htfcli.engine.completion.columns import BLEND
-from htfcli.engine.completion.members import Judge, Recipe
+from htfcli.engine.completion.members import Recipe
 from htfcli.engine.completion.preparation import Problem
 from htfcli.engine.completion.result import Completion
+from htfcli.engine.completion.splits import Judge
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.ranks.hierarchical_rank import FactoredSpectra
 from htfcli.engine.samples import unobserved
@@ -99,9 +100,9 @@ def _column(average: Average, number: int, judge: Judge, names: Sequence[str]) -
         kind = "average"
     else:
         source = average.sources[column.source]
-        recipe = source.recipe
+        recipe = None if source.candidate is None else source.candidate.recipe
         kind = "effects" if recipe is None else "factorization"
-        ridge = None if source.snapshot is None else source.snapshot.ridge
+        ridge = None if source.candidate is None else source.candidate.ridge
     errors = {
         names[k]: _relative(
             average.held[judge.kind == k, number] - judge.value[judge.kind == k], judge.value[judge.kind == k]

@@ -192,5 +192,5 @@ class Completion:
         if self._neighbours is None:
             self._neighbours = Neighbours(self.observed.long(), self.dims, self.positions)
         one = self.interpolations[number]
-        mean, variance = krige(self._neighbours, index, one.kernel, one.residual, one.count)
+        mean, variance = krige(self._neighbours, index, one.kernel, one.residual)
         return mean, variance * one.variance

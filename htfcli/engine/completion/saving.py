@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from htfcli.engine.completion.columns import Column, Interpolation
 from htfcli.engine.completion.effects import Effects
 from htfcli.engine.completion.holes import Holes
 from htfcli.engine.completion.interpolation import Kernel
+from htfcli.engine.completion.links import Link
 from htfcli.engine.completion.members import Member
 from htfcli.engine.completion.uncertainty import Calibration
 from htfcli.engine.completion.units import Units
@@ -57,9 +59,7 @@ def state_of(completion: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 "effects": None
                 if effects is None
                 else {"mean": effects.mean, "terms": [list(t) for t in effects.terms]},
-                "link": member.link,
-                "low": member.low,
-                "span": member.span,
+                "link": asdict(member.link),
             }
         )
     for number, one in enumerate(c.interpolations):
@@ -74,7 +74,7 @@ def state_of(completion: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 "smooth": one.kernel.smooth,
                 "cross": one.kernel.cross,
                 "variance": one.variance,
-                "count": one.count,
+                "count": one.kernel.count,
             }
         )
     content = {
@@ -117,12 +117,13 @@ def _read(tensors: Mapping[str, Tensor], content: Mapping[str, Any], make: Calla
             tuple(saved["modes"]),
             tuple(saved["lengths"]),
             saved["nugget"],
+            saved["count"],
             saved["smooth"],
             saved["cross"],
             correlation,
         )
         residual = tensors[f"interpolations/{number}/residual"]
-        interpolations.append(Interpolation(kernel, residual, saved["variance"], saved["count"]))
+        interpolations.append(Interpolation(kernel, residual, saved["variance"]))
     saved = content["holes"]
     holes = Holes(dims, list(saved["names"]), list(saved["share"]), tensors["holes/cells"])
     holes.starved = [(int(a), int(b)) for a, b in saved["starved"]]
@@ -182,6 +183,7 @@ def _member(tensors: Mapping[str, Tensor], saved: Mapping[str, Any], number: int
         if any(len(v) != math.prod(dims[m] for m in t) + 1 for v, t in zip(values, terms, strict=True)):
             raise ValueError
         effects = Effects(float(saved["effects"]["mean"]), terms, values, dims)
-    if saved["link"] not in ("identity", "log", "logit"):
+    link = Link(**saved["link"])
+    if link.name not in ("identity", "log", "logit"):
         raise ValueError
-    return Member(model, effects, saved["link"], float(saved["low"]), float(saved["span"]))
+    return Member(model, effects, link)

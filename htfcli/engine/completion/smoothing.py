@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 
-def coupling(positions: Tensor) -> Tensor:
+def coupling(positions: Tensor | None, d: int) -> Tensor:
     """Weights (d - 1,) of the penalty between neighbours: one over their distance, in units of the median distance."""
-    gap = positions[1:] - positions[:-1]
+    if positions is None:
+        return torch.ones(d - 1, dtype=torch.float64)
+    gap = (positions[1:] - positions[:-1]).double()
     return gap.median() / gap if len(gap) else gap
 
 

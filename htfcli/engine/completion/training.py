@@ -5,20 +5,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from htfcli.config.completion import CompleteConfig
-from htfcli.engine.completion.effects import Effects
-from htfcli.engine.completion.members import Candidate, Judge, Recipe, Split, advance, begin, walk, wider
+from htfcli.engine.completion.links import Link
+from htfcli.engine.completion.members import Fit, Member, Recipe
 from htfcli.engine.completion.pairing import tree_of_values
 from htfcli.engine.completion.preparation import Problem
 from htfcli.engine.completion.settings import Settings
 from htfcli.engine.completion.smoothing import coupling
 from htfcli.engine.completion.spectral_start import SpectralStart
+from htfcli.engine.completion.splits import Judge, Sample, Split
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.samples import Entries
@@ -27,15 +28,27 @@ Report = Callable[[dict[str, Any]], None]
 _HIGH_ORDER = 6  # modes from which the products of centred weights are nearly always nearly zero
 
 
-def couplings(problem: Problem) -> dict[int, Tensor]:
-    """Per ordered mode the weights of the penalty between its neighbours."""
-    found = {}
-    for mode in problem.ordered:
-        position = problem.positions[mode]
-        if position is None:
-            position = torch.arange(problem.dims[mode], dtype=torch.float64)
-        found[mode] = coupling(position.double())
-    return found
+@dataclass
+class Candidate:
+    """A recipe on every split, as it was at the ridge with the best score.
+
+    Args:
+        fits: one for each split, at the last ridge. members, predictions: of each split, of what was held out.
+        still_falling: whether the error still fell at the last ridge of the path.
+    """
+
+    recipe: Recipe
+    fits: list[Fit]
+    ridge: float = math.nan
+    members: list[Member] = field(default_factory=list)
+    predictions: Tensor = field(default_factory=lambda: torch.empty(0))
+    score: float = math.inf
+    train_error: float = math.inf
+    still_falling: bool = False
+
+    def near_exact(self, error: float) -> bool:
+        """Whether the train error is under this, and what is held out follows it."""
+        return self.train_error < error and self.score < 3 * error
 
 
 class Search:
@@ -58,12 +71,12 @@ class Search:
         should_stop: Callable[[], bool],
     ) -> None:
         self.problem, self.splits, self.judge, self.settings = problem, splits, judge, settings
-        self.between: Mapping[int, Tensor] = couplings(problem)
+        self.between = {m: coupling(problem.positions[m], problem.dims[m]) for m in problem.ordered}
         self.dtype = torch.float32 if len(problem.scaled) > settings.single else torch.float64
         self._trees, self._config = list(trees), config
         self._report, self._should_stop = report, should_stop
         self.size = float(problem.scaled.value.square().mean().sqrt())
-        self.candidates: list[Candidate] = []
+        self._high = len(problem.dims) > _HIGH_ORDER
 
     def run(self, loss: str, enough: Callable[[Candidate], bool]) -> list[Candidate]:
         """All that is worth averaging, the best first; those so far as soon as one is `enough`."""
@@ -77,61 +90,59 @@ class Search:
         near = [c for c in found if c.score <= self.settings.near * found[0].score][: self.settings.most_members]
         for candidate in near:
             if not self._should_stop():
-                self._walk(candidate)
+                self.walk(candidate)
                 if enough(candidate):
                     return [candidate]
         near.sort(key=lambda c: c.score)
         few = len(self.problem.scaled) < self.settings.cheap
         nearly = (self.settings.nearly if few else self.settings.noisy) * self.size
-        for restart in range(1, 1 + self.settings.restarts):
-            if self._should_stop() or near[0].score > nearly:
+        for number in range(1, 1 + self.settings.restarts):
+            if near[0].score > nearly or self._should_stop():
                 break
-            candidate = self.start(replace(near[0].recipe, seed=100 * restart))
-            self._walk(candidate)
-            if enough(candidate):
-                return [candidate]
-            near = sorted([*near, candidate], key=lambda c: c.score)
+            again = self.start(replace(near[0].recipe, seed=100 * number))
+            self.walk(again)
+            if enough(again):
+                return [again]
+            near = sorted([*near, again], key=lambda c: c.score)
         if self._config.width is None:
             self._widen(near)
-        near.sort(key=lambda c: c.score)
-        self.candidates = near
-        return near
+        return sorted(near, key=lambda c: c.score)
 
-    def linked(self, link: str, recipe: Recipe, centre: str, low: float, span: float) -> Candidate:
-        """The same on the scale of a link."""
-        candidate = self.start(replace(recipe, link=link, centre=centre, loss="l2", low=low, span=span))
-        self._walk(candidate)
+    def linked(self, link: Link, like: Candidate) -> Candidate:
+        """The same on the scale of a link, from where on its path only if it is near."""
+        candidate = self.start(replace(like.recipe, link=link, centre="effects", loss="l2"))
+        if self._config.loss != "auto" or candidate.score < self.settings.near * like.score:
+            self.walk(candidate)
         return candidate
 
     def _variants(self, loss: str) -> Candidate:
         """The first tree, with and without effects below and smoothing along ordered modes."""
-        width = self._config.width or self._width(self._trees[0])
+        width = self._config.width or self._width()
         plain = Recipe(self._trees[0], width, loss=loss, device=self._config.place)
         recipes = [plain]
-        effects = torch.cat([s.effects["effects"].at(s.held.index) for s in self.splits])
+        effects = torch.cat([s.train.effects("effects").at(s.held.index) for s in self.splits])
         zero = self.judge.score(torch.zeros_like(effects))
         if self.judge.score(effects) < self.settings.least_effects * zero:
             recipes.append(replace(plain, centre="effects"))
-        if len(self.problem.dims) > _HIGH_ORDER:
+        if self._high:
             recipes.append(replace(plain, around_one=True))
         best = min((self.start(r) for r in recipes), key=lambda c: c.score)
-        if len(self.problem.dims) > _HIGH_ORDER:  # where about half of all starts end in a swamp (C)
-            for restart in range(1, 1 + self.settings.restarts):
-                if best.score < self.settings.nearly * self.size or self._should_stop():
-                    break
-                best = min(best, self.start(replace(best.recipe, seed=100 * restart)), key=lambda c: c.score)
+        for number in range(
+            1, 1 + self.settings.restarts if self._high else 1
+        ):  # half of all starts end in a swamp (C)
+            if best.score < self.settings.nearly * self.size or self._should_stop():
+                break
+            best = min(best, self.start(replace(best.recipe, seed=100 * number)), key=lambda c: c.score)
         if self.problem.ordered and not self._should_stop():
-            smooth = self.start(replace(best.recipe, smooth=self.settings.smooth))
-            best = min(best, smooth, key=lambda c: c.score)
+            best = min(best, self.start(replace(best.recipe, smooth=self.settings.smooth)), key=lambda c: c.score)
         return best
 
     def _refined(self, first: Candidate) -> list[Candidate]:
         """The first tree's fit shows a better tree, and that tree's fit a better one yet, until one is no better."""
         better, best = list[Candidate](), first
-        auto = self._config.tree == "auto" and len(self.problem.dims) > _HIGH_ORDER
+        auto = self._config.tree == "auto" and self._high
         while auto and best.score < self.settings.nearly * self.size and not self._should_stop():
-            assert best.best is not None
-            tree = tree_of_values(best.best.members[0].at, self.problem.dims, best.score / self.size)
+            tree = tree_of_values(best.members[0].at, self.problem.dims, best.score / self.size)
             if tree == best.recipe.tree:
                 break
             candidate = self.start(replace(best.recipe, tree=tree))
@@ -141,48 +152,83 @@ class Search:
             best = candidate
         return better
 
-    def _width(self, tree: ModeTree) -> int:
+    def _width(self) -> int:
         """The usual one; less where a star has several weights for each observation, and where many modes make many
         matrices."""
         most = max(2, 2 * len(self.problem.scaled) // max(sum(self.problem.dims), 1))
-        width = self.settings.width // (2 if len(self.problem.dims) > _HIGH_ORDER else 1)
-        return min(width, most)
+        return min(self.settings.width // (2 if self._high else 1), most)
+
+    # --- one candidate ------------------------------------------------------------------------------------------------
 
     def start(self, recipe: Recipe) -> Candidate:
-        """A recipe after its first sweeps."""
-        dims = self.problem.dims
+        """A recipe on every split after its first sweeps."""
+        dims = self.problem.dims  # where cells are many, random weights are far from any solution
         many = math.prod(dims) > self.settings.most_cells and 2 < len(dims) <= _HIGH_ORDER  # else no two are on a line
-        sparse = many and isinstance(recipe.width, int)
-
-        def spectral(split: Split, effects: Effects | None) -> Factorization:
-            value = split.train.value if effects is None else split.train.value - effects.at(split.train.index)
-            generator = torch.Generator().manual_seed(recipe.seed)
-            start = SpectralStart(Entries(split.train.index, value), dims, generator)
-            return start.lifted(start.fit_core(recipe.tree, recipe.width)[0]).to(torch.float64, "cpu")
-
-        candidate = begin(recipe, self.splits, dims, self.between, self.dtype, spectral if sparse else None)
+        fits = []
+        for split in self.splits:
+            begin = self._spectral(recipe, split.train) if many and isinstance(recipe.width, int) else None
+            fits.append(Fit(recipe, split.train, self.between, begin, self.dtype))
+        candidate = Candidate(recipe, fits)
         self._advance(candidate, self.settings.first_ridge, self.settings.first_sweeps)
+        self._say(candidate)
         return candidate
 
-    def _advance(self, candidate: Candidate, ridge: float, sweeps: int) -> None:
-        advance(candidate, self.splits, self.judge, ridge, sweeps, self.settings.slow)
+    def _spectral(self, recipe: Recipe, sample: Sample) -> Factorization:
+        value = sample.value - sample.effects(recipe.centre).at(sample.index) if recipe.centre else sample.value
+        generator = torch.Generator().manual_seed(recipe.seed)
+        start = SpectralStart(Entries(sample.index, value), sample.dims, generator)
+        return start.lifted(start.fit_core(recipe.tree, recipe.width)[0]).to(torch.float64, "cpu")
+
+    def _advance(self, candidate: Candidate, ridge: float, sweeps: int) -> bool:
+        """Some sweeps at a ridge on every split, kept where they are better; whether they are clearly better."""
+        for fit in candidate.fits:
+            fit.run(sweeps, ridge, self.settings.slow)
+        members = [fit.member() for fit in candidate.fits]
+        predictions = torch.cat([m.at(s.held.index) for m, s in zip(members, self.splits, strict=True)])
+        score, before = self.judge.score(predictions), candidate.score
+        if score < before:
+            candidate.ridge, candidate.members, candidate.predictions = ridge, members, predictions
+            candidate.score, candidate.train_error = score, candidate.fits[0].train_error
+        return score < 0.998 * before
+
+    def walk(self, candidate: Candidate) -> None:
+        """Along rising ridges from the first one while they help, or else along falling ones."""
+        first = candidate.ridge
+        self._along(candidate, self.settings.ridge_step)
+        if candidate.ridge == first:
+            for fit, member in zip(candidate.fits, candidate.members, strict=True):
+                assert member.model is not None
+                fit.restore(member.model)
+            candidate.still_falling = self._along(candidate, self.settings.ridge_step**-2)
         self._say(candidate)
 
-    def _walk(self, candidate: Candidate) -> None:
-        walk(candidate, self.splits, self.judge, self.settings)
-        self._say(candidate)
+    def _along(self, candidate: Candidate, factor: float) -> bool:
+        """One ridge after another from the best one, while that helps; whether the last one still did."""
+        ridge, sweeps = candidate.ridge * factor, self.settings.sweeps * (2 if factor < 1 else 1)
+        while self.settings.least_ridge < ridge < self.settings.most_ridge:
+            if not self._advance(candidate, ridge, sweeps):
+                return False
+            ridge *= factor
+        return True
+
+    def refit(self, candidate: Candidate, sample: Sample) -> Member:
+        """The recipe at its best ridge on another sample, from where it was on the first split."""
+        fit = Fit(candidate.recipe, sample, self.between, candidate.members[0].model, self.dtype)
+        fit.run(self.settings.sweeps, candidate.ridge, self.settings.slow)
+        return fit.member()
 
     def _widen(self, near: list[Candidate]) -> None:
         """The best tree with more components, as long as that helps: it has used up those that it had."""
         best = near[0]
         for _ in range(self.settings.widenings):
-            assert best.best is not None and isinstance(best.recipe.width, int)
-            exact = best.best.train_error < self.settings.noisy * self.size
-            few = 2 * best.recipe.width * sum(self.problem.dims) > len(self.problem.scaled)
-            if best.best.ridge > self.settings.first_ridge or exact or few or self._should_stop():
+            width = best.recipe.width
+            assert isinstance(width, int)
+            exact = best.train_error < self.settings.noisy * self.size
+            few = 2 * width * sum(self.problem.dims) > len(self.problem.scaled)
+            if best.ridge > self.settings.first_ridge or exact or few or self._should_stop():
                 return
-            candidate = self.start(wider(best.recipe, 1.5))
-            self._walk(candidate)
+            candidate = self.start(replace(best.recipe, width=round(1.5 * width)))
+            self.walk(candidate)
             if candidate.score < best.score:
                 near.append(candidate)
             if candidate.score > 0.99 * best.score:
@@ -190,17 +236,15 @@ class Search:
             best = candidate
 
     def _say(self, candidate: Candidate) -> None:
-        assert candidate.best is not None
         width = candidate.recipe.width
+        widths = [width] if isinstance(width, int) else width.values() if isinstance(width, Mapping) else width
         self._report(
             {
-                "stage": candidate.recipe.link if candidate.recipe.link != "identity" else "factorization",
+                "stage": candidate.recipe.link.name if candidate.recipe.link else "factorization",
                 "tree": str(candidate.recipe.tree.to_nested()),
-                "width": width
-                if isinstance(width, int)
-                else max(width.values() if isinstance(width, Mapping) else width),
-                "ridge": candidate.best.ridge,
-                "train_error": candidate.best.train_error,
+                "width": max(widths),
+                "ridge": candidate.ridge,
+                "train_error": candidate.train_error,
                 "held_out_error": candidate.score,
             }
         )
