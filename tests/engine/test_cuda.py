@@ -10,6 +10,7 @@ import torch
 
 from htfcli.config.tensors import FitConfig, TargetConfig
 from htfcli.engine.completion.members import Fit, Recipe
+from htfcli.engine.completion.splits import Sample
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.fitting.fit import build_model
@@ -108,7 +109,7 @@ def test_sweeps_of_completion(settings):
     between = {0: torch.ones(8, dtype=torch.float64)}
     for device in ("cpu", "cuda"):
         recipe = Recipe(ModeTree.named("chain", 3), 3, device=device, **settings)
-        swept = Fit(recipe, sample, None, None, (9, 8, 7), between)
+        swept = Fit(recipe, Sample(sample.index, sample.value, (9, 8, 7)), between)
         swept.run(3, 0.1, 0.0)
         wanted.append(swept.member().at(sample.index))
     assert torch.allclose(*wanted, rtol=1e-8, atol=1e-10)

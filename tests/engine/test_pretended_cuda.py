@@ -13,8 +13,9 @@ from htfcli.config.images import IsSameClassConfig
 from htfcli.config.tensors import FitConfig, TargetConfig
 from htfcli.config.vision import TrainCnnConfig
 from htfcli.engine.completion.complete import complete
+from htfcli.engine.completion.links import Link
 from htfcli.engine.completion.members import Fit, Recipe
-from htfcli.engine.completion.preparation import effects_of
+from htfcli.engine.completion.splits import Sample
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.fitting.fit import fit
 from htfcli.engine.observations.synthetic import make_observations
@@ -224,7 +225,7 @@ def test_fits_are_those_of_the_cpu(settings):
 RECIPES = [
     (Recipe(ModeTree.named("star", 3), 4), {}),
     (Recipe(ModeTree.named("chain", 3), 3, loss="huber", centre="effects"), {}),
-    (Recipe(ModeTree.named("chain", 3), 3, link="log", centre="effects"), {}),
+    (Recipe(ModeTree.named("chain", 3), 3, link=Link("log", noise=1.0), centre="effects"), {}),
     (Recipe(ModeTree.named("balanced", 3), 3, smooth=1.0), {0: torch.ones(8, dtype=torch.float64)}),
 ]
 
@@ -239,11 +240,10 @@ def test_wide_factorizations_are_those_of_the_cpu(recipe, between, block, monkey
     index = torch.cartesian_prod(*map(torch.arange, dims))[torch.randperm(504, generator=generator)[:300]]
     value = torch.poisson(4 * torch.rand(300, generator=generator, dtype=torch.float64), generator=generator)
     weight = torch.rand(300, generator=generator, dtype=torch.float64)
-    entries, wanted = Entries(index, value), []
-    effects = effects_of(entries, dims, None)["effects"] if recipe.centre else None
+    sample, wanted = Sample(index, value, dims, weight), []
     for device in ("cpu", "cuda"):
         with pretended_cuda() as log:
-            fit = Fit(replace(recipe, device=device), entries, weight, effects, dims, between)
+            fit = Fit(replace(recipe, device=device), sample, between)
             fit.run(3, 0.1, 0.0)
             fit.restore(fit.member().model)
             fit.run(1, 0.1, 0.0)
@@ -265,7 +265,7 @@ def test_completion_takes_the_gpu_only_when_asked(asked, used, monkeypatch):
     def seen(recipe, *args):
         raise ReachedError(recipe.device)
 
-    monkeypatch.setattr("htfcli.engine.completion.training.begin", seen)
+    monkeypatch.setattr("htfcli.engine.completion.training.Fit", seen)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     entries = Entries(torch.cartesian_prod(torch.arange(8), torch.arange(9)), torch.rand(72, dtype=torch.float64))

@@ -13,6 +13,7 @@ from htfcli.config.completion import CompleteConfig
 from htfcli.config.tensors import FitConfig, TargetConfig
 from htfcli.engine.completion.complete import complete
 from htfcli.engine.completion.members import Fit, Recipe
+from htfcli.engine.completion.splits import Sample
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.fitting.fit import fit
 from htfcli.engine.observations.synthetic import make_observations
@@ -89,7 +90,7 @@ def _sweeping(sides: tuple[int, ...], count: int, recipe: Recipe, sweeps: int) -
 
     def run(device: str) -> Tensor:
         own = Recipe(recipe.tree, recipe.width, device=device)
-        swept = Fit(own, entries, None, None, sides, {})
+        swept = Fit(own, Sample(entries.index, entries.value, sides), {})
         swept.run(sweeps, 0.1, 0.0)
         return swept.member().at(entries.index[:20_000])
 

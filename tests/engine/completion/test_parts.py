@@ -7,11 +7,10 @@ import math
 import pytest
 import torch
 
-from htfcli.engine.completion import interpolation
-from htfcli.engine.completion.effects import fit_effects, fit_linked, main_terms, pair_terms
+from htfcli.engine.completion.effects import fit_effects, main_terms, pair_terms
 from htfcli.engine.completion.holes import find_holes, held_out_like
 from htfcli.engine.completion.interpolation import Kernel, Neighbours, krige, likeness
-from htfcli.engine.completion.links import value_of
+from htfcli.engine.completion.links import Link
 from htfcli.engine.completion.settings import SETTINGS
 from htfcli.engine.completion.smoothing import coupling, solve_smooth
 from htfcli.engine.completion.stacking import stack
@@ -87,22 +86,31 @@ def test_pairs_leave_out_those_with_too_many_cells():
     assert pair_terms((3, 4, 50), 30) == ((0,), (1,), (2,), (0, 1))
 
 
-@pytest.mark.parametrize("link", ["log", "logit"])
-def test_linked_effects_agree_with_scikit_learn(link):
+@pytest.mark.parametrize("name", ["log", "logit"])
+def test_linked_effects_agree_with_scikit_learn(name):
     linear_model = pytest.importorskip("sklearn.linear_model")
-    index = grid(6, 5).repeat(40, 1)
+    index, link = grid(6, 5).repeat(40, 1), Link(name, noise=1.0)
     eta = 0.8 * normal(6)[index[:, 0]] + 0.6 * normal(5, seed=1)[index[:, 1]]
-    mean = value_of(eta, link)
+    mean = link.value(eta)
     draw = generator(2)
-    value = torch.poisson(mean, generator=draw) if link == "log" else torch.bernoulli(mean, generator=draw)
-    effects = fit_linked(Entries(index, value), (6, 5), main_terms(2), None, link, 1.0)
+    value = torch.poisson(mean, generator=draw) if name == "log" else torch.bernoulli(mean, generator=draw)
+    effects = fit_effects(Entries(index, value), (6, 5), main_terms(2), None, 100, link)
     design = torch.cat([torch.nn.functional.one_hot(index[:, m]) for m in (0, 1)], 1).double().numpy()
-    if link == "log":
+    if name == "log":
         other = linear_model.PoissonRegressor(alpha=1e-6, max_iter=1000).fit(design, value.numpy()).predict(design)
     else:
         model = linear_model.LogisticRegression(C=1e4, max_iter=1000).fit(design, value.numpy())
         other = model.predict_proba(design)[:, 1]
-    assert float((value_of(effects.at(index), link) - torch.from_numpy(other)).abs().max()) < 0.12 * float(mean.max())
+    assert float((link.value(effects.at(index)) - torch.from_numpy(other)).abs().max()) < 0.12 * float(mean.max())
+
+
+@pytest.mark.parametrize("name", ["log", "logit"])
+def test_links_scale_values(name):
+    link, eta = Link(name, 2.0, 3.0), torch.linspace(-2, 2, 9, dtype=torch.float64)
+    value = link.value(eta)
+    assert float(value.min()) > 2.0
+    assert link.start(float(value[3])) == pytest.approx(float(eta[3]))
+    assert torch.allclose(link.working(eta, value, None)[0], eta)  # a value where it is expected asks for no change
 
 
 # --- wide factorizations ----------------------------------------------------------------------------------------------
@@ -161,23 +169,22 @@ def test_smoothing_agrees_with_a_dense_solve(d):
 
 
 def test_gaps_count_by_their_distance():
-    assert coupling(torch.tensor([0.0, 1.0, 2.0, 12.0])).tolist() == pytest.approx([1.0, 1.0, 0.1])
+    assert coupling(torch.tensor([0.0, 1.0, 2.0, 12.0]), 4).tolist() == pytest.approx([1.0, 1.0, 0.1])
+    assert coupling(None, 3).tolist() == [1.0, 1.0]
 
 
 # --- interpolation ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("whole", [128, 0])
 @pytest.mark.parametrize("smooth", [False, True])
-def test_kriging_agrees_with_a_dense_solve(smooth, whole, monkeypatch):
-    """With all observations of a page, and with the nearest ones, which here are all."""
-    monkeypatch.setattr(interpolation, "_WHOLE", whole)
+def test_kriging_agrees_with_a_dense_solve(smooth):
+    """Of the nearest observations, which here are all in the fibre."""
     index = torch.stack([torch.zeros(9, dtype=torch.int64), torch.tensor([0, 1, 2, 5, 6, 9, 12, 13, 19])], 1)
     residual = normal(9)
     query = torch.tensor([[0, 4], [0, 15], [1, 4]])
-    kernel = Kernel((1,), (4.0,), 0.1, smooth)
+    kernel = Kernel((1,), (4.0,), 0.1, 12, smooth)
     near = Neighbours(index, (2, 20), [None, None])
-    mean, variance = krige(near, query, kernel, residual, 9)
+    mean, variance = krige(near, query, kernel, residual)
     at, to = index[:, 1].double(), query[:2, 1].double()
     among = kernel.rho((at.unsqueeze(1) - at).abs() / 4) + (0.1 + 1e-6) * torch.eye(9, dtype=torch.float64)
     cross = kernel.rho((to.unsqueeze(1) - at).abs() / 4)
@@ -185,6 +192,28 @@ def test_kriging_agrees_with_a_dense_solve(smooth, whole, monkeypatch):
     assert torch.allclose(variance[:2], 1 - (cross * torch.linalg.solve(among, cross.t()).t()).sum(1))
     assert mean[2] == 0.0  # nothing is observed in its fibre
     assert variance[2] == 1.0
+
+
+def test_the_nearest_observations():
+    """Along two modes in units of their lengths, within a page, other indices of the cross mode nearer than a step."""
+    index = grid(2, 5, 5, 2)
+    near = Neighbours(index, (2, 5, 5, 2), [None, None, torch.tensor([0.0, 1.0, 2.0, 3.0, 10.0]), None])
+    query = torch.tensor([[1, 2, 1, 0]])
+
+    def found(kernel):
+        rows = near.nearest(query, kernel)[0]
+        return [tuple(row) for row in index[rows[rows >= 0]].tolist()]
+
+    one = found(Kernel((2,), (1.0,), 0.1, 9))
+    assert one[0] == (1, 2, 1, 0)
+    assert set(one[1:3]) == {(1, 2, 0, 0), (1, 2, 2, 0)}
+    assert one[3:] == [(1, 2, 3, 0), (1, 2, 4, 0)]
+    assert set(found(Kernel((1, 2), (1.0, 1.0), 0.1, 5))) == {
+        (1, a, b, 0) for a, b in ((2, 1), (1, 1), (3, 1), (2, 0), (2, 2))
+    }
+    assert set(found(Kernel((1, 2), (9.0, 1.0), 0.1, 3))) == {(1, 1, 1, 0), (1, 2, 1, 0), (1, 3, 1, 0)}
+    crossed = Kernel((2,), (1.0,), 0.1, 2, cross=3, correlation=torch.eye(2))
+    assert found(crossed) == [(1, 2, 1, 0), (1, 2, 1, 1)]
 
 
 def test_order_is_seen_where_it_means_something():
