@@ -220,8 +220,7 @@ class Average:
     @cached_property
     def averaged(self) -> Averaged:
         """Of what was held out."""
-        of_blend = torch.tensor([float(c.source == BLEND) for c in self.columns], dtype=torch.float64)
-        return average(self._crossed, self.held, self.kriging, self.members, self.blend, of_blend)
+        return average(self._crossed, self.columns, self.held, self.kriging, self.members, self.blend)
 
     @cached_property
     def calibration(self) -> Calibration:

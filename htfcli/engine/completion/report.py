@@ -30,7 +30,7 @@ def describe(completion: Completion, average: Average, problem: Problem, judge: 
     names = problem.holes.names
     found = average.averaged
     shift, scale = problem.units.of(judge.index)
-    value, predicted = shift + scale * judge.value, completion._within(shift + scale * found.mean)
+    value, predicted = shift + scale * judge.value, completion.within(shift + scale * found.mean)
     mean = problem.raw.value.mean()
     held = {}
     for kind in judge.kinds:
@@ -131,7 +131,7 @@ def _calibration(completion: Completion, average: Average, judge: Judge, names: 
     result = {}
     for kind in judge.kinds:
         own = ratio[judge.kind == kind]
-        unit = completion.calibration.factor(torch.tensor([kind]))
+        unit = completion.calibration.quantile(torch.tensor([kind]), 0.9) / 1.6448536269514722
         stated = [math.sqrt(2) * float(torch.erfinv(torch.tensor(level, dtype=torch.float64))) for level in _LEVELS]
         result[names[kind]] = {
             "stated": _LEVELS,
@@ -149,7 +149,7 @@ def _scatter(
     found = average.averaged
     _, scale = completion.units.of(judge.index)
     deviation = completion.calibration.deviation(judge.index, found.spread, found.kriging)
-    std = scale * deviation * completion.calibration.factor(judge.kind)
+    std = scale * deviation * (completion.calibration.quantile(judge.kind,.9)/1.6448536269514722)
     return {
         "observed": value[rows].tolist(),
         "predicted": predicted[rows].tolist(),
