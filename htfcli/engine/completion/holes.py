@@ -38,7 +38,8 @@ class Holes:
         counts: of observations, per mode (d_k + 1,), the last for an index never seen.
 
     Attributes:
-        marks: the sets of marks that cells have, two bits a mode: 1 nothing in the fibre, 2 a long gap.
+        marks: the sets of marks that cells have, three bits a mode: nothing in the fibre, in a long gap between two
+            observations, beyond the first or the last one.
         marked: (prod of dims,) which of them each has. kinds: the set of each kind. ordered: modes.
     """
 
@@ -83,7 +84,7 @@ class Holes:
         """Modes in which the cells of one hole of a kind agree."""
         if self.starved:
             return [self.starved[number - 1][0]]
-        return [m for m in range(len(self.dims)) if not self.kinds[number] >> (2 * m) & 3]
+        return [m for m in range(len(self.dims)) if not self.kinds[number] >> (3 * m) & 7]
 
     def imitated(self, index: Tensor, number: int, generator: torch.Generator) -> Tensor:
         """Which observed entries (n, N) would be missing, were the holes of a kind elsewhere; (n,) bool."""
@@ -97,8 +98,9 @@ class Holes:
             return ~left
         columns = []
         for mode, d in enumerate(self.dims):
-            if mode in self.ordered:
-                columns.append((index[:, mode] + int(torch.randint(d, (1,), generator=generator))) % d)
+            if mode in self.ordered:  # what lies at an end stays there
+                step = 0 if self.kinds[number] >> (3 * mode) & 4 else int(torch.randint(d, (1,), generator=generator))
+                columns.append((index[:, mode] + step) % d)
             else:
                 columns.append(torch.randperm(d, generator=generator)[index[:, mode]])
         own = torch.tensor([self.kinds[number] & ~mark == 0 for mark in self.marks])  # these marks, others or not
@@ -131,38 +133,41 @@ def _by_fibres(holes: Holes, index: Tensor, wanted: Tensor | None, settings: Set
     mark = torch.zeros(dims, dtype=torch.int64)
     for mode, d in enumerate(dims):
         empty = ~seen.any(mode, keepdim=True).expand(dims) & ~seen
-        # whether a cell without observation is in an empty fibre by chance, where observations come in pairs
-        if float(empty.sum()) <= (1 - fill) ** ((d - 1) / 2) * max(seen.numel() - len(index), 1):
-            continue
-        mark += empty.long() << (2 * mode)
+        chance = (1 - fill) ** (d - 1)  # that the fibre of an unobserved cell is empty
+        if float(empty.sum()) <= 2 * chance / (1 + chance) * max(seen.numel() - len(index), 1):
+            continue  # half of such cells or more are left to chance
+        mark += empty.long() << (3 * mode)
         if mode in holes.ordered:
             longest = math.log(_BY_CHANCE / d) / math.log(max(1 - fill, 1e-6)) if fill < 1 else 0.0
-            mark += ((_gaps(seen, mode) > max(longest, 1.0)) & ~empty & ~seen).long() << (2 * mode + 1)
+            before, after = _around(seen, mode)
+            gap = (after - before - 1 > max(longest, 1.0)) & ~empty & ~seen
+            end = (before < 0) | (after == d)
+            mark += (gap & ~end).long() << (3 * mode + 1) | (gap & end).long() << (3 * mode + 2)
     marks, marked = torch.unique(mark.flatten(), return_inverse=True)
     holes.marks, holes.marked = marks.tolist(), marked.to(torch.int32)
     count = dict(zip(holes.marks, torch.bincount(marked[asked], minlength=len(marks)).tolist(), strict=True))
     least = max(settings.fewest, settings.least_kind * sum(count.values()))
     often = sorted((m for m in count if m and count[m] >= least), key=lambda m: (-count[m], m))
-    holes.kinds = [0, *often[: settings.most_kinds]]
+    holes.kinds = [0, *often]
     holes.settle([float(kind.bit_count()) for kind in holes.kinds])
     holes.names = [RANDOM] + [_name(kind, order) for kind in holes.kinds[1:]]
     total = max(int(asked.sum()), 1)
     holes.share = (torch.bincount(holes.cells[asked].long(), minlength=len(holes.kinds)).double() / total).tolist()
 
 
-def _gaps(seen: Tensor, mode: int) -> Tensor:
-    """Per cell the number of unobserved cells in a row, along a mode, that it is one of."""
+def _around(seen: Tensor, mode: int) -> tuple[Tensor, Tensor]:
+    """Per cell the index, in a mode, of the last observation up to it, -1 for none, and of the next, d for none."""
     d = seen.shape[mode]
     place = torch.arange(d).view(-1, *(1 for _ in range(mode + 1, seen.dim()))).expand(seen.shape)
     before = torch.where(seen, place, -1).cummax(mode).values
     after = torch.where(seen, place, d).flip(mode).cummin(mode).values.flip(mode)
-    return after - before - 1
+    return before, after
 
 
 def _name(kind: int, order: int) -> str:
-    empty = [str(m) for m in range(order) if kind >> (2 * m) & 1]
-    gaps = [f"gap in mode {m}" for m in range(order) if kind >> (2 * m) & 2]
-    return " and ".join(([f"fibre of mode {', '.join(empty)}"] if empty else []) + gaps)
+    marked = [[str(m) for m in range(order) if kind >> (3 * m) & 2**bit] for bit in range(3)]
+    names = ("fibre of mode", "gap in mode", "end of mode")
+    return " and ".join(f"{name} {', '.join(modes)}" for name, modes in zip(names, marked, strict=True) if modes)
 
 
 def _by_counts(holes: Holes, index: Tensor, wanted: Tensor, settings: Settings) -> None:
@@ -174,7 +179,6 @@ def _by_counts(holes: Holes, index: Tensor, wanted: Tensor, settings: Settings) 
             if float(share.double().mean() - chance.double().mean()) > settings.least_kind:
                 holes.starved.append((mode, most))
                 break
-    holes.starved = holes.starved[: settings.most_kinds]
     holes.names += [f"few observations of an index of mode {mode}" for mode, _ in holes.starved]
     holes.share = (torch.bincount(holes.kind_of(wanted), minlength=len(holes.names)).double() / len(wanted)).tolist()
 
@@ -192,7 +196,9 @@ def held_out_like(holes: Holes, index: Tensor, share: float, generator: torch.Ge
         most, got = max(1, int(share * n / (len(holes.names) - 1) ** 0.5)), 0
         for attempt in range(_TRIES):
             rows = torch.nonzero(holes.imitated(index, number, generator) & (kind < 0)).flatten()
-            names, of = torch.unique(row_keys(index[rows][:, fixed], [holes.dims[m] for m in fixed]), return_inverse=True)
+            names, of = torch.unique(
+                row_keys(index[rows][:, fixed], [holes.dims[m] for m in fixed]), return_inverse=True
+            )
             drawn = torch.randperm(len(names), generator=generator)  # whole holes, until there are enough
             sizes = torch.bincount(of, minlength=len(names))[drawn]
             chosen = torch.isin(of, drawn[sizes.cumsum(0) - sizes < most - got])

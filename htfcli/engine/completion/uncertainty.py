@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 _LEVELS = np.linspace(0, 1, 200)  # of the quantiles that are kept: half a percent is less than they are known to
-_FEWEST = 20  # held-out entries that have a factor of their own: 90 % is then between two of them
-_PRIOR = 10.0  # observations that say an index has the mean noise
+_FEW = 10  # observations that say an index has the mean noise; fewer of a kind do not reach 90 % of n + 1
 
 
 @dataclass(frozen=True)
@@ -94,12 +93,12 @@ def calibrate(
     whole = fitted(torch.ones_like(half, dtype=torch.bool))
     ratio = torch.empty_like(residual)
     for rows in (half == 0, half == 1):
-        own = fitted(~rows) if int((~rows).sum()) >= _FEWEST else whole
+        own = fitted(~rows) if int((~rows).sum()) >= _FEW else whole
         ratio[rows] = residual[rows].abs() / own.deviation(index[rows], spread[rows], kriging[rows])
     table = [_quantiles(ratio)] * kinds
-    for number in kind.unique().tolist():  # few entries may only say that a kind is worse than the others
+    for number in sorted(set(kind.tolist())):  # few entries may only say that a kind is worse than the others
         own_quantiles, count = _quantiles(ratio[kind == number]), int((kind == number).sum())
-        table[number] = own_quantiles if count >= _FEWEST else np.maximum(table[number], own_quantiles)
+        table[number] = own_quantiles if count >= _FEW else np.maximum(table[number], own_quantiles)
     return replace(whole, quantiles=torch.from_numpy(np.stack(table)))
 
 
@@ -112,7 +111,7 @@ def _noise(index: Tensor, residual: Tensor, counts: Sequence[Tensor]) -> tuple[T
     factors = []
     for column, count in zip(index.long().unbind(1), counts, strict=True):
         ratio = torch.zeros_like(count).index_add_(0, column, square / expected)
-        factor = (ratio + _PRIOR) / (torch.bincount(column, minlength=len(count)) + _PRIOR)
+        factor = (ratio + _FEW) / (torch.bincount(column, minlength=len(count)) + _FEW)
         factors.append(factor)
         expected = expected * factor[column]
     return tuple(factors)
