@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from htfcli.engine.completion.columns import BLEND, Column, Interpolation
-from htfcli.engine.completion.interpolation import Kernel, Neighbours, choose_kernel, cross_correlation, krige, step_of
+from htfcli.engine.completion.interpolation import Interpolation, Kernel, Neighbours, choose_kernel, cross_mode, krige
 from htfcli.engine.completion.members import Member
 from htfcli.engine.completion.preparation import Problem
-from htfcli.engine.completion.result import Averaged, Completion, average
+from htfcli.engine.completion.result import Averaged, Column, Completion, average
 from htfcli.engine.completion.settings import Settings
 from htfcli.engine.completion.splits import Judge, Split
 from htfcli.engine.completion.stacking import stack
@@ -24,7 +23,7 @@ from htfcli.engine.completion.uncertainty import Calibration, calibrate
 
 _NEGLIGIBLE = 0.01  # a weight under which a column is left out
 _DENSE = 0.2  # share of cells observed, under which neighbours in two modes are far, and long to look for (kinetic)
-_MOST_CROSS = 50  # indices of a mode whose correlation is estimated
+_FEW = 8  # held-out entries of a kind, under which its weights are those of all kinds; six times as many of a variable
 
 
 @dataclass
@@ -51,7 +50,9 @@ class Average:
     """Weights of sources, of their blend, and of what interpolation adds to some, on held-out entries.
 
     Attributes:
-        held: (n, C) predictions of the columns of what was held out. weights: (rows, C) by `row_of`.
+        members: (n, M) predictions of the sources of what was held out. blend: (M,) weights of the factorizations in
+            their average. columns: what is weighted. held, kriging: (n, C) their predictions of what was held out, and
+            the variances they leave open. weights: of them, see `Completion`.
     """
 
     def __init__(
@@ -61,25 +62,21 @@ class Average:
         self.sources = list(sources)
         self.members = torch.stack([self._predicted(s) for s in self.sources], 1)
         self.blend = self._blended()
-        self.columns = [Column(s.name, k) for k, s in enumerate(self.sources)]
-        held = [self.members[:, k] for k in range(len(self.sources))]
-        kriging = [torch.zeros_like(judge.value) for _ in held]
+        single = torch.eye(len(self.sources), dtype=torch.float64)
+        self.columns = [Column(s.name, mix) for s, mix in zip(self.sources, single, strict=True)]
         if int((self.blend > 0).sum()) > 1:
-            self.columns.append(Column("average of factorizations", BLEND))
-            held.append(self.members @ self.blend)
-            kriging.append(torch.zeros_like(judge.value))
-        self.kernels: list[Kernel] = []
-        self.variances: list[float] = []
-        for source in self._bases():
-            found = self._interpolated(source)
+            self.columns.append(Column("average of factorizations", self.blend))
+        held = [self.members @ column.mix for column in self.columns]
+        kriging = [torch.zeros_like(values) for values in held]
+        for base in self._bases():
+            found = self._interpolated(base)
             if found is not None:
-                base = next(c for c in self.columns if c.source == source)
-                self.columns.append(Column(f"{base.name}, interpolated", source, len(self.kernels) - 1))
-                held.append(found[0])
-                kriging.append(found[1])
+                self.columns.append(found[0])
+                held.append(found[1])
+                kriging.append(found[2])
         self.held, self.kriging = torch.stack(held, 1), torch.stack(kriging, 1)
         self.weights, self._crossed = self._weighted()
-        self.used = [k for k in range(len(self.columns)) if float(self.weights[:, k].max()) > 0]
+        self.used = torch.nonzero(self.weights.max(0).values > 0).flatten().tolist()
 
     def _predicted(self, source: Source) -> Tensor:
         if source.candidate is not None:
@@ -88,211 +85,161 @@ class Average:
 
     def _blended(self) -> Tensor:
         """(M,) weights of the factorizations in their average, all kinds of holes together, each by its part."""
-        blend = torch.zeros(len(self.sources), dtype=torch.float64)
+        judge, blend = self.judge, torch.zeros(len(self.sources), dtype=torch.float64)
         own = [k for k, s in enumerate(self.sources) if s.is_factorization]
-        if not own:
-            return blend
-        predictions = self.members[:, own]
-        scale = torch.ones(len(self.judge.value), dtype=torch.float64)
-        for place, kind in enumerate(self.judge.kinds):
-            rows = self.judge.kind == kind
-            best = (predictions[rows] - self.judge.value[rows].unsqueeze(1)).square().mean(0).min()
-            scale[rows] = float((self.judge.part[place] / int(rows.sum()) / best.clamp_min(1e-300)).sqrt())
-        scale /= scale.square().mean().sqrt()
-        groups = len(torch.unique(self.judge.group))
-        weights = stack(predictions * scale.unsqueeze(1), self.judge.value * scale, groups, self.settings.power)
-        weights[weights < _NEGLIGIBLE] = 0.0
-        blend[own] = weights / weights.sum()
+        if own:
+            scale = torch.ones_like(judge.value)
+            for kind, part in zip(judge.kinds, judge.part.tolist(), strict=True):
+                rows = judge.kind == kind
+                least = (self.members[rows][:, own] - judge.value[rows].unsqueeze(1)).square().sum(0).min()
+                scale[rows] = (part / least.clamp_min(1e-300)).sqrt()
+            scale /= scale.square().mean().sqrt()
+            blend[own] = self._stacked(self.members[:, own] * scale.unsqueeze(1), judge.value * scale, judge.group)
         return blend
+
+    def _stacked(self, predictions: Tensor, value: Tensor, group: Tensor) -> Tensor:
+        weights = stack(predictions, value, len(torch.unique(group)), self.settings.power)
+        weights = torch.where(weights < _NEGLIGIBLE, 0.0, weights)
+        return weights / weights.sum()
 
     # --- interpolation ------------------------------------------------------------------------------------------------
 
-    def _bases(self) -> list[int]:
+    def _bases(self) -> list[Column]:
         """What interpolation is added to: the mean, the best of the effects, the factorizations."""
         if not self.problem.ordered:
             return []
-        names = [s.name for s in self.sources]
-        effects = [k for k, name in enumerate(names) if name in ("effects", "pairs")]
-        found = [names.index("mean"), *sorted(effects, key=lambda k: self.judge.score(self.members[:, k]))[:1]]
-        own = torch.nonzero(self.blend > 0).flatten().tolist()
-        return found + ([BLEND] if len(own) > 1 else own)
+        found = [c for c in self.columns if c.name == "mean"]
+        effects = [c for c in self.columns if c.name in ("effects", "pairs")]
+        found += sorted(effects, key=lambda c: self.judge.score(self.members @ c.mix))[:1]
+        return found + [c for c in self.columns if float(self.blend.sum()) > 0 and torch.equal(c.mix, self.blend)]
 
-    def _base_at(self, source: int, split: int, index: Tensor) -> Tensor:
-        if source != BLEND:
-            return self.sources[source].members[split].at(index)
-        parts = [
-            w * s.members[split].at(index) for w, s in zip(self.blend.tolist(), self.sources, strict=True) if w > 0
-        ]
-        return torch.stack(parts).sum(0)
+    def _at(self, column: Column, split: int, index: Tensor) -> Tensor:
+        used = torch.nonzero(column.mix).flatten().tolist()
+        return torch.stack([self.sources[k].members[split].at(index) for k in used], 1) @ column.mix[used]
 
     @cached_property
     def _near(self) -> list[Neighbours]:
         return [Neighbours(s.train.index, self.problem.dims, self.problem.positions) for s in self.splits]
 
-    def _interpolated(self, source: int) -> tuple[Tensor, Tensor] | None:
-        """Held-out predictions of a source with its residual interpolated, and the variance left; None if no better."""
-        first = self.splits[0]
-        residual = [s.train.value - self._base_at(source, k, s.train.index) for k, s in enumerate(self.splits)]
-        base = torch.cat([self._base_at(source, k, s.held.index) for k, s in enumerate(self.splits)])
-        generator = torch.Generator().manual_seed(0)
-        size = len(first.held)
-        rows = torch.randperm(size, generator=generator)[: self.settings.queries]
+    def _interpolated(self, base: Column) -> tuple[Column, Tensor, Tensor] | None:
+        """A column with its residual interpolated, held-out predictions, the variances left; None if no better."""
+        first, near = self.splits[0], self._near
+        residual = [s.train.value - self._at(base, k, s.train.index) for k, s in enumerate(self.splits)]
+        held = self.members @ base.mix
+        rows = torch.randperm(len(first.held), generator=torch.Generator().manual_seed(0))[: self.settings.queries]
         dense = len(first.train) >= _DENSE * math.prod(self.problem.dims)
         modes = tuple(sorted(self.problem.ordered[: 2 if dense else 1]))
-        cross, correlation = self._cross(first.train.index, residual[0]) if dense else (None, None)
-        lengths = tuple(5.0 * step_of(self.problem.positions[m]) for m in modes)
+        others = [m for m in range(len(self.problem.dims)) if m not in self.problem.ordered] if dense else []
+        cross, correlation = cross_mode(first.train.index, residual[0], self.problem.dims, others)
         count = self.settings.neighbours * (1 if cross is None else 2)
-        start = Kernel(modes, lengths, 0.05, count, False, cross, correlation)
-        left = first.held.value - base[:size]
-        kernel, ratio = choose_kernel(
-            self._near[0], residual[0], first.held.index[rows], left[rows], first.kind[rows], start
-        )
+        start = Kernel(modes, tuple(5 * near[0].step(m) for m in modes), 0.05, count, False, cross, correlation)
+        left = (self.judge.value - held)[: len(first.held)][rows]
+        kernel, ratio = choose_kernel(near[0], residual[0], first.held.index[rows], left, first.kind[rows], start)
         if ratio > 0.995:
             return None
-        means, variances = [], []
-        variance = float(residual[0].square().mean())
-        for near, split, r in zip(self._near, self.splits, residual, strict=True):
-            found = krige(near, split.held.index, kernel, r)
-            means.append(found[0])
-            variances.append(found[1] * variance)
-        self.kernels.append(kernel)
-        self.variances.append(variance)
-        return base + torch.cat(means), torch.cat(variances)
-
-    def _cross(self, index: Tensor, residual: Tensor) -> tuple[int | None, Tensor | None]:
-        """The mode, not an ordered one, whose indices leave the most alike."""
-        best: tuple[float, int, Tensor] | None = None
-        for mode, d in enumerate(self.problem.dims):
-            if mode in self.problem.ordered or not 1 < d <= _MOST_CROSS:
-                continue
-            correlation = cross_correlation(index, residual, self.problem.dims, mode)
-            alike = float((correlation.square().sum() - d) / (d * (d - 1)))
-            if alike > 0.05 and (best is None or alike > best[0]):
-                best = alike, mode, correlation
-        return (None, None) if best is None else best[1:]
+        one = Interpolation(kernel, residual[0], float(residual[0].square().mean()))
+        found = [krige(n, s.held.index, kernel, r) for n, s, r in zip(near, self.splits, residual, strict=True)]
+        means, variances = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return Column(f"{base.name}, interpolated", base.mix, one), held + means, variances * one.variance
 
     # --- weights ------------------------------------------------------------------------------------------------------
 
     def _weighted(self) -> tuple[Tensor, Tensor]:
-        """(rows, C) by `row_of`: for the holes of a kind, of a variable where there is a mode of these; and (n, C) for
-        what was held out, from the other half of it, so that the error stated is not that of weights which saw it.
+        """The weights, and (n, C) for what was held out, from the other half of it, so that the error stated is not
+        that of weights which saw it.
         """
         judge, mode = self.judge, self.problem.units.mode
         rows, crossed = [], torch.zeros_like(self.held)
+        whole = self._weights_on(judge.half >= 0)
         for kind in range(len(self.problem.holes.names)):
             own = judge.kind == kind
-            pooled = self._crossed_on(own, crossed, torch.ones_like(own))
+            pooled = self._crossed_on(own, crossed, _FEW, whole)
             if mode is not None:
                 for at in range(self.problem.dims[mode]):
-                    rows.append(self._crossed_on(own & (judge.index[:, mode] == at), crossed, own, pooled))
+                    of_variable = own & (judge.index[:, mode] == at)
+                    rows.append(self._crossed_on(of_variable, crossed, 6 * _FEW, pooled))
             rows.append(pooled)
         return torch.stack(rows), crossed
 
-    def _crossed_on(self, own: Tensor, crossed: Tensor, wider: Tensor, otherwise: Tensor | None = None) -> Tensor:
-        """Weights by some of the held-out entries, of each half by the other one into `crossed`; by more, or others
-        found before, where they are few.
-        """
-        least = 8 if otherwise is None else 50
-        if int(own.sum()) < least:
-            weights = self._weights_on(wider) if otherwise is None else otherwise
-            crossed[own] = weights
-            return weights
-        weights, half = self._weights_on(own), self.judge.half
-        for part in (0, 1):
-            other = own & (half != part)
-            crossed[own & (half == part)] = weights if 2 * int(other.sum()) < least else self._weights_on(other)
+    def _crossed_on(self, own: Tensor, crossed: Tensor, least: int, otherwise: Tensor) -> Tensor:
+        """Weights by some of the held-out entries, of each half by the other one into `crossed`; others where they are
+        few."""
+        enough = int(own.sum()) >= least
+        weights = self._weights_on(own) if enough else otherwise
+        for half in (self.judge.half == 0, self.judge.half == 1):
+            others = own & ~half
+            crossed[own & half] = self._weights_on(others) if enough and 2 * int(others.sum()) >= least else weights
         return weights
 
     def _weights_on(self, own: Tensor) -> Tensor:
         """(C,) weights by some of the held-out entries; the mean or the effects alone where nothing is better."""
-        miss = self.held[own] - self.judge.value[own].unsqueeze(1)
-        groups = len(torch.unique(self.judge.group[own]))
-        weights = stack(self.held[own], self.judge.value[own], groups, self.settings.power)
-        weights[weights < _NEGLIGIBLE] = 0.0
-        weights /= weights.sum()
-        errors = miss.square().sum(0)
+        held, value = self.held[own], self.judge.value[own]
+        weights = self._stacked(held, value, self.judge.group[own])
+        errors = (held - value.unsqueeze(1)).square().sum(0)
         simple = [k for k, s in enumerate(self.sources) if s.candidate is None]
         best = min(simple, key=lambda k: float(errors[k]), default=None)
-        if best is not None and float(errors[best]) < float((miss @ weights).square().sum()):
+        if best is not None and float(errors[best]) < float((held @ weights - value).square().sum()):
             return torch.nn.functional.one_hot(torch.tensor(best), len(weights)).double()
         return weights
 
     @cached_property
     def averaged(self) -> Averaged:
         """Of what was held out."""
-        of_blend = torch.tensor([float(c.source == BLEND) for c in self.columns], dtype=torch.float64)
-        return average(self._crossed, self.held, self.kriging, self.members, self.blend, of_blend)
+        return average(self._crossed, self.columns, self.held, self.kriging, self.members)
 
     @cached_property
     def calibration(self) -> Calibration:
         """From what was held out."""
         found, judge = self.averaged, self.judge
-        residual = judge.value - found.mean
-        counts = self._counts(self.splits[0].train.index)
-        kinds = len(self.problem.holes.names)
-        part = torch.zeros(kinds, dtype=torch.float64)
-        for kind in judge.kinds:  # a kind counts by its share of what is to be predicted
-            part[kind] = (self.problem.holes.share[kind] + 1e-6) / int((judge.kind == kind).sum())
-        weight = part[judge.kind]
+        share, count = torch.tensor(self.problem.holes.share), torch.bincount(judge.kind)
+        part = ((share[: len(count)] + 1e-6) / count)[
+            judge.kind
+        ]  # a kind counts by its share of what is to be predicted
         return calibrate(
-            judge.index, residual, found.spread, found.kriging, judge.kind, kinds, judge.half, counts, weight
+            judge.index,
+            judge.value - found.mean,
+            found.spread,
+            found.kriging,
+            judge.kind,
+            len(self.problem.holes.names),
+            judge.half,
+            self._counts(self.splits[0].train.index),
+            part[judge.kind],
         )
 
     def _counts(self, index: Tensor) -> tuple[Tensor, ...]:
-        counts = [torch.bincount(index[:, m], minlength=d) for m, d in enumerate(self.problem.dims)]
-        return tuple(torch.cat([c, c.new_zeros(1)]).double() for c in counts)
+        return tuple(torch.bincount(index[:, m], minlength=d + 1).double() for m, d in enumerate(self.problem.dims))
 
     # --- result -------------------------------------------------------------------------------------------------------
 
     def finish(self) -> Completion:
         """What counts, fitted to all observations."""
-        problem = self.problem
+        problem, observed = self.problem, self.problem.scaled
         errors = dict(zip(self.judge.kinds, self.judge.errors(self.averaged.mean).tolist(), strict=True))
         problem.holes.settle([errors.get(kind, 0.0) for kind in range(len(problem.holes.names))])
-        used = self.used
-        on_blend = any(self.columns[k].source == BLEND for k in used)
-        needed = {self.columns[k].source for k in used} - {BLEND}
-        if on_blend:
-            needed |= set(torch.nonzero(self.blend > 0).flatten().tolist())
-        kept = sorted(needed)
-        members = tuple(self.sources[k].of_all() for k in kept)
-        blend = self.blend[kept] if on_blend else torch.zeros(len(kept), dtype=torch.float64)
-        if not on_blend and float(self.blend[kept].sum()) > 0:
-            blend = self.blend[kept] / self.blend[kept].sum()
-        place = {source: number for number, source in enumerate(kept)} | {BLEND: BLEND}
-        kernels = sorted({self.columns[k].interpolation for k in used} - {-1})
-        columns = tuple(
-            Column(
-                self.columns[k].name,
-                place[self.columns[k].source],
-                kernels.index(self.columns[k].interpolation) if self.columns[k].interpolation >= 0 else -1,
-            )
-            for k in used
-        )
-        interpolations = []
-        values = torch.stack([m.at(problem.scaled.index) for m in members], 1) if kernels else torch.empty(0)
-        for number in kernels:
-            column = next(c for c in columns if c.interpolation == kernels.index(number))
-            base = values @ blend if column.source == BLEND else values[:, column.source]
-            residual = problem.scaled.value - base
-            interpolations.append(Interpolation(self.kernels[number], residual, self.variances[number]))
-        calibration = self.calibration
-        calibration = Calibration(
-            calibration.coefficients, calibration.noise, self._counts(problem.scaled.index), calibration.quantiles
-        )
-        observed = problem.scaled.index if kernels else torch.empty(0, len(problem.dims), dtype=torch.int64)
+        used = [self.columns[k] for k in self.used]
+        kept = torch.nonzero(torch.stack([c.mix for c in used]).sum(0)).flatten()
+        members = tuple(self.sources[k].of_all() for k in kept.tolist())
+        blend = self.blend[kept]
+        columns = [replace(c, mix=c.mix[kept]) for c in used]
+        interpolated = any(c.interpolation is not None for c in columns)
+        if interpolated:
+            values = torch.stack([m.at(observed.index) for m in members], 1)
+            for k, c in enumerate(columns):
+                if c.interpolation is not None:
+                    one = replace(c.interpolation, residual=observed.value - values @ c.mix)
+                    columns[k] = replace(c, interpolation=one)
         return Completion(
             problem.dims,
             problem.units,
             problem.holes,
             members,
-            blend,
-            columns,
-            self.weights[:, used],
-            tuple(interpolations),
-            observed,
+            blend / blend.sum().clamp_min(1e-300),
+            tuple(columns),
+            self.weights[:, self.used],
+            observed.index if interpolated else observed.index[:0],
             problem.positions,
-            calibration,
+            replace(self.calibration, counts=self._counts(observed.index)),
             problem.lowest,
             problem.highest,
             problem.integers,

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from htfcli.config.completion import CompleteConfig
 from htfcli.engine.completion.averaging import Average, Source
-from htfcli.engine.completion.columns import BLEND
 from htfcli.engine.completion.exact import find_exact, polished
 from htfcli.engine.completion.holes import Holes
 from htfcli.engine.completion.links import IDENTITY, Link
@@ -157,9 +156,9 @@ class _Completing:
         if self._config.loss != "auto":
             return self._config.loss
         part = {"poisson": 0.0, "logistic": 0.0, self._loss: 0.0}
-        for column, weight in zip(completion.columns, completion.weights.mean(0).tolist(), strict=True):
-            link = completion.members[column.source].link.name if column.source != BLEND else "identity"
-            part[{"log": "poisson", "logit": "logistic"}.get(link, self._loss)] += weight
+        share = completion.weights.mean(0) @ torch.stack([c.mix for c in completion.columns])
+        for member, weight in zip(completion.members, share.tolist(), strict=True):
+            part[{"log": "poisson", "logit": "logistic"}.get(member.link.name, self._loss)] += weight
         return max(part, key=lambda k: part[k])
 
     def _leave_out(self, search: Search, best: Candidate, split: Split) -> bool:

@@ -1,11 +1,11 @@
 """What the holes look like, and held-out entries that look the same.
 
 Random entries held out say how well random holes are filled. A whole missing fibre, block or slice is another matter:
-its neighbours are missing too. Here every cell without an observation gets a kind: along which modes its fibre has no
-observation at all, and along which ordered modes it lies in a gap longer than chance makes them. Held-out entries of a
-kind are the cells of that kind moved elsewhere, by a permutation of the indices of every mode, a shift for ordered
-ones, as far as observations are there. In sparse tables, where nearly every fibre is empty, a kind is an index with few
-observations.
+its neighbours are missing too. So cells have marks: their fibre along a mode has no observation at all, or they lie in
+a gap along an ordered mode longer than chance makes them; in sparse tables, where nearly every fibre is empty, their
+index in a mode has few observations. A kind of holes is some marks together. Held out like them are observed entries
+that a permutation of the indices of every mode, a shift for ordered ones, takes to cells of that kind; or all but a few
+entries of an index.
 
 Axes: `n` observed entries, `N` modes.
 """
@@ -20,9 +20,11 @@ import torch
 from torch import Tensor
 
 from htfcli.engine.completion.settings import Settings
-from htfcli.engine.samples import row_keys, unravel
+from htfcli.engine.samples import row_keys
 
 RANDOM = "random"
+_BY_CHANCE = 0.05  # probability under which a gap is not left to chance; share of cells from which fibres say something
+_TRIES = 20  # moves that look for entries under cells of a kind: a gap often comes to lie on others
 
 
 @dataclass
@@ -32,20 +34,25 @@ class Holes:
     Args:
         names: of the kinds; the first is `random`. share: of the wanted entries, by kind.
         cells: (prod of dims,) uint8 kind of every cell, empty where the tensor is too large or too sparse for it.
-        codes, kept: of every cell, and of the kinds; see `_by_fibres`. starved: per kind but the first (mode,
-        count): its indices have so few observations. counts: per mode (d_k,).
+        starved: there, per kind but the first, (mode, count): its indices have so few observations.
+        counts: of observations, per mode (d_k + 1,), the last for an index never seen.
+
+    Attributes:
+        marks: the sets of marks that cells have, three bits a mode: nothing in the fibre, in a long gap between two
+            observations, beyond the first or the last one.
+        marked: (prod of dims,) which of them each has. kinds: the set of each kind. ordered: modes.
     """
 
     dims: tuple[int, ...]
     names: list[str] = field(default_factory=lambda: [RANDOM])
     share: list[float] = field(default_factory=lambda: [1.0])
     cells: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
-    starved: list[tuple[int, int]] = field(default_factory=list)
+    starved: list[tuple[int, ...]] = field(default_factory=list)
     counts: list[Tensor] = field(default_factory=list)
-    open_modes: list[tuple[int, ...]] = field(default_factory=lambda: [()])
-    ordered: tuple[int, ...] = ()
-    codes: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int32))
-    kept: list[int] = field(default_factory=lambda: [0])
+    marks: list[int] = field(default_factory=list, init=False)
+    marked: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int32), init=False)
+    kinds: list[int] = field(default_factory=lambda: [0], init=False)
+    ordered: tuple[int, ...] = field(default=(), init=False)
 
     def settle(self, difficulty: Sequence[float]) -> None:
         """Give cells of a rare kind, such as those of a missing year in a missing fibre, the hardest of the kinds whose
@@ -54,15 +61,13 @@ class Holes:
         Args:
             difficulty: of every kind, the error of what was held out like it.
         """
-        if len(self.codes) == 0:
-            return
-        codes = torch.unique(self.codes)
-        table = torch.zeros(int(codes.max()) + 1, dtype=torch.uint8)
-        for code in codes.tolist():
-            fitting = [k for k, own in enumerate(self.kept) if own & ~code == 0]
-            own = self.kept.index(code) if code in self.kept else max(fitting, key=lambda k: difficulty[k])
-            table[code] = own
-        self.cells = table[self.codes.long()]
+        fitting = ([k for k, own in enumerate(self.kinds) if own & ~mark == 0] for mark in self.marks)
+        chosen = [
+            max(some, key=lambda k: (self.kinds[k] == mark, difficulty[k]))
+            for mark, some in zip(self.marks, fitting, strict=True)
+        ]
+        if chosen:
+            self.cells = torch.tensor(chosen, dtype=torch.uint8)[self.marked]
 
     def kind_of(self, index: Tensor) -> Tensor:
         """Number of the kind of entries (n, N), (n,) int64."""
@@ -71,19 +76,46 @@ class Holes:
             known = (index >= 0).all(1)
             kind[known] = self.cells[row_keys(index[known].long(), self.dims)].long()
         for number, (mode, most) in enumerate(self.starved, 1):
-            few = torch.cat([self.counts[mode], torch.zeros(1, dtype=torch.int64)])[index[:, mode].long()] <= most
+            few = self.counts[mode][index[:, mode].long()] <= most
             kind = torch.where(few & (kind == 0), number, kind)
         return kind
+
+    def fixed_modes(self, number: int) -> list[int]:
+        """Modes in which the cells of one hole of a kind agree."""
+        if self.starved:
+            return [self.starved[number - 1][0]]
+        return [m for m in range(len(self.dims)) if not self.kinds[number] >> (3 * m) & 7]
+
+    def imitated(self, index: Tensor, number: int, generator: torch.Generator) -> Tensor:
+        """Which observed entries (n, N) would be missing, were the holes of a kind elsewhere; (n,) bool."""
+        if self.starved:
+            mode, few = self.starved[number - 1]
+            order = torch.randperm(len(index), generator=generator)
+            order = order[torch.argsort(index[order, mode], stable=True)]
+            of = index[order, mode].contiguous()
+            left = torch.zeros(len(index), dtype=torch.bool)
+            left[order] = torch.arange(len(of)) - torch.searchsorted(of, of) < few
+            return ~left
+        columns = []
+        for mode, d in enumerate(self.dims):
+            if mode in self.ordered:  # what lies at an end stays there
+                step = 0 if self.kinds[number] >> (3 * mode) & 4 else int(torch.randint(d, (1,), generator=generator))
+                columns.append((index[:, mode] + step) % d)
+            else:
+                columns.append(torch.randperm(d, generator=generator)[index[:, mode]])
+        own = torch.tensor([self.kinds[number] & ~mark == 0 for mark in self.marks])  # these marks, others or not
+        return own[self.marked[row_keys(torch.stack(columns, 1), self.dims)]]
 
 
 def find_holes(
     index: Tensor, dims: Sequence[int], wanted: Tensor | None, ordered: Sequence[int], settings: Settings
 ) -> Holes:
     """Kinds of holes among the wanted entries (m, N), all unobserved ones for None, where (n, N) are observed."""
-    holes, total = Holes(tuple(dims), ordered=tuple(ordered)), math.prod(dims)
-    if total <= settings.most_cells and len(index) >= 0.05 * total:
+    holes, total = Holes(tuple(dims)), math.prod(dims)
+    holes.ordered = tuple(ordered)
+    if total <= settings.most_cells and len(index) >= _BY_CHANCE * total:
         _by_fibres(holes, index, wanted, settings)
-    else:
+    elif wanted is not None and len(wanted):
         _by_counts(holes, index, wanted, settings)
     return holes
 
@@ -92,78 +124,67 @@ def _by_fibres(holes: Holes, index: Tensor, wanted: Tensor | None, settings: Set
     dims, order = holes.dims, len(holes.dims)
     seen = torch.zeros(math.prod(dims), dtype=torch.bool)
     seen[row_keys(index, dims)] = True
+    asked = ~seen
+    if wanted is not None:
+        inside = wanted[(wanted >= 0).all(1)].long()
+        asked = torch.zeros_like(seen).index_fill_(0, row_keys(inside, dims), True) & ~seen
     seen = seen.view(dims)
     fill = len(index) / seen.numel()
-    code = torch.zeros(dims, dtype=torch.int64)  # two bits a mode: 1 no observation in the fibre, 2 a long gap
+    mark = torch.zeros(dims, dtype=torch.int64)
     for mode, d in enumerate(dims):
-        empty = ~seen.any(mode, keepdim=True)
-        by_chance = (1 - fill) ** (d - 1)  # a cell without observation has an empty fibre
-        share = float((empty.expand(dims) & ~seen).sum()) / max(seen.numel() - len(index), 1)
-        if by_chance > 0.05 and share < by_chance + 0.25:
-            continue
-        code += empty.expand(dims).long() << (2 * mode)
+        empty = ~seen.any(mode, keepdim=True).expand(dims) & ~seen
+        chance = (1 - fill) ** (d - 1)  # that the fibre of an unobserved cell is empty
+        if float(empty.sum()) <= 2 * chance / (1 + chance) * max(seen.numel() - len(index), 1):
+            continue  # half of such cells or more are left to chance
+        mark += empty.long() << (3 * mode)
         if mode in holes.ordered:
-            longest = math.log(0.05 / d) / math.log(max(1 - fill, 1e-6)) if fill < 1 else 0.0
-            code += ((_gaps(seen, mode) > max(longest, 1.0)) & ~empty & ~seen).long() << (2 * mode + 1)
-    flat, unseen = code.flatten(), ~seen.flatten()
-    asked = unseen if wanted is None else torch.zeros_like(unseen)
-    if wanted is not None:
-        inside = (wanted >= 0).all(1)
-        asked[row_keys(wanted[inside].long(), dims)] = True
-        asked &= unseen
-    codes, counts = torch.unique(flat[asked], return_counts=True)
-    count = dict(zip(codes.tolist(), counts.tolist(), strict=True))
-    least = max(8.0, settings.least_kind * sum(count.values()))
-    often = sorted((c for c in count if c and count[c] >= least), key=lambda c: (-count[c], c))
-    kept = [0, *often[: settings.most_kinds]]
-    holes.codes, holes.kept = torch.where(unseen, flat, 0).to(torch.int32), kept
-    holes.settle([float(c.bit_count()) for c in kept])
-    holes.names = [RANDOM] + [_name(c, order) for c in kept[1:]]
-    holes.open_modes = [tuple(m for m in range(order) if c >> (2 * m) & 3) for c in kept]
+            longest = math.log(_BY_CHANCE / d) / math.log(max(1 - fill, 1e-6)) if fill < 1 else 0.0
+            before, after = _around(seen, mode)
+            gap = (after - before - 1 > max(longest, 1.0)) & ~empty & ~seen
+            end = (before < 0) | (after == d)
+            mark += (gap & ~end).long() << (3 * mode + 1) | (gap & end).long() << (3 * mode + 2)
+    marks, marked = torch.unique(mark.flatten(), return_inverse=True)
+    holes.marks, holes.marked = marks.tolist(), marked.to(torch.int32)
+    count = dict(zip(holes.marks, torch.bincount(marked[asked], minlength=len(marks)).tolist(), strict=True))
+    least = max(settings.fewest, settings.least_kind * sum(count.values()))
+    often = sorted((m for m in count if m and count[m] >= least), key=lambda m: (-count[m], m))
+    holes.kinds = [0, *often]
+    holes.settle([float(kind.bit_count()) for kind in holes.kinds])
+    holes.names = [RANDOM] + [_name(kind, order) for kind in holes.kinds[1:]]
     total = max(int(asked.sum()), 1)
-    holes.share = (torch.bincount(holes.cells[asked].long(), minlength=len(kept)).double() / total).tolist()
+    holes.share = (torch.bincount(holes.cells[asked].long(), minlength=len(holes.kinds)).double() / total).tolist()
 
 
-def _gaps(seen: Tensor, mode: int) -> Tensor:
-    """Per cell the number of unobserved cells in a row, along a mode, that it is one of."""
+def _around(seen: Tensor, mode: int) -> tuple[Tensor, Tensor]:
+    """Per cell the index, in a mode, of the last observation up to it, -1 for none, and of the next, d for none."""
     d = seen.shape[mode]
-    shape = [1] * seen.dim()
-    shape[mode] = d
-    place = torch.arange(d).view(shape).expand(seen.shape)
+    place = torch.arange(d).view(-1, *(1 for _ in range(mode + 1, seen.dim()))).expand(seen.shape)
     before = torch.where(seen, place, -1).cummax(mode).values
-    after = d - 1 - torch.where(seen, d - 1 - place, -1).flip(mode).cummax(mode).values.flip(mode)
-    return after - before - 1
+    after = torch.where(seen, place, d).flip(mode).cummin(mode).values.flip(mode)
+    return before, after
 
 
-def _name(code: int, order: int) -> str:
-    empty = [m for m in range(order) if code >> (2 * m) & 1]
-    gaps = [m for m in range(order) if code >> (2 * m) & 2]
-    parts = ([f"fibre of mode {', '.join(map(str, empty))}"] if empty else []) + [f"gap in mode {m}" for m in gaps]
-    return " and ".join(parts)
+def _name(kind: int, order: int) -> str:
+    marked = [[str(m) for m in range(order) if kind >> (3 * m) & 2**bit] for bit in range(3)]
+    names = ("fibre of mode", "gap in mode", "end of mode")
+    return " and ".join(f"{name} {', '.join(modes)}" for name, modes in zip(names, marked, strict=True) if modes)
 
 
-def _by_counts(holes: Holes, index: Tensor, wanted: Tensor | None, settings: Settings) -> None:
-    holes.counts = [torch.bincount(index[:, m].long(), minlength=d) for m, d in enumerate(holes.dims)]
-    if wanted is None or len(wanted) == 0:
-        return
-    shares = []
+def _by_counts(holes: Holes, index: Tensor, wanted: Tensor, settings: Settings) -> None:
+    counts = [torch.bincount(index[:, m], minlength=d) for m, d in enumerate(holes.dims)]
+    holes.counts = [torch.cat([count, count.new_zeros(1)]) for count in counts]
     for mode, count in enumerate(holes.counts):
-        of_wanted = torch.cat([count, count.new_zeros(1)])[wanted[:, mode].long()]
-        of_seen = count[index[:, mode].long()] - 1
-        for most in (0, 3, 10):
-            share = float((of_wanted <= most).double().mean())
-            if share - float((of_seen <= most).double().mean()) > settings.least_kind and share > settings.least_kind:
-                shares.append((mode, most))
+        for most in (0, 3, 10):  # nothing, next to nothing, little: an entry's own observation is not counted
+            share, chance = count[wanted[:, mode].long()] <= most, count[index[:, mode]] - 1 <= most
+            if float(share.double().mean() - chance.double().mean()) > settings.least_kind:
+                holes.starved.append((mode, most))
                 break
-    holes.starved = shares[: settings.most_kinds]
     holes.names += [f"few observations of an index of mode {mode}" for mode, _ in holes.starved]
-    holes.open_modes += [tuple(m for m in range(len(holes.dims)) if m != mode) for mode, _ in holes.starved]
-    kind = holes.kind_of(wanted)
-    holes.share = (torch.bincount(kind, minlength=len(holes.names)).double() / len(wanted)).tolist()
+    holes.share = (torch.bincount(holes.kind_of(wanted), minlength=len(holes.names)).double() / len(wanted)).tolist()
 
 
 def held_out_like(holes: Holes, index: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Observed entries to hold out, `share` of them at random and about as many for every other kind of holes.
+    """Observed entries (n, N) to hold out, `share` of them at random and about as many for every other kind of holes.
 
     Returns: (n,) int64 kind of what is held out, -1 for what is kept; (n,) int64 group: entries of a kind that were
         held out together.
@@ -171,87 +192,21 @@ def held_out_like(holes: Holes, index: Tensor, share: float, generator: torch.Ge
     n = len(index)
     kind, group = torch.full((n,), -1), torch.zeros(n, dtype=torch.int64)
     for number in range(1, len(holes.names)):
-        most = max(1, int(share * n / max(1, len(holes.names) - 1) ** 0.5))
-        found = _starved(holes, index, number, most, generator) if holes.starved else None
-        if found is None:
-            found = _moved(holes, index, number, most, kind, generator)
-        rows, groups = found
-        kind[rows], group[rows] = number, groups
+        fixed = holes.fixed_modes(number)
+        most, got = max(1, int(share * n / (len(holes.names) - 1) ** 0.5)), 0
+        for attempt in range(_TRIES):
+            rows = torch.nonzero(holes.imitated(index, number, generator) & (kind < 0)).flatten()
+            names, of = torch.unique(
+                row_keys(index[rows][:, fixed], [holes.dims[m] for m in fixed]), return_inverse=True
+            )
+            drawn = torch.randperm(len(names), generator=generator)  # whole holes, until there are enough
+            sizes = torch.bincount(of, minlength=len(names))[drawn]
+            chosen = torch.isin(of, drawn[sizes.cumsum(0) - sizes < most - got])
+            kind[rows[chosen]], group[rows[chosen]] = number, of[chosen] + attempt * n
+            got += int(chosen.sum())
+            if 2 * got >= most:
+                break
     free = torch.nonzero(kind < 0).flatten()
-    count = min(max(1, round(share * n)), len(free) - 1)
-    rows = free[torch.randperm(len(free), generator=generator)[:count]]
-    kind[rows] = 0
-    group[rows] = torch.arange(len(rows))
+    rows = free[torch.randperm(len(free), generator=generator)[: min(max(1, round(share * n)), len(free) - 1)]]
+    kind[rows], group[rows] = 0, torch.arange(len(rows))
     return kind, group
-
-
-def _moved(
-    holes: Holes, index: Tensor, number: int, most: int, kind: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Observed entries under the cells of a kind, moved elsewhere; some whole groups of them, `most` entries or so."""
-    dims = holes.dims
-    keys, order = torch.sort(row_keys(index, dims))
-    own = holes.kept[number]
-    cells = torch.nonzero((holes.codes & own) == own).flatten()  # with those that have further marks besides
-    cells = unravel(cells, dims)
-    fixed = [m for m in range(len(dims)) if m not in holes.open_modes[number]]
-    rows_found, groups_found, got, offset = [], [], 0, 0
-    taken = kind >= 0
-    for _ in range(20):
-        moved = cells.clone()
-        for mode, d in enumerate(dims):
-            if mode in holes.ordered:
-                moved[:, mode] = (moved[:, mode] + int(torch.randint(d, (1,), generator=generator))) % d
-            else:
-                moved[:, mode] = torch.randperm(d, generator=generator)[moved[:, mode]]
-        key = row_keys(moved, dims)
-        at = torch.searchsorted(keys, key).clamp_(max=len(keys) - 1)
-        rows = order[at[keys[at] == key]]
-        rows = torch.unique(rows[~taken[rows]])
-        if len(rows) == 0:
-            continue
-        of = row_keys(index[rows][:, fixed], [dims[m] for m in fixed]) if fixed else torch.zeros_like(rows)
-        names, of = torch.unique(of, return_inverse=True)
-        sizes = torch.bincount(of)
-        drawn = torch.randperm(len(names), generator=generator)
-        enough = int((sizes[drawn].cumsum(0) < most - got).sum()) + 1
-        chosen = torch.zeros(len(names), dtype=torch.bool)
-        chosen[drawn[:enough]] = True
-        keep = chosen[of]
-        if got and got + int(keep.sum()) > 2 * most:
-            continue
-        rows, of = rows[keep], of[keep]
-        taken[rows] = True
-        rows_found.append(rows)
-        groups_found.append(of + offset)
-        offset += len(names)
-        got += len(rows)
-        if got >= 0.8 * most:
-            break
-    if not rows_found:
-        return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
-    return torch.cat(rows_found), torch.cat(groups_found)
-
-
-def _starved(
-    holes: Holes, index: Tensor, number: int, most: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor] | None:
-    """All but a few entries of some indices."""
-    mode, few = holes.starved[number - 1]
-    count = holes.counts[mode]
-    rich = torch.nonzero(count > few + 4).flatten()
-    if len(rich) < 4:
-        return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
-    drawn = rich[torch.randperm(len(rich), generator=generator)]
-    enough = int(((count[drawn] - few).cumsum(0) < most).sum()) + 1
-    drawn = drawn[: min(enough, max(2, len(rich) // 4))]
-    chosen = torch.zeros(len(count), dtype=torch.bool)
-    chosen[drawn] = True
-    rows = torch.nonzero(chosen[index[:, mode].long()]).flatten()
-    rows = rows[torch.randperm(len(rows), generator=generator)]
-    of = index[rows, mode].long()
-    order = torch.argsort(of, stable=True)
-    rows, of = rows[order], of[order]
-    start = torch.searchsorted(of, of)
-    held = torch.arange(len(of)) - start >= few
-    return rows[held], of[held]

@@ -21,8 +21,7 @@ class Settings:
     # Splits
     many: int = 2_000  # observations from which one split has enough held-out entries (flights); fewer have more splits
     # Kinds of holes
-    least_kind: float = 0.04  # share of the wanted entries that makes a kind of holes (gapminder: the year is .07)
-    most_kinds: int = 4  # beside random ones; each costs held-out entries (gapminder has four)
+    least_kind: float = 0.04  # share of the wanted entries that makes a kind of holes (gapminder: the year is .05)
     # Units
     least_ratio: float = 30.0  # of variables' deviations: beyond, squares of the smaller are nothing (il2 has 17)
     # Wide factorizations

@@ -11,15 +11,15 @@ Then a conformal factor for every kind of holes: quantiles of |residual| / devia
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 
+import numpy as np
 import torch
 from torch import Tensor
 
-NORMAL_90 = 1.6448536269514722  # standard deviations on each side of the middle 90 % of a normal distribution
-_LEVELS = 200
-_FEWEST = 20  # held-out entries of a kind that have a factor of their own
-_PRIOR = 10.0  # observations that say an index has the mean noise
+_LEVELS = np.linspace(0, 1, 200)  # of the quantiles that are kept: half a percent is less than they are known to
+_FEW = 10  # observations that say an index has the mean noise; fewer of a kind do not reach 90 % of n + 1
 
 
 @dataclass(frozen=True)
@@ -36,51 +36,29 @@ class Calibration:
     counts: tuple[Tensor, ...]
     quantiles: Tensor
 
-    def variance(self, index: Tensor, spread: Tensor, kriging: Tensor) -> Tensor:
-        """Before the conformal factor, (n,)."""
-        return features(index, self.noise, self.counts, spread, kriging) @ self.coefficients
-
     def deviation(self, index: Tensor, spread: Tensor, kriging: Tensor) -> Tensor:
-        """Before the conformal factor, (n,)."""
-        return self.variance(index, spread, kriging).clamp_min(0.0).sqrt()
+        """Before the conformal factor, (n,), of entries (n, N)."""
+        found = features(index, self.noise, self.counts, spread, kriging)
+        return (found @ self.coefficients).clamp_min(1e-300).sqrt()
 
-    def factor(self, kind: Tensor) -> Tensor:
-        """The conformal factor (n,): 1.645 deviations times it hold 90 % of entries of each kind (n,)."""
-        return self.quantile(kind, 0.9) / NORMAL_90
+    def std(self, index: Tensor, spread: Tensor, kriging: Tensor, kind: Tensor) -> Tensor:
+        """Standard deviations (n,) of entries of kinds (n,): as many on each side as in a normal distribution hold
+        90 % of them."""
+        return self.deviation(index, spread, kriging) * (self.quantile(kind, 0.9) / NormalDist().inv_cdf(0.95))
 
     def quantile(self, kind: Tensor, level: float) -> Tensor:
         """Deviations on each side that hold a share `level` of entries of each kind (n,)."""
-        place = level * (_LEVELS - 1)
-        low = min(int(place), _LEVELS - 2)
-        table = self.quantiles[:, low] + (place - low) * (self.quantiles[:, low + 1] - self.quantiles[:, low])
-        return table[kind]
-
-
-def noise_of_indices(index: Tensor, residual: Tensor, dims: Sequence[int]) -> tuple[Tensor, ...]:
-    """Per mode (d + 1,) how noisy an index is over the mean, shrunk by a prior of ten observations."""
-    square = residual.square()
-    if len(square):
-        square = square.clamp_max(float(torch.quantile(square[:1_000_000], 0.99)))
-    expected = torch.full_like(square, max(float(square.mean()) if len(square) else 1.0, 1e-300))
-    factors = []
-    for mode, d in enumerate(dims):
-        column = index[:, mode].long()
-        ratio = torch.zeros(d, dtype=torch.float64).index_add_(0, column, square / expected)
-        factor = (ratio + _PRIOR) / (torch.bincount(column, minlength=d) + _PRIOR)
-        factors.append(torch.cat([factor, factor.new_ones(1)]))
-        expected = expected * factor[column]
-    return tuple(factors)
+        return torch.tensor([np.interp(level, _LEVELS, row) for row in self.quantiles])[kind]
 
 
 def features(
     index: Tensor, noise: Sequence[Tensor], counts: Sequence[Tensor], spread: Tensor, kriging: Tensor
 ) -> Tensor:
     """(n, 4), see above."""
-    own = torch.ones(len(index), dtype=torch.float64)
-    few = torch.zeros(len(index), dtype=torch.float64)
-    for mode, (factor, count) in enumerate(zip(noise, counts, strict=True)):
-        own *= factor[index[:, mode].long()]
-        few += 1 / (1 + count[index[:, mode].long()])
+    own, few = torch.ones_like(spread), torch.zeros_like(spread)
+    for column, factor, count in zip(index.long().unbind(1), noise, counts, strict=True):
+        own *= factor[column]
+        few += 1 / (1 + count[column])
     return torch.stack([own, spread, kriging, own * few], 1)
 
 
@@ -106,57 +84,60 @@ def calibrate(
             coefficients; None for all alike.
     """
     part = torch.ones_like(residual) if part is None else part
-    dims = [len(c) - 1 for c in counts]
 
-    def fitted(rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        noise = noise_of_indices(index[rows], residual[rows], dims)
+    def fitted(rows: Tensor) -> Calibration:
+        noise = _noise(index[rows], residual[rows], counts)
         found = features(index[rows], noise, counts, spread[rows], kriging[rows])
-        return noise, _likely(found, residual[rows].square(), part[rows])
+        return Calibration(_likely(found, residual[rows].square(), part[rows]), noise, counts, torch.empty(0))
 
-    everything = torch.arange(len(index))
-    noise, coefficients = fitted(everything)
+    whole = fitted(torch.ones_like(half, dtype=torch.bool))
     ratio = torch.empty_like(residual)
-    for number in (0, 1):
-        rows, others = torch.nonzero(half == number).flatten(), torch.nonzero(half != number).flatten()
-        own_noise, own = fitted(others) if len(others) >= _FEWEST else (noise, coefficients)
-        found = features(index[rows], own_noise, counts, spread[rows], kriging[rows])
-        ratio[rows] = residual[rows].abs() / (found @ own).clamp_min(1e-300).sqrt()
-    levels = torch.linspace(0, 1, _LEVELS, dtype=torch.float64)
-    whole = _quantiles(ratio, levels)
-    table = []
-    for number in range(kinds):
-        own = ratio[kind == number]
-        if len(own) >= _FEWEST:
-            table.append(_quantiles(own, levels))
-        else:
-            table.append(torch.maximum(whole, _quantiles(own, levels)) if len(own) > 4 else whole)
-    return Calibration(coefficients, noise, counts, torch.stack(table))
+    for rows in (half == 0, half == 1):
+        own = fitted(~rows) if int((~rows).sum()) >= _FEW else whole
+        ratio[rows] = residual[rows].abs() / own.deviation(index[rows], spread[rows], kriging[rows])
+    table = [_quantiles(ratio)] * kinds
+    for number in sorted(set(kind.tolist())):  # few entries may only say that a kind is worse than the others
+        own_quantiles, count = _quantiles(ratio[kind == number]), int((kind == number).sum())
+        table[number] = own_quantiles if count >= _FEW else np.maximum(table[number], own_quantiles)
+    return replace(whole, quantiles=torch.from_numpy(np.stack(table)))
+
+
+def _noise(index: Tensor, residual: Tensor, counts: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Per mode (d + 1,) how noisy an index is over the mean, shrunk by a prior; residuals (n,) that stand out count as
+    much as the hundredth part of them."""
+    square = residual.square()
+    square = square.clamp_max(np.quantile(square, 0.99))
+    expected = square.mean().clamp_min(1e-300).expand_as(square)
+    factors = []
+    for column, count in zip(index.long().unbind(1), counts, strict=True):
+        ratio = torch.zeros_like(count).index_add_(0, column, square / expected)
+        factor = (ratio + _FEW) / (torch.bincount(column, minlength=len(count)) + _FEW)
+        factors.append(factor)
+        expected = expected * factor[column]
+    return tuple(factors)
 
 
 def _likely(found: Tensor, square: Tensor, part: Tensor) -> Tensor:
     """The coefficients (4,) of features (n, 4) that make squared residuals (n,) most likely, none below zero."""
     size = max(float(square.mean()), 1e-100)
-    square = square.clamp(1e-4 * size, max(float(torch.quantile(square, 0.99)), 1e-4 * size))
+    least = 1e-4 * size  # a hundredth of the root mean square: what is nearly exact does not decide
+    square = square.clamp(least, max(np.quantile(square, 0.99), least))
     scale = found.mean(0).clamp_min(1e-300)
     scaled = found / scale
-    coefficients = torch.full((found.shape[1],), 0.25 * size, dtype=torch.float64)
+    coefficients = torch.full((found.shape[1],), size / found.shape[1], dtype=torch.float64)
     # Held-out entries are rarely as far from others as those in the middle of a hole, so that the likelihood says
     # little of what interpolation leaves: at least half of what kriging itself states, scaled to the error as a whole
-    least = 0.5 * scale[2] * min(1.0, float((part * square).sum() / (part * found[:, 2]).sum().clamp_min(1e-300)))
+    kriging = 0.5 * scale[2] * min(1.0, float((part * square).sum() / (part * found[:, 2]).sum().clamp_min(1e-300)))
     for _ in range(100):  # multiplicative steps of maximum likelihood, which stay at or above zero
         variance = (scaled @ coefficients).clamp_min(1e-120)
         up, down = scaled.t() @ (part * square / variance.square()), scaled.t() @ (part / variance)
         coefficients = coefficients * (up / down.clamp_min(1e-300)).sqrt()
-        coefficients[2] = coefficients[2].clamp_min(least)
-    coefficients = coefficients / scale
+        coefficients[2] = coefficients[2].clamp_min(kriging)
+    coefficients /= scale
     coefficients[0] = coefficients[0].clamp_min(1e-8 * size)
     return coefficients
 
 
-def _quantiles(ratio: Tensor, levels: Tensor) -> Tensor:
-    """Conformal quantiles: the ceil(level (n + 1))-th smallest of n."""
-    ordered = ratio.sort().values
-    place = (levels * (len(ordered) + 1) - 1).clamp(0, len(ordered) - 1)
-    low = place.floor().long()
-    high = place.ceil().long()
-    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+def _quantiles(ratio: Tensor) -> np.ndarray:
+    """Conformal quantiles: the ceil(level (n + 1))-th smallest of n, and between two of them."""
+    return np.quantile(ratio, _LEVELS, method="weibull")

@@ -3,6 +3,7 @@ fitted."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 from htfcli.engine.samples import Entries
+
+_FEWEST, _MOST = 20, 200  # entries of an index that say what its scale is; indices that may be variables
 
 
 @dataclass(frozen=True)
@@ -36,57 +39,42 @@ class Units:
 def find_units(entries: Entries, dims: Sequence[int], least: float) -> Units:
     """The mode, if there is one, whose indices differ in scale more than within themselves.
 
-    The logarithm of |value - mean of its index| is parted into what the index explains and the rest; a mode whose
-    indices' deviations differ by more than the factor `least` and explain more than half of the variance is one of
-    variables. Then every index has its own mean and deviation; else all values share their root mean square.
+    The size of an index is the middle |value - mean of the index|. A mode is one of variables if sizes differ by the
+    factor `least`, and their logarithms, over all entries, by a variance of more than pi^2 / 8, that of the logarithm
+    of |x| for x normal. Then every index has its own mean and deviation; else all values share their root mean square.
     """
-    value = entries.value
-    largest = float(value.abs().max()) or 1.0
-    rms = largest * float((value / largest).square().mean().sqrt()) or 1.0
-    best: tuple[float, Units] | None = None
+    largest = float(entries.value.abs().max()) or 1.0
+    value = entries.value / largest
+    rms = largest * float(value.square().mean().sqrt()) or 1.0
+    most, best = math.pi**2 / 8, Units(None, value.new_zeros(1), value.new_tensor([rms]))
     for mode, d in enumerate(dims):
         column = entries.index[:, mode].long()
-        count = torch.bincount(column, minlength=d).double()
-        if d < 2 or float(count[count > 0].min()) < 3 or d > 200 or float(count.mean()) < 20:
+        count = torch.bincount(column, minlength=d)
+        seen = torch.nonzero(count).flatten()
+        if d > _MOST or len(value) < _FEWEST * d or int(count[seen].min()) < 3:
             continue
-        scaled = value / largest
-        mean = torch.zeros(d, dtype=torch.float64).index_add_(0, column, scaled) / count.clamp_min(1)
+        parts = value[torch.argsort(column, stable=True)].split(count[seen].tolist())
+        mean = torch.stack([part.mean() for part in parts])
+        off = [part - middle for part, middle in zip(parts, mean, strict=True)]
+        sizes = torch.stack([part.abs().median() for part in off])
         # both must differ: deviations from the mean follow a few far larger entries, and those from the median are
         # nothing where most entries of an index are equal (il2: 17 and 115)
-        off = scaled - mean[column]
-        middles = _middles(off.abs(), column, d)
-        around = _middles((scaled - _middles(scaled, column, d)[column]).abs(), column, d)
-        limit = 15 * torch.where(middles > 0, middles, off.abs().max())[column]
-        square = off.clamp(-limit, limit).square()
-        deviation = (torch.zeros(d, dtype=torch.float64).index_add_(0, column, square) / count.clamp_min(1)).sqrt()
-        present = deviation[deviation > 0]
-        if len(present) < 2 or min(_ratio(middles), _ratio(around)) < least:
+        around = torch.stack([(part - part.median()).abs().median() for part in parts])
+        varies = sizes > 0
+        variance = float(torch.cov(sizes[varies].log(), correction=0, fweights=count[seen][varies]))
+        if variance <= most or min(_ratio(sizes), _ratio(around)) < least:
             continue
-        size = torch.log(off.abs() + 1e-3 * deviation[column].clamp_min(1e-12))
-        by_index = torch.zeros(d, dtype=torch.float64).index_add_(0, column, size) / count.clamp_min(1)
-        explained = float((by_index[column] - size.mean()).square().mean() / size.var().clamp_min(1e-300))
-        if explained > 0.5 and (best is None or explained > best[0]):
-            known = count > 0
-            scale = torch.where(deviation > 0, deviation, present.median())
-            shift = torch.where(known, mean, mean[known].mean())
-            shift = torch.cat([shift, shift[known].mean().view(1)]) * largest
-            scale = torch.cat([scale, scale.median().view(1)]) * largest
-            best = explained, Units(mode, shift, scale)
-    if best is not None:
-        return best[1]
-    return Units(None, torch.zeros(1, dtype=torch.float64), torch.tensor([rms], dtype=torch.float64))
+        # beyond 15 sizes, ten deviations of normal values, a value counts as that: China among populations
+        limit = 15 * torch.where(varies, sizes, torch.inf)
+        deviation = torch.stack([part.clamp(-w, w).square().mean().sqrt() for part, w in zip(off, limit, strict=True)])
+        shift = mean.mean().repeat(d + 1).index_copy(0, seen, mean)
+        scale = deviation[deviation > 0].median().repeat(d + 1)
+        scale[seen[deviation > 0]] = deviation[deviation > 0]
+        most, best = variance, Units(mode, shift * largest, scale * largest)
+    return best
 
 
 def _ratio(sizes: Tensor) -> float:
     """The largest over the smallest of the sizes (d,) that are not zero."""
     sizes = sizes[sizes > 0]
     return float(sizes.max() / sizes.min()) if len(sizes) else 1.0
-
-
-def _middles(size: Tensor, column: Tensor, d: int) -> Tensor:
-    """The median of the numbers (n,) of every index, (d,); 0 for one without observations."""
-    order = torch.argsort(size, stable=True)
-    order = order[torch.argsort(column[order], stable=True)]
-    count = torch.bincount(column, minlength=d)
-    middle = count.cumsum(0) - count + (count - 1).clamp_min(0) // 2
-    return torch.where(count > 0, size[order][middle.clamp(max=len(size) - 1)], 0.0)

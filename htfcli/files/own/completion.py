@@ -20,7 +20,7 @@ from htfcli.files.own.axes import Axis
 from htfcli.files.own.container import Artefact
 
 _SLICES, _SLICE_SIDE = 3, 400  # kept for the picture
-FORMAT = 2  # of a completion's content: 1 had one factorization and an ensemble
+FORMAT = 3  # of a completion's content: 1 had one factorization and an ensemble, 2 named every part by itself
 
 
 @dataclass(frozen=True)

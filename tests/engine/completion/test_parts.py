@@ -290,7 +290,7 @@ def test_the_conformal_factor_holds_the_share_that_it_states():
     counts = tuple(torch.full((d + 1,), 50.0, dtype=torch.float64) for d in (7, 5))
     zero = torch.zeros(n, dtype=torch.float64)
     found = calibrate(index[:n], residual[:n], spread[:n], zero, kind[:n], 2, torch.arange(n) // 4 % 2, counts)
-    deviation = found.variance(index[n:], spread[n:], zero).sqrt()
+    deviation = found.deviation(index[n:], spread[n:], zero)
     for level in (0.5, 0.9):
         inside = residual[n:].abs() <= deviation * found.quantile(kind[n:], level)
         for k in (0, 1):

@@ -80,7 +80,7 @@ def test_a_completion_of_an_earlier_version(tmp_path):
     with pytest.raises(DataError) as caught:
         to_completion(container.read(tmp_path / "n"))
     assert str(caught.value).startswith(f"{tmp_path}/n holds a completion of another version of htf (got version ")
-    assert str(caught.value).endswith(", format 1, allowed format 2). Fit it again with htf complete.")
+    assert str(caught.value).endswith(", format 1, allowed format 3). Fit it again with htf complete.")
 
 
 def test_another_kind(tmp_path):
