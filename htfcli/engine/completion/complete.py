@@ -104,6 +104,7 @@ class _Completing:
         self._steps: list[dict[str, Any]] = []
         self._warnings: list[str] = []
         self._outliers = 0
+        self._many = len(entries) >= self._settings.many
         self._loss = "l2" if config.loss not in ("huber", "l1") else config.loss
 
     def run(self) -> Completion:
@@ -114,8 +115,11 @@ class _Completing:
         splits = make_splits(problem, self._config, self._settings)
         judge = Judge(splits, problem.holes.share)
         trees = candidate_trees(self._config.tree, problem.scaled, problem.dims, self._config.arity)
-        sparse = math.prod(problem.dims) > self._settings.most_cells or len(problem.scaled) > 50_000
-        if sparse and self._config.tree == "auto" and len(problem.dims) <= 4:
+        if (
+            (self._many or math.prod(problem.dims) > self._settings.most_cells)
+            and self._config.tree == "auto"
+            and len(problem.dims) <= 4
+        ):
             trees = trees[:1]  # the star: many or sparse entries share too little for the matrices of deeper trees
         search = Search(problem, splits, judge, trees, self._config, self._settings, self._report, self._should_stop)
         exact: list[Completion] = []
@@ -163,7 +167,7 @@ class _Completing:
 
     def _leave_out(self, search: Search, best: Candidate, split: Split) -> bool:
         """Take outliers out of the data; whether there were any. Once."""
-        if self._config.loss not in ("auto", "huber", "l1") or self._outliers or len(split.train) > 300_000:
+        if self._config.loss not in ("auto", "huber", "l1") or self._outliers or self._many:
             return False
         problem = self._problem
         far = find_outliers(best, split, problem.scaled, search.between, self._settings.first_sweeps)
@@ -183,7 +187,7 @@ class _Completing:
 
     def _exact(self, candidate: Candidate, search: Search, split: Split) -> list[Completion]:
         """The one member of noise-free data, if a candidate leads to it; else none."""
-        if self._loss != "l2" or self._config.loss in _LINKS or len(split.train) > 100_000:
+        if self._loss != "l2" or self._config.loss in _LINKS or self._many:
             return []
         if any(empty["mode"] in self._problem.ordered for empty in unobserved(self._problem.raw, self._problem.dims)):
             return []  # they are left to their neighbours
@@ -238,7 +242,7 @@ class _Completing:
         value, asked = self._problem.raw.value, self._config.loss
         if asked not in ("auto", "poisson", "logistic") or self._problem.units.mode is not None:
             return IDENTITY
-        auto = asked == "auto" and len(value) <= 200_000
+        auto = asked == "auto" and not self._many
         least, most = float(value.min()), float(value.max())
         scale = float(self._problem.units.scale[0])
         if asked == "logistic" or (auto and bool(((value == least) | (value == most)).all())):

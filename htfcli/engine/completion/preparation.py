@@ -143,11 +143,11 @@ def make_splits(problem: Problem, config: CompleteConfig, settings: Settings) ->
     """Random parts of the observations held out, and parts that look like the holes; fewer observations, more
     splits."""
     n = len(problem.scaled)
-    count, share = 1, min(config.held_out, 50_000 / n)
+    count, share = 1, min(config.held_out, settings.many / n)
     if n < 100:
         count, share = 8, max(share, 0.15)
-    elif n < settings.many:
-        count = 4 if n < settings.many / 4 else 2
+    elif n < settings.few:
+        count = 4 if n < settings.few / 4 else 2
     generator = torch.Generator().manual_seed(config.seed)
     splits = []
     for _ in range(count):

@@ -21,7 +21,7 @@ from htfcli.engine.ranks.hierarchical_rank import FactoredSpectra
 from htfcli.engine.samples import unobserved
 from htfcli.errors import DataError
 
-_SHOWN = 5000  # entries, evenly spread, that the train error is of, and points of a scatter plot
+_SHOWN = 1000  # entries, evenly spread, that the train error is of, and points of a scatter plot
 _LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 

@@ -16,10 +16,12 @@ class Settings:
     # Sizes
     fewest: int = 8  # observations under which nothing can be held out, and the mean is all that can be said (cases 07)
     most_cells: int = 2**25  # of a tensor whose cells are kept in a table, 128 MB: holes and neighbours (10^6 has more)
-    most_selected: int = 1_000_000  # observations that members are chosen on; more go into the last fit only (10^7)
-    single: int = 2_000_000  # observations from which float32 is used: memory (10^7)
-    # Splits
-    many: int = 2_000  # observations from which one split has enough held-out entries (flights); fewer have more splits
+    # observations that members are chosen on; more, in float32 to save memory, are for the last fit only (10^7)
+    most_selected: int = 1_000_000
+    # observations from which nothing is tried that takes longer than a factorization: effects of pairs, outliers, exact
+    # solutions, links, trees beside the star; and held-out entries at most (10^5, 10^6)
+    many: int = 100_000
+    few: int = 3_000  # under which there are several splits, and restarts: a second each (flights; B, E)
     # Kinds of holes
     least_kind: float = 0.04  # share of the wanted entries that makes a kind of holes (gapminder: the year is .05)
     # Units
@@ -30,7 +32,6 @@ class Settings:
     first_ridge: float = 0.5  # enough to keep a start from swamps, too little to kill its components (weather)
     ridge_step: float = 2.0  # fine enough that the best ridge is hardly missed (gapminder)
     least_ridge: float = 1e-3  # below, the way is that to an exact solution (flights end at .01)
-    most_ridge: float = 200.0  # components of rms-one data are gone by then (ratings end at 30)
     first_sweeps: int = 12  # from a random start, which needs more than a warm one (weather)
     sweeps: int = 5  # at a further ridge, from the last one, which is near (gapminder)
     # gain of a sweep, over the objective, under which a ridge is left: half of it takes a third longer for the same
@@ -52,7 +53,6 @@ class Settings:
     # relative error on train and held-out entries from which an exact solution is looked for: that of small tables
     # after a few sweeps (12 x 4 of rank 1)
     nearly: float = 0.15
-    cheap: int = 3_000  # observations under which there are restarts from such an error on: a second each (B, E)
 
     def for_effort(self, effort: str) -> Settings:
         """quick: two trees; thorough: all trees, wider, finer."""

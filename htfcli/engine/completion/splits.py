@@ -11,9 +11,10 @@ from torch import Tensor
 
 from htfcli.engine.completion.effects import Effects, fit_effects, main_terms, pair_terms
 from htfcli.engine.completion.links import IDENTITY, Link
+from htfcli.engine.completion.settings import SETTINGS
 from htfcli.engine.samples import Entries
 
-_MANY = 300_000  # observations from which effects take longer than a factorization: no pairs, fewer sweeps (10^6)
+_MANY = SETTINGS.many  # from which effects take longer than a factorization: no pairs, and few sweeps (10^6)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class Search:
     ) -> None:
         self.problem, self.splits, self.judge, self.settings = problem, splits, judge, settings
         self.between = {m: coupling(problem.positions[m], problem.dims[m]) for m in problem.ordered}
-        self.dtype = torch.float32 if len(problem.scaled) > settings.single else torch.float64
+        self.dtype = torch.float32 if len(problem.scaled) > settings.most_selected else torch.float64
         self._trees, self._config = list(trees), config
         self._report, self._should_stop = report, should_stop
         self.size = float(problem.scaled.value.square().mean().sqrt())
@@ -94,7 +94,7 @@ class Search:
                 if enough(candidate):
                     return [candidate]
         near.sort(key=lambda c: c.score)
-        few = len(self.problem.scaled) < self.settings.cheap
+        few = len(self.problem.scaled) < self.settings.few
         nearly = (self.settings.nearly if few else self.settings.noisy) * self.size
         for number in range(1, 1 + self.settings.restarts):
             if near[0].score > nearly or self._should_stop():
@@ -109,7 +109,7 @@ class Search:
         return sorted(near, key=lambda c: c.score)
 
     def linked(self, link: Link, like: Candidate) -> Candidate:
-        """The same on the scale of a link, from where on its path only if it is near."""
+        """The best recipe on the scale of a link; it goes on along its path only where it is near."""
         candidate = self.start(replace(like.recipe, link=link, centre="effects", loss="l2"))
         if self._config.loss != "auto" or candidate.score < self.settings.near * like.score:
             self.walk(candidate)
@@ -205,7 +205,7 @@ class Search:
     def _along(self, candidate: Candidate, factor: float) -> bool:
         """One ridge after another from the best one, while that helps; whether the last one still did."""
         ridge, sweeps = candidate.ridge * factor, self.settings.sweeps * (2 if factor < 1 else 1)
-        while self.settings.least_ridge < ridge < self.settings.most_ridge:
+        while ridge > self.settings.least_ridge:
             if not self._advance(candidate, ridge, sweeps):
                 return False
             ridge *= factor
