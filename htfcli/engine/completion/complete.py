@@ -115,11 +115,8 @@ class _Completing:
         splits = make_splits(problem, self._config, self._settings)
         judge = Judge(splits, problem.holes.share)
         trees = candidate_trees(self._config.tree, problem.scaled, problem.dims, self._config.arity)
-        if (
-            (self._many or math.prod(problem.dims) > self._settings.most_cells)
-            and self._config.tree == "auto"
-            and len(problem.dims) <= 4
-        ):
+        sparse = self._many or math.prod(problem.dims) > self._settings.most_cells
+        if sparse and self._config.tree == "auto" and len(problem.dims) <= 4:
             trees = trees[:1]  # the star: many or sparse entries share too little for the matrices of deeper trees
         search = Search(problem, splits, judge, trees, self._config, self._settings, self._report, self._should_stop)
         exact: list[Completion] = []
