@@ -11,11 +11,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from htfcli.engine.completion.columns import BLEND, Column, Interpolation
 from htfcli.engine.completion.interpolation import Kernel, Neighbours, choose_kernel, cross_correlation, krige, step_of
 from htfcli.engine.completion.members import Judge, Member, Recipe, Snapshot, Split
 from htfcli.engine.completion.preparation import Problem
-from htfcli.engine.completion.result import Averaged, Completion, average
+from htfcli.engine.completion.result import BLEND, Averaged, Column, Completion, Interpolation, average
 from htfcli.engine.completion.settings import Settings
 from htfcli.engine.completion.stacking import stack
 from htfcli.engine.completion.uncertainty import Calibration, calibrate

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from htfcli.config.tensors import DEFAULT_TOLERANCE
 from htfcli.engine.completion.averaging import Average
-from htfcli.engine.completion.columns import BLEND
 from htfcli.engine.completion.holes import RANDOM
 from htfcli.engine.completion.members import Judge
 from htfcli.engine.completion.preparation import Problem
-from htfcli.engine.completion.result import Completion
+from htfcli.engine.completion.result import BLEND, Completion
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.ranks.hierarchical_rank import FactoredSpectra
 from htfcli.engine.samples import unobserved

@@ -12,15 +12,44 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from htfcli.engine.completion.columns import BLEND, Column, Interpolation
 from htfcli.engine.completion.holes import Holes
-from htfcli.engine.completion.interpolation import Neighbours, krige
+from htfcli.engine.completion.interpolation import Kernel, Neighbours, krige
 from htfcli.engine.completion.members import Member
 from htfcli.engine.completion.saving import read_state, state_of
 from htfcli.engine.completion.uncertainty import Calibration
 from htfcli.engine.completion.units import Units
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.errors import DataError
+
+BLEND = -1  # source of a column: the average of the factorizations
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """What a source leaves at the observed entries, and how it is interpolated.
+
+    Args:
+        kernel: of the residuals. residual: (n,). variance: of the residual. count: neighbours of a query.
+    """
+
+    kernel: Kernel
+    residual: Tensor
+    variance: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Column:
+    """One of the predictions that are averaged.
+
+    Args:
+        name: for the report. source: number of a member, or BLEND. interpolation: number of what is added, -1 for
+        nothing.
+    """
+
+    name: str
+    source: int
+    interpolation: int = -1
 
 
 @dataclass(frozen=True)
@@ -175,35 +204,29 @@ class Completion:
         found = read_state(Completion, tensors, content)
         try:
             fits = found._fits()
-        except (IndexError, ValueError):
+        except (IndexError, RuntimeError, ValueError):
             fits = False
         if not fits:
             raise DataError("the completion is damaged: its parts do not fit each other")
         return found
 
     def _fits(self) -> bool:
-        """Whether all parts are of one completion."""
-        dims, kinds, mode = self.dims, len(self.holes.names), self.units.mode
-        calibration, effects = self.calibration, [m.effects for m in self.members if m.effects is not None]
-        if self.holes.dims != dims or not -1 < (mode or 0) < len(dims) or len(self.positions) != len(dims):
-            return False
-        rows = 1 if mode is None else dims[mode] + 1
-        ends = [(d + 1,) for d in dims]
+        """Whether all parts are of one completion: what they have for its last entry, and for one never seen, is there.
+
+        Raises: IndexError, RuntimeError or ValueError if it is not.
+        """
+        ends = torch.tensor([[d - 1 for d in self.dims], [-1] * len(self.dims)])
+        kinds, members = len(self.holes.names), torch.stack([m.at(ends) for m in self.members], 1)
+        rows = 1 if self.units.mode is None else self.dims[self.units.mode] + 1
+        self.units.of(ends), self.holes.kind_of(ends), self.calibration.deviation(ends, *torch.zeros(2, 2).double())
         return (
             self.weights.shape == (kinds * rows, len(self.columns))
-            and self.blend.shape == (len(self.members),)
-            and self.units.shift.shape == self.units.scale.shape == (rows,)
-            and len(self.holes.cells) in (0, math.prod(dims))
-            and [c.shape for c in self.holes.counts] in ([], ends)
-            and all(m.model is None or m.model.dims == dims for m in self.members)
-            and all(
-                e.dims == dims and [len(v) for v in e.values] == [math.prod(dims[m] for m in t) + 1 for t in e.terms]
-                for e in effects
-            )
+            and self.blend.shape == members[0].shape
+            and self.calibration.quantiles.shape[0] == kinds
+            and len(self.positions) == len(self.dims)
+            and all(m.model is None or m.model.dims == self.dims for m in self.members)
             and all(m.link in ("identity", "log", "logit") for m in self.members)
             and all(-1 <= c.source < len(self.members) for c in self.columns)
             and all(-1 <= c.interpolation < len(self.interpolations) for c in self.columns)
             and all(len(i.residual) == len(self.observed) for i in self.interpolations)
-            and [n.shape for n in calibration.noise] == [c.shape for c in calibration.counts] == ends
-            and calibration.quantiles.shape[0] == kinds
         )
