@@ -132,7 +132,7 @@ def _by_fibres(holes: Holes, index: Tensor, wanted: Tensor | None, settings: Set
         return
     seen, missing = seen.view(dims), 1 - int(seen.sum()) / total
     mark = torch.zeros(dims, dtype=torch.int64)
-    for mode, d in enumerate(dims):
+    for mode, d in enumerate(dims[:21]):  # three bits each fit into 63
         empty = ~seen.any(mode, keepdim=True).expand(dims) & ~seen
         chance = missing ** (d - 1)  # that the fibre of an unobserved cell is empty
         if float(empty.sum()) > 2 * chance / (1 + chance) * missing * total:  # most of these are not left to chance
@@ -197,7 +197,7 @@ def held_out_like(holes: Holes, index: Tensor, share: float, generator: torch.Ge
     for number in range(1, len(holes.names)):
         fixed = holes.fixed_modes(number)
         most, got = max(1, int(share * n / (len(holes.names) - 1) ** 0.5)), 0
-        for attempt in range(20):  # a gap often comes to lie on others
+        for attempt in range(1 if holes.starved else 20):  # a gap often comes to lie on others
             rows = torch.nonzero(holes.imitated(index, number, generator) & (kind < 0)).flatten()
             names, of = torch.unique(
                 row_keys(index[rows][:, fixed], [holes.dims[m] for m in fixed]), return_inverse=True
