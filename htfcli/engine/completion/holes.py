@@ -24,7 +24,6 @@ from htfcli.engine.samples import row_keys
 
 RANDOM = "random"
 _BY_CHANCE = 0.05  # probability under which a gap is not left to chance; share of cells from which fibres say something
-_TRIES = 20  # moves that look for entries under cells of a kind: a gap often comes to lie on others
 
 
 @dataclass
@@ -61,11 +60,11 @@ class Holes:
         Args:
             difficulty: of every kind, the error of what was held out like it.
         """
-        fitting = ([k for k, own in enumerate(self.kinds) if own & ~mark == 0] for mark in self.marks)
-        chosen = [
-            max(some, key=lambda k: (self.kinds[k] == mark, difficulty[k]))
-            for mark, some in zip(self.marks, fitting, strict=True)
-        ]
+        chosen = []
+        for mark in self.marks:
+            fitting = [k for k, own in enumerate(self.kinds) if own & ~mark == 0]
+            own = [k for k in fitting if self.kinds[k] == mark]
+            chosen.append(max(own or fitting, key=lambda k: difficulty[k]))
         if chosen:
             self.cells = torch.tensor(chosen, dtype=torch.uint8)[self.marked]
 
@@ -98,11 +97,12 @@ class Holes:
             return ~left
         columns = []
         for mode, d in enumerate(self.dims):
-            if mode in self.ordered:  # what lies at an end stays there
-                step = 0 if self.kinds[number] >> (3 * mode) & 4 else int(torch.randint(d, (1,), generator=generator))
-                columns.append((index[:, mode] + step) % d)
-            else:
-                columns.append(torch.randperm(d, generator=generator)[index[:, mode]])
+            column = index[:, mode]
+            if mode not in self.ordered:
+                column = torch.randperm(d, generator=generator)[column]
+            elif not self.kinds[number] >> (3 * mode) & 4:  # what lies at an end stays there
+                column = (column + torch.randint(d, (1,), generator=generator)) % d
+            columns.append(column)
         own = torch.tensor([self.kinds[number] & ~mark == 0 for mark in self.marks])  # these marks, others or not
         return own[self.marked[row_keys(torch.stack(columns, 1), self.dims)]]
 
@@ -121,38 +121,36 @@ def find_holes(
 
 
 def _by_fibres(holes: Holes, index: Tensor, wanted: Tensor | None, settings: Settings) -> None:
-    dims, order = holes.dims, len(holes.dims)
-    seen = torch.zeros(math.prod(dims), dtype=torch.bool)
+    dims, total = holes.dims, math.prod(holes.dims)
+    seen = torch.zeros(total, dtype=torch.bool)
     seen[row_keys(index, dims)] = True
     asked = ~seen
     if wanted is not None:
         inside = wanted[(wanted >= 0).all(1)].long()
         asked = torch.zeros_like(seen).index_fill_(0, row_keys(inside, dims), True) & ~seen
-    seen = seen.view(dims)
-    fill = len(index) / seen.numel()
+    if not bool(asked.any()):
+        return
+    seen, missing = seen.view(dims), 1 - int(seen.sum()) / total
     mark = torch.zeros(dims, dtype=torch.int64)
-    for mode, d in enumerate(dims):
+    for mode, d in enumerate(dims[:21]):  # three bits each fit into 63
         empty = ~seen.any(mode, keepdim=True).expand(dims) & ~seen
-        chance = (1 - fill) ** (d - 1)  # that the fibre of an unobserved cell is empty
-        if float(empty.sum()) <= 2 * chance / (1 + chance) * max(seen.numel() - len(index), 1):
-            continue  # half of such cells or more are left to chance
-        mark += empty.long() << (3 * mode)
+        chance = missing ** (d - 1)  # that the fibre of an unobserved cell is empty
+        if float(empty.sum()) > 2 * chance / (1 + chance) * missing * total:  # most of these are not left to chance
+            mark += empty.long() << (3 * mode)
         if mode in holes.ordered:
-            longest = math.log(_BY_CHANCE / d) / math.log(max(1 - fill, 1e-6)) if fill < 1 else 0.0
+            longest = max(math.log(_BY_CHANCE / d) / math.log(missing), 1.0)
             before, after = _around(seen, mode)
-            gap = (after - before - 1 > max(longest, 1.0)) & ~empty & ~seen
-            end = (before < 0) | (after == d)
+            gap, end = (after - before - 1 > longest) & ~empty & ~seen, (before < 0) | (after == d)
             mark += (gap & ~end).long() << (3 * mode + 1) | (gap & end).long() << (3 * mode + 2)
     marks, marked = torch.unique(mark.flatten(), return_inverse=True)
     holes.marks, holes.marked = marks.tolist(), marked.to(torch.int32)
     count = dict(zip(holes.marks, torch.bincount(marked[asked], minlength=len(marks)).tolist(), strict=True))
-    least = max(settings.fewest, settings.least_kind * sum(count.values()))
+    least = max(settings.fewest, settings.least_kind * int(asked.sum()))
     often = sorted((m for m in count if m and count[m] >= least), key=lambda m: (-count[m], m))
     holes.kinds = [0, *often]
     holes.settle([float(kind.bit_count()) for kind in holes.kinds])
-    holes.names = [RANDOM] + [_name(kind, order) for kind in holes.kinds[1:]]
-    total = max(int(asked.sum()), 1)
-    holes.share = (torch.bincount(holes.cells[asked].long(), minlength=len(holes.kinds)).double() / total).tolist()
+    holes.names += [_name(kind, len(dims)) for kind in often]
+    holes.share = _shares(holes, holes.cells[asked].long())
 
 
 def _around(seen: Tensor, mode: int) -> tuple[Tensor, Tensor]:
@@ -180,7 +178,12 @@ def _by_counts(holes: Holes, index: Tensor, wanted: Tensor, settings: Settings) 
                 holes.starved.append((mode, most))
                 break
     holes.names += [f"few observations of an index of mode {mode}" for mode, _ in holes.starved]
-    holes.share = (torch.bincount(holes.kind_of(wanted), minlength=len(holes.names)).double() / len(wanted)).tolist()
+    holes.share = _shares(holes, holes.kind_of(wanted))
+
+
+def _shares(holes: Holes, kind: Tensor) -> list[float]:
+    shares: list[float] = (torch.bincount(kind, minlength=len(holes.names)).double() / len(kind)).tolist()
+    return shares
 
 
 def held_out_like(holes: Holes, index: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -194,14 +197,15 @@ def held_out_like(holes: Holes, index: Tensor, share: float, generator: torch.Ge
     for number in range(1, len(holes.names)):
         fixed = holes.fixed_modes(number)
         most, got = max(1, int(share * n / (len(holes.names) - 1) ** 0.5)), 0
-        for attempt in range(_TRIES):
+        for attempt in range(1 if holes.starved else 20):  # a gap often comes to lie on others
             rows = torch.nonzero(holes.imitated(index, number, generator) & (kind < 0)).flatten()
             names, of = torch.unique(
                 row_keys(index[rows][:, fixed], [holes.dims[m] for m in fixed]), return_inverse=True
             )
+            sizes = torch.bincount(of, minlength=len(names))
             drawn = torch.randperm(len(names), generator=generator)  # whole holes, until there are enough
-            sizes = torch.bincount(of, minlength=len(names))[drawn]
-            chosen = torch.isin(of, drawn[sizes.cumsum(0) - sizes < most - got])
+            drawn = drawn[4 * sizes[drawn] <= n]  # one that takes more leaves too little to learn from
+            chosen = torch.isin(of, drawn[sizes[drawn].cumsum(0) - sizes[drawn] < most - got])
             kind[rows[chosen]], group[rows[chosen]] = number, of[chosen] + attempt * n
             got += int(chosen.sum())
             if 2 * got >= most:

@@ -105,49 +105,38 @@ def _ordered(
     """Modes along which neighbours are alike, the most alike first, two at most."""
     if len(scaled) > settings.most_selected or math.prod(dims) > settings.most_cells:
         return ()
+    # five indices lie in a telling order by chance: without positions they are not ordered
+    asked = [m for m, d in enumerate(dims) if m not in unordered and (d > 5 or positions[m] is not None)]
     residual = scaled.value - scaled.effects("effects").at(scaled.index)
-    found = []
-    for mode, d in enumerate(dims):
-        if mode in unordered or d < (3 if positions[mode] is not None else 6):
-            continue
-        alike = likeness(scaled.index, residual, dims, mode)
-        if alike < settings.ordered:
-            found.append((alike, mode))
-    return tuple(mode for _, mode in sorted(found)[:2])
+    alike = {mode: likeness(scaled.index, residual, dims, mode) for mode in asked}
+    return tuple(sorted((m for m in asked if alike[m] < settings.ordered), key=lambda m: alike[m])[:2])
 
 
 def _range(value: Tensor, config: CompleteConfig) -> tuple[float, float, bool]:
     """What predictions may be: what was asked for; not below zero where no observation is; inside the scale of ratings
-    and of two values."""
-    lowest, highest = -math.inf, math.inf
-    least, most = float(value.min()), float(value.max())
-    if least >= 0:
-        lowest = 0.0
+    and of two values.
+
+    A scale is a few values seen ten times each or so, evenly spaced, and no counts from zero on, which may go higher.
+    """
     levels = torch.unique(value)
-    if len(value) >= 10 * len(levels) and len(levels) <= 12 and _even(levels):
-        lowest, highest = least, most
-    lowest = config.min if config.min is not None else max(lowest, 0.0) if config.nonnegative else lowest
-    highest = config.max if config.max is not None else highest
-    return lowest, highest, config.integers
-
-
-def _even(levels: Tensor) -> bool:
-    """Whether a few values are a scale: evenly spaced, not counts from zero on, which may go higher."""
-    if len(levels) == 2:
-        return True
-    gaps = levels[1:] - levels[:-1]
-    return len(levels) > 2 and bool((gaps - gaps[0]).abs().max() <= 1e-9 * gaps[0]) and float(levels[0]) != 0.0
+    least, most, few = float(levels[0]), float(levels[-1]), len(levels) <= min(12, len(value) // 10)
+    gaps = levels.diff()
+    even = few and len(levels) > 2 and least != 0.0 and bool((gaps - gaps[0]).abs().max() <= 1e-9 * gaps[0])
+    scale = even or (few and len(levels) == 2)
+    lowest = least if scale else 0.0 if least >= 0 else -math.inf
+    if config.nonnegative:
+        lowest = max(lowest, 0.0)
+    highest = most if scale else math.inf
+    lowest = lowest if config.min is None else config.min
+    return lowest, highest if config.max is None else config.max, config.integers
 
 
 def make_splits(problem: Problem, config: CompleteConfig, settings: Settings) -> list[Split]:
     """Random parts of the observations held out, and parts that look like the holes; fewer observations, more
     splits."""
     n = len(problem.scaled)
-    count, share = 1, min(config.held_out, settings.many / n)
-    if n < 100:
-        count, share = 8, max(share, 0.15)
-    elif n < settings.few:
-        count = 4 if n < settings.few / 4 else 2
+    count = math.ceil((settings.few / n) ** 0.5)
+    share = min(max(config.held_out, 3 / n), settings.many / n)  # fewer than three say hardly anything
     generator = torch.Generator().manual_seed(config.seed)
     splits = []
     for _ in range(count):

@@ -181,36 +181,28 @@ class Completion:
         found = read_state(Completion, tensors, content)
         try:
             fits = found._fits()
-        except (IndexError, ValueError):
+        except (IndexError, RuntimeError, ValueError):
             fits = False
         if not fits:
             raise DataError("the completion is damaged: its parts do not fit each other")
         return found
 
     def _fits(self) -> bool:
-        """Whether all parts are of one completion."""
-        dims, kinds, mode = self.dims, len(self.holes.names), self.units.mode
-        calibration, effects = self.calibration, [m.effects for m in self.members if m.effects is not None]
-        if self.holes.dims != dims or not -1 < (mode or 0) < len(dims) or len(self.positions) != len(dims):
-            return False
-        rows = 1 if mode is None else dims[mode] + 1
-        ends = [(d + 1,) for d in dims]
+        """Whether all parts are of one completion: what they have for its last entry, and for one never seen, is there.
+
+        Raises: IndexError, RuntimeError or ValueError if it is not.
+        """
+        ends = torch.tensor([[d - 1 for d in self.dims], [-1] * len(self.dims)])
+        kinds, members = len(self.holes.names), torch.stack([m.at(ends) for m in self.members], 1)
+        rows = 1 if self.units.mode is None else self.dims[self.units.mode] + 1
+        self.units.of(ends), self.holes.kind_of(ends), self.calibration.deviation(ends, *torch.zeros(2, 2).double())
         return (
             self.weights.shape == (kinds * rows, len(self.columns))
-            and self.blend.shape == (len(self.members),)
-            and self.units.shift.shape == self.units.scale.shape == (rows,)
-            and len(self.holes.cells) in (0, math.prod(dims))
-            and [c.shape for c in self.holes.counts] in ([], ends)
-            and all(m.model is None or m.model.dims == dims for m in self.members)
-            and all(
-                e.dims == dims and [len(v) for v in e.values] == [math.prod(dims[m] for m in t) + 1 for t in e.terms]
-                for e in effects
-            )
+            and self.blend.shape == members[0].shape
+            and self.calibration.quantiles.shape[0] == kinds
+            and len(self.positions) == len(self.dims)
+            and all(m.model is None or m.model.dims == self.dims for m in self.members)
             and all(m.link.name in ("identity", "log", "logit") for m in self.members)
             and all(c.mix.shape == self.blend.shape for c in self.columns)
-            and all(
-                c.interpolation is None or len(c.interpolation.residual) == len(self.observed) for c in self.columns
-            )
-            and [n.shape for n in calibration.noise] == [c.shape for c in calibration.counts] == ends
-            and calibration.quantiles.shape[0] == kinds
+            and all(len(i.residual) == len(self.observed) for c in self.columns if (i := c.interpolation) is not None)
         )

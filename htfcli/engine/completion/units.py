@@ -53,7 +53,7 @@ def find_units(entries: Entries, dims: Sequence[int], least: float) -> Units:
         seen = torch.nonzero(count).flatten()
         if d > _MOST or len(value) < _FEWEST * d or int(count[seen].min()) < 3:
             continue
-        parts = value[torch.argsort(column, stable=True)].split(count[seen].tolist())
+        parts = torch.split(value[torch.argsort(column, stable=True)], count[seen].tolist())
         mean = torch.stack([part.mean() for part in parts])
         off = [part - middle for part, middle in zip(parts, mean, strict=True)]
         sizes = torch.stack([part.abs().median() for part in off])

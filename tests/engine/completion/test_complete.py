@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import math
 
 import pytest
@@ -100,9 +102,25 @@ def test_a_state_gives_the_same_predictions():
 def test_a_damaged_state_is_refused():
     entries, _, _ = low_rank(noise=0.1)
     tensors, content = complete(entries, (12, 10, 8), CompleteConfig(effort="quick")).state()
-    del tensors["weights"]
-    with pytest.raises(DataError, match="damaged"):
-        Completion.from_state(tensors, content)
+    member = next(k for k, m in enumerate(content["members"]) if m["model"] is not None)
+    damages = [
+        lambda tensors, content: tensors.pop("weights"),
+        lambda tensors, content: tensors.update(weights=tensors["weights"][:, :-1].contiguous()),
+        lambda tensors, content: tensors.update({f"members/{member}/model": torch.zeros(3, dtype=torch.float64)}),
+        lambda tensors, content: content.pop("columns"),
+        lambda tensors, content: content.update(dims=[12, 10]),
+        lambda tensors, content: content.update(integers="yes"),
+        lambda tensors, content: content["members"][member]["model"].update(tree=[0, [1, 1]]),
+        lambda tensors, content: content["columns"][0].update(source=99),
+        lambda tensors, content: content["members"][member].update(link="exp"),
+    ]
+    for damage in damages:
+        own, described = dict(tensors), copy.deepcopy(content)
+        damage(own, described)
+        with pytest.raises(DataError, match=r"^the completion is damaged: [^\n]*$"):
+            Completion.from_state(own, described)
+    json.dumps(content, allow_nan=False)  # nothing that another reader of JSON would refuse
+    Completion.from_state(tensors, json.loads(json.dumps(content)))
 
 
 def test_spikes_are_left_out():

@@ -245,6 +245,27 @@ def test_missing_fibres_and_slices_are_kinds_of_their_own_and_imitated():
     assert not kept[fibres[:, 0], :, fibres[:, 2]].any()
 
 
+def test_gaps_and_ends_of_an_ordered_mode_are_kinds_of_their_own_and_ends_stay_there():
+    seen = torch.rand(40, 60, generator=generator(0)) < 0.8
+    seen[:8, 20:32] = False
+    seen[8:16, :15] = False
+    index = torch.nonzero(seen)
+    holes = find_holes(index, (40, 60), None, (1,), SETTINGS)
+    assert sorted(holes.names) == ["end of mode 1", "gap in mode 1", "random"]
+    assert holes.kind_of(torch.tensor([[0, 25], [8, 3]])).tolist() == [
+        holes.names.index("gap in mode 1"),
+        holes.names.index("end of mode 1"),
+    ]
+    kind, _ = held_out_like(holes, index, 0.08, generator(1))
+    kept = torch.zeros(40, 60, dtype=torch.bool)
+    kept[index[kind < 0].unbind(1)] = True
+    ends, gaps = (index[kind == holes.names.index(name)] for name in ("end of mode 1", "gap in mode 1"))
+    assert len(gaps) > 0
+    assert len(ends) > 0
+    for row in torch.unique(ends[:, 0]).tolist():
+        assert not kept[row, : int(ends[ends[:, 0] == row, 1].max()) + 1].any()
+
+
 def test_random_holes_are_random():
     index = torch.nonzero(torch.rand(20, 15, 6, generator=generator(0)) < 0.7)
     assert find_holes(index, (20, 15, 6), None, (0, 1, 2), SETTINGS).names == ["random"]
