@@ -186,8 +186,11 @@ def _shares(holes: Holes, kind: Tensor) -> list[float]:
     return shares
 
 
-def held_out_like(holes: Holes, index: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Observed entries (n, N) to hold out, `share` of them at random and about as many for every other kind of holes.
+def held_out_like(
+    holes: Holes, index: Tensor, share: float, order: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Observed entries (n, N) to hold out, `share` of them the first in an order (n,) and about as many for every other
+    kind of holes.
 
     Returns: (n,) int64 kind of what is held out, -1 for what is kept; (n,) int64 group: entries of a kind that were
         held out together.
@@ -210,7 +213,6 @@ def held_out_like(holes: Holes, index: Tensor, share: float, generator: torch.Ge
             got += int(chosen.sum())
             if 2 * got >= most:
                 break
-    free = torch.nonzero(kind < 0).flatten()
-    rows = free[torch.randperm(len(free), generator=generator)[: min(max(1, round(share * n)), len(free) - 1)]]
+    rows = order[kind[order] < 0][:-1][: max(1, round(share * n))]
     kind[rows], group[rows] = 0, torch.arange(len(rows))
     return kind, group

@@ -136,11 +136,13 @@ def make_splits(problem: Problem, config: CompleteConfig, settings: Settings) ->
     splits."""
     n = len(problem.scaled)
     count = math.ceil((settings.few / n) ** 0.5)
-    share = min(max(config.held_out, 3 / n), settings.many / n)  # fewer than three say hardly anything
+    share = min(max(config.held_out, 2 / n), settings.many / n)
     generator = torch.Generator().manual_seed(config.seed)
     splits = []
-    for _ in range(count):
-        kind, group = held_out_like(problem.holes, problem.scaled.index, share, generator)
+    order = torch.randperm(n, generator=generator)
+    for number in range(count):  # every observation about as often as the others
+        turned = order.roll(-number * round(share * n))
+        kind, group = held_out_like(problem.holes, problem.scaled.index, share, turned, generator)
         rows = torch.nonzero(kind < 0).flatten()
         if len(rows) > settings.most_selected:
             rows = rows[torch.randperm(len(rows), generator=generator)[: settings.most_selected].sort().values]

@@ -235,7 +235,7 @@ def test_missing_fibres_and_slices_are_kinds_of_their_own_and_imitated():
     index = torch.nonzero(seen)
     holes = find_holes(index, (20, 15, 6), None, (), SETTINGS)
     assert holes.names == ["random", "fibre of mode 0, 2", "fibre of mode 1"]
-    kind, _ = held_out_like(holes, index, 0.08, generator(1))
+    kind, _ = held_out_like(holes, index, 0.08, torch.randperm(len(index), generator=generator(2)), generator(1))
     kept = torch.zeros(20, 15, 6, dtype=torch.bool)
     kept[index[kind < 0].unbind(1)] = True
     slices, fibres = index[kind == 1], index[kind == 2]
@@ -256,7 +256,7 @@ def test_gaps_and_ends_of_an_ordered_mode_are_kinds_of_their_own_and_ends_stay_t
         holes.names.index("gap in mode 1"),
         holes.names.index("end of mode 1"),
     ]
-    kind, _ = held_out_like(holes, index, 0.08, generator(1))
+    kind, _ = held_out_like(holes, index, 0.08, torch.randperm(len(index), generator=generator(2)), generator(1))
     kept = torch.zeros(40, 60, dtype=torch.bool)
     kept[index[kind < 0].unbind(1)] = True
     ends, gaps = (index[kind == holes.names.index(name)] for name in ("end of mode 1", "gap in mode 1"))
@@ -279,7 +279,7 @@ def test_indices_with_few_observations_are_a_kind():
     wanted = torch.stack([torch.randint(60, (500,), generator=draw), torch.randint(300, (500,), generator=draw)], 1)
     holes = find_holes(index, (300, 300), wanted, (), SETTINGS)
     assert holes.starved[0][0] == 0
-    kind, _ = held_out_like(holes, index, 0.1, generator(1))
+    kind, _ = held_out_like(holes, index, 0.1, torch.randperm(len(index), generator=generator(2)), generator(1))
     left = torch.bincount(index[kind < 0][:, 0], minlength=300)
     assert left[index[kind == 1][:, 0]].max() <= holes.starved[0][1]
 
