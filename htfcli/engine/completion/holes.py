@@ -38,7 +38,7 @@ class Holes:
 
     Attributes:
         marks: the sets of marks that cells have, three bits a mode: nothing in the fibre, in a long gap between two
-            observations, beyond the first or the last one.
+            observations, beyond the first or the last one; and a last one: in an area of two ordered modes.
         marked: (prod of dims,) which of them each has. kinds: the set of each kind. ordered: modes.
     """
 
@@ -83,7 +83,9 @@ class Holes:
         """Modes in which the cells of one hole of a kind agree."""
         if self.starved:
             return [self.starved[number - 1][0]]
-        return [m for m in range(len(self.dims)) if not self.kinds[number] >> (3 * m) & 7]
+        kind, order = self.kinds[number], len(self.dims)
+        area = self.ordered if kind >> (3 * order) else ()
+        return [m for m in range(order) if not kind >> (3 * m) & 7 and m not in area]
 
     def imitated(self, index: Tensor, number: int, generator: torch.Generator) -> Tensor:
         """Which observed entries (n, N) would be missing, were the holes of a kind elsewhere; (n,) bool."""
@@ -142,6 +144,8 @@ def _by_fibres(holes: Holes, index: Tensor, wanted: Tensor | None, settings: Set
             before, after = _around(seen, mode)
             gap, end = (after - before - 1 > longest) & ~empty & ~seen, (before < 0) | (after == d)
             mark += (gap & ~end).long() << (3 * mode + 1) | (gap & end).long() << (3 * mode + 2)
+    if len(holes.ordered) == 2 and len(dims) <= 20:
+        mark += _in_areas(seen, holes.ordered, missing).long() << (3 * len(dims))
     marks, marked = torch.unique(mark.flatten(), return_inverse=True)
     holes.marks, holes.marked = marks.tolist(), marked.to(torch.int32)
     count = dict(zip(holes.marks, torch.bincount(marked[asked], minlength=len(marks)).tolist(), strict=True))
@@ -162,10 +166,25 @@ def _around(seen: Tensor, mode: int) -> tuple[Tensor, Tensor]:
     return before, after
 
 
+def _in_areas(seen: Tensor, modes: Sequence[int], missing: float) -> Tensor:
+    """Which cells lie in a square of two ordered modes without any observation that is larger than chance makes them:
+    of all squares of side s, `cells missing^(s^2)` are empty by chance."""
+    cells = seen.numel()
+    side = max(2, math.ceil(math.sqrt(math.log(_BY_CHANCE / cells) / math.log(missing))))
+    if side > min(seen.shape[m] for m in modes) // 2:
+        return torch.zeros_like(seen)
+    last = (-2, -1)
+    planes = seen.movedim(tuple(modes), last)
+    empty = 1 - torch.nn.functional.max_pool2d(planes.reshape(-1, 1, *planes.shape[-2:]).float(), side, 1)
+    around = torch.nn.functional.max_pool2d(torch.nn.functional.pad(empty, (side - 1,) * 4), side, 1)
+    return (around > 0).view(planes.shape).movedim(last, tuple(modes))
+
+
 def _name(kind: int, order: int) -> str:
     marked = [[str(m) for m in range(order) if kind >> (3 * m) & 2**bit] for bit in range(3)]
     names = ("fibre of mode", "gap in mode", "end of mode")
-    return " and ".join(f"{name} {', '.join(modes)}" for name, modes in zip(names, marked, strict=True) if modes)
+    parts = [f"{name} {', '.join(modes)}" for name, modes in zip(names, marked, strict=True) if modes]
+    return " and ".join(["area", *parts] if kind >> (3 * order) else parts)
 
 
 def _by_counts(holes: Holes, index: Tensor, wanted: Tensor, settings: Settings) -> None:
