@@ -72,5 +72,7 @@ def find_outliers(
         return None
     own = size * robust.at(split.held.index) - split.held.value
     inside = own.abs() <= _FAR * deviation_of(residual.abs())
+    if float(miss[~inside].square().mean()) < float(miss[inside].square().mean()):  # not so if none is held out
+        return None  # what least squares predict from the others is no outlier: the robust fit is wrong there
     better = float(own[inside].square().mean()) < _BETTER**2 * float(miss[inside].square().mean())
     return far if better else None
