@@ -18,8 +18,9 @@ from htfcli.engine.completion.pairing import tree_of_values
 from htfcli.engine.completion.preparation import Problem
 from htfcli.engine.completion.settings import Settings
 from htfcli.engine.completion.smoothing import coupling
-from htfcli.engine.completion.spectral_start import SpectralStart
+from htfcli.engine.completion.spectral_start import start_in_spans
 from htfcli.engine.factorizations.factorization import Factorization
+from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.samples import Entries
 
@@ -157,8 +158,9 @@ class Search:
         def spectral(split: Split, effects: Effects | None) -> Factorization:
             value = split.train.value if effects is None else split.train.value - effects.at(split.train.index)
             generator = torch.Generator().manual_seed(recipe.seed)
-            start = SpectralStart(Entries(split.train.index, value), dims, generator)
-            return start.lifted(start.fit_core(recipe.tree, recipe.width)[0]).to(torch.float64, "cpu")
+            model = HierarchicalTensorFactorization(dims, recipe.width, recipe.tree)
+            model.init_gaussian(model.gaussian_std(1.0), generator)
+            return start_in_spans(model, Entries(split.train.index, value), generator)
 
         candidate = begin(recipe, self.splits, dims, self.between, self.dtype, spectral if sparse else None)
         self._advance(candidate, self.settings.first_ridge, self.settings.first_sweeps)
