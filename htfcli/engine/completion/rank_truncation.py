@@ -11,7 +11,6 @@ Source: Grasedyck, Hierarchical singular value decomposition of tensors, SIAM J.
 from __future__ import annotations
 
 import math
-import os
 
 import torch
 from torch import Tensor
@@ -24,7 +23,7 @@ from htfcli.engine.ranks.orthonormal_bases import OrthonormalBases
 from htfcli.engine.samples import Entries, unravel
 
 _CORE_LIMIT = 4096  # entries of the tensor at one node; a star tree of many modes would have R^N
-STARTS=int(os.environ.get('STARTS','3')); ACC=float(os.environ.get('ACC','3')); STOP=float(os.environ.get('STOP','.1')); RIDGE=float(os.environ.get('RIDGE','1e-10')); STEPS=int(os.environ.get('STEPS','40'))
+
 
 @torch.no_grad()
 def reduced(model: Factorization, tolerance: float, generator: torch.Generator) -> Factorization | None:
@@ -39,9 +38,11 @@ def reduced(model: Factorization, tolerance: float, generator: torch.Generator) 
     if here.node_weights[tree.root] is None:
         return None
     bases = OrthonormalBases(here, leaves=True)
+    for node in tree.interior:
+        wide = 1 if node == tree.root else here.widths[tree.parent[node]]
+        if math.prod(bases.dimension(child) for child in tree.children[node]) * wide > _CORE_LIMIT:
+            return None
     cores = [bases.over_children(node) for node in range(len(tree.children))]
-    if max(cores[node].numel() for node in tree.interior) > _CORE_LIMIT:
-        return None
 
     one = torch.ones(1, 1, dtype=here.parameters.dtype)
     frame, scale = {tree.root: one}, {tree.root: one[0]}  # (k, r) in the basis, (r,) singular values over the largest
@@ -72,18 +73,30 @@ def reduced(model: Factorization, tolerance: float, generator: torch.Generator) 
 
 def _components(core: Tensor, most: int, tolerance: float, generator: torch.Generator) -> list[Tensor]:
     """Factors (r, R) of a core's axes, the sum of products of whose columns is the core; R as small as will do."""
-    norm = float(torch.linalg.vector_norm(core)) or 1.0
+    long = [axis for axis, size in enumerate(core.shape) if size > 1]
+    if len(long) <= 2:
+        return _of_matrix(core, [*long, *(axis for axis in range(core.dim()) if axis not in long)][:2], most)
+    norm = float(torch.linalg.vector_norm(core))
     entries = Entries(unravel(torch.arange(core.numel()), core.shape), core.flatten() / norm)
     best, lowest = list[Tensor](), math.inf
     for width in range(min(most, max(core.shape)), most + 1):
-        for _ in range(STARTS):
+        for _ in range(3):  # one start ends in a local minimum now and then
             small = HierarchicalTensorFactorization(core.shape, width, ModeTree.named("star", core.dim()))
             small.init_gaussian(1.0, generator)
-            solver = LevenbergMarquardt(small, entries, ridge=RIDGE)
-            solver.run(STEPS, tolerance=(STOP * tolerance) ** 2)
+            solver = LevenbergMarquardt(small, entries, ridge=1e-10)  # against components that cancel
+            solver.run(40, tolerance=(0.1 * tolerance) ** 2)
             if solver.loss < lowest:
                 weights = [w for w in small.node_weights if w is not None]
                 best, lowest = [*weights[:-2], norm * weights[-2] * weights[-1].t()], solver.loss
-            if math.sqrt(lowest) < ACC * tolerance:
+            if math.sqrt(lowest) < 3 * tolerance:  # what was cut off at the three nodes of a core
                 return best
     return best
+
+
+def _of_matrix(core: Tensor, axes: list[int], most: int) -> list[Tensor]:
+    """The same for a core with at most two axes longer than one: singular vectors."""
+    u, values, v = torch.linalg.svd(core.reshape([core.shape[axis] for axis in axes]), full_matrices=False)
+    rank = min(most, len(values))
+    factors = [core.new_ones(size, rank) for size in core.shape]
+    factors[axes[0]], factors[axes[1]] = u[:, :rank], v[:rank].t() * values[:rank]
+    return factors
