@@ -146,10 +146,3 @@ def test_bad_input(htf, frame, tmp_path, x):
         done = htf("rearrange", *args.split(), "-q")
         assert (done.code, done.error) == (code, message)
         assert sorted(path.name for path in tmp_path.iterdir()) == before
-
-
-def test_without_scipy(htf, frame, monkeypatch):
-    frame.to_csv("t.csv", index=False)
-    monkeypatch.setitem(__import__("sys").modules, "scipy", None)
-    done = htf("rearrange", "t.csv", "--label", "class", "-o", "out.csv")
-    assert (done.code, done.error) == (2, "rearranging features needs scipy. pip install 'htf[data]'.")

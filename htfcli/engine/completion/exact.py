@@ -21,11 +21,7 @@ from htfcli.engine.least_squares.solver import make_solver
 from htfcli.engine.samples import Entries
 
 EXACT = 1e-9  # held-out relative error at which there is nothing left to find
-_CUT = 0.5  # singular values cut off, over the train error
-_STEPS = 100
-_ROUNDS = 6
 _WORK = 5e9  # multiplications of a step of the wide model, half a second, up to which it goes on by itself (C: 1e9)
-_SLOW = 1e-2  # share of the loss that four steps in a row must gain
 
 
 def lowered(fit: Fit, size: float, ridge: float, sweeps: int) -> float:
@@ -73,7 +69,7 @@ def find_exact(
 
     def solved(found: Factorization, slow: float = 1e-3, shrink: float = 0.0) -> float:
         solver = make_solver(found, train, shrink * len(train))
-        solver.run(_STEPS, tolerance=0.0 if shrink else (1e-14 * size) ** 2 * len(train), slow=slow)
+        solver.run(100, tolerance=0.0 if shrink else (1e-14 * size) ** 2 * len(train), slow=slow)
         return math.sqrt(solver.loss / len(train)) / size
 
     generator = torch.Generator().manual_seed(0)
@@ -81,13 +77,13 @@ def find_exact(
     wide = error < settings.noisy and 2 * free <= len(train) and free**2 * len(train) <= _WORK
     if error > 1e-2 and not wide:
         return None
-    for _ in range(_ROUNDS):
+    for _ in range(6):  # every one halves the error at least
         before = error
-        narrow = reduced(model, _CUT * error, generator) or model.to()
-        reached = solved(narrow, _SLOW)
+        narrow = reduced(model, 0.5 * error, generator) or model.to()  # what is below the error is not known
+        reached = solved(narrow, slow=1e-2)
         if reached > 1e-12 and wide:
             narrow, wide = model.to(), False
-            reached = solved(narrow, _SLOW)
+            reached = solved(narrow, slow=1e-2)
         elif reached > 1e-12:
             narrow = grown(
                 narrow,
@@ -103,7 +99,7 @@ def find_exact(
     if EXACT < judged(model) < 1e-6:  # components that no observation holds: a ridge takes them to zero
         held_back = model.to()
         off = solved(held_back, 1e-3, 2e-6)
-        for narrower in (reduced(held_back, _CUT * off, generator), held_back):
+        for narrower in (reduced(held_back, 0.5 * off, generator), held_back):
             if narrower is not None and solved(narrower) < 1e-10 and judged(narrower) < EXACT:
                 model = narrower
                 break
@@ -118,7 +114,7 @@ def polished(model: Factorization, entries: Entries) -> Factorization:
     """The solution fitted to all observations."""
     model = model.to()
     solver = make_solver(model, entries)
-    solver.run(_STEPS // 4, tolerance=1e-28 * float(entries.value.square().sum()))
+    solver.run(25, tolerance=1e-28 * float(entries.value.square().sum()))
     return model
 
 

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from htfcli.engine.completion.effects import Effects
 from htfcli.engine.completion.links import IDENTITY, Link
+from htfcli.engine.completion.spectral_start import start_in_spans
 from htfcli.engine.completion.splits import Sample
 from htfcli.engine.completion.wide import WideFit, node_vectors
 from htfcli.engine.factorizations.factorization import Factorization
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.least_squares.robust import robust_weights
+from htfcli.engine.samples import Entries
 
 _CHUNK = 2**17  # entries evaluated at a time: memory
 
@@ -28,7 +30,8 @@ class Recipe:
     Args:
         tree: of modes. width: of all nodes. centre: kind of effects below it, empty for none. link: of its values.
         loss: l2, huber or l1. smooth: strength of the penalty along ordered modes over the ridge. seed: of its start.
-        around_one: whether its first weights are near one instead of near zero. device: where its sweeps compute.
+        around_one: whether its first weights are near one instead of near zero. in_spans: whether those of leaves are
+        in the spans that a sparse tensor's entries show. device: where its sweeps compute.
     """
 
     tree: ModeTree
@@ -39,6 +42,7 @@ class Recipe:
     smooth: float = 0.0
     seed: int = 0
     around_one: bool = False
+    in_spans: bool = False
     device: str = "cpu"
 
 
@@ -110,6 +114,8 @@ class Fit:
         model.init_gaussian(model.gaussian_std(size or 1.0), generator)
         if recipe.around_one:
             _move_to_one(model, generator, float(target.mean()), size)
+        if recipe.in_spans:
+            start_in_spans(model, Entries(self._sample.index, target), generator)
         return model
 
     @property

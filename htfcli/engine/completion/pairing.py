@@ -21,17 +21,11 @@ from htfcli.engine.completion.effects import cell_of, fit_effects, main_terms
 from htfcli.engine.factorizations.mode_tree import ModeTree, Nested
 from htfcli.engine.samples import Entries
 
-_MOST = 100_000  # observations that are looked at: interactions of 1e-3 of the variance are then ten deviations
-_SURE = 6.0  # deviations of what random values show that the largest must exceed: the largest of 120 may reach 4
-_COLUMNS, _ROWS = 128, 16  # of a sampled matricization: columns, and indices of each mode of its rows
-_FLOOR = 0.15  # of singular values, over the error of the model: G's trees are found from .1 to .2
-_SWEEPS = 4  # over the effects of single modes; nearly orthogonal where observations are random
-
 
 def proposed_tree(entries: Entries, dims: Sequence[int]) -> ModeTree | None:
     """The binary tree whose siblings interact most; None if no two modes are seen to interact."""
     share, deviation = interactions(entries, dims)
-    if not bool((share > _SURE * deviation).any()):
+    if not bool((share > 6 * deviation).any()):  # the largest of 120 random ones may reach 4 deviations
         return None
     return merged(torch.maximum(share, deviation.clamp_min(1e-300)).log())
 
@@ -41,14 +35,14 @@ def tree_of_values(values: Callable[[Tensor], Tensor], dims: Sequence[int], erro
 
     With V(s) = sum over j of log(s_j^2 + floor^2) / 2 of the singular values of a matricization, norm one, and r_i the
     number of those of mode i above the floor, the closeness of two modes is r_j V_i + r_i V_j - V_ij: all that is
-    within the modes themselves cancels. Matricizations are sampled.
+    within the modes themselves cancels. Matricizations are sampled at 16 indices of each mode of the rows.
     """
     generator = torch.Generator().manual_seed(0)
-    columns = torch.stack([torch.randint(d, (_COLUMNS,), generator=generator) for d in dims], 1)
-    floor = (_FLOOR * error) ** 2
+    columns = torch.stack([torch.randint(d, (128,), generator=generator) for d in dims], 1)
+    floor = (0.15 * error) ** 2  # G's trees are found from .1 to .2
 
     def spectrum(modes: tuple[int, ...]) -> Tensor:
-        rows = torch.cartesian_prod(*(torch.randperm(dims[m], generator=generator)[:_ROWS] for m in modes))
+        rows = torch.cartesian_prod(*(torch.randperm(dims[m], generator=generator)[:16] for m in modes))
         index = columns.repeat(len(rows), 1, 1)
         index[:, :, list(modes)] = rows.view(len(rows), 1, len(modes))
         found: Tensor = torch.linalg.svdvals(values(index.flatten(0, 1)).view(len(rows), -1)).square()
@@ -76,19 +70,20 @@ def merged(closeness: Tensor) -> ModeTree:
     return ModeTree.from_nested(blocks[0][1])
 
 
-def interactions(entries: Entries, dims: Sequence[int]) -> tuple[Tensor, Tensor]:
+def interactions(entries: Entries, dims: Sequence[int], most: int = 100_000) -> tuple[Tensor, Tensor]:
     """Of every two modes, the share of the variance that their interaction explains, and what it would deviate from
     zero by if there were none; both (N, N) symmetric.
 
     With S_t the sum of squares between the k_t cells of t that were seen, of ranks of |value| less main effects, the
     interaction of modes i and j has the sum of squares S_ij - S_i - S_j with f = k_ij - k_i - k_j + 1 degrees of
     freedom, of which noise of variance s^2 (that within the cells of i and j) takes f s^2 with a standard deviation of
-    sqrt(2 f) s^2.
+    sqrt(2 f) s^2. Of `most` observations, interactions of 1e-3 of the variance are ten deviations; more are not used.
     """
-    step = math.ceil(len(entries) / _MOST)
+    step = math.ceil(len(entries) / most)
     index = entries.index[::step]
     rank = entries.value[::step].abs().argsort().argsort().double()
-    left = rank - fit_effects(Entries(index, rank), dims, main_terms(len(dims)), None, _SWEEPS).at(index)
+    effects = fit_effects(Entries(index, rank), dims, main_terms(len(dims)), None, sweeps=4)  # nearly orthogonal ones
+    left = rank - effects.at(index)
     left = (left - left.mean()) / left.std().clamp_min(1e-300)
     count = len(left)
 

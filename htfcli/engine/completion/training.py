@@ -18,14 +18,11 @@ from htfcli.engine.completion.pairing import tree_of_values
 from htfcli.engine.completion.preparation import Problem
 from htfcli.engine.completion.settings import Settings
 from htfcli.engine.completion.smoothing import coupling
-from htfcli.engine.completion.spectral_start import SpectralStart
 from htfcli.engine.completion.splits import Judge, Sample, Split
-from htfcli.engine.factorizations.factorization import Factorization
+from htfcli.engine.completion.trees import MANY_MODES
 from htfcli.engine.factorizations.mode_tree import ModeTree
-from htfcli.engine.samples import Entries
 
 Report = Callable[[dict[str, Any]], None]
-_HIGH_ORDER = 6  # modes from which the products of centred weights are nearly always nearly zero
 
 
 @dataclass
@@ -76,7 +73,7 @@ class Search:
         self._trees, self._config = list(trees), config
         self._report, self._should_stop = report, should_stop
         self.size = float(problem.scaled.value.square().mean().sqrt())
-        self._high = len(problem.dims) > _HIGH_ORDER
+        self._high = len(problem.dims) > MANY_MODES
 
     def run(self, loss: str, enough: Callable[[Candidate], bool]) -> list[Candidate]:
         """All that is worth averaging, the best first; those so far as soon as one is `enough`."""
@@ -118,7 +115,8 @@ class Search:
     def _variants(self, loss: str) -> Candidate:
         """The first tree, with and without effects below and smoothing along ordered modes."""
         width = self._config.width or self._width()
-        plain = Recipe(self._trees[0], width, loss=loss, device=self._config.place)
+        sparse = math.prod(self.problem.dims) > self.settings.most_cells and 2 < len(self.problem.dims) <= MANY_MODES
+        plain = Recipe(self._trees[0], width, loss=loss, device=self._config.place, in_spans=sparse)
         recipes = [plain]
         effects = torch.cat([s.train.effects("effects").at(s.held.index) for s in self.splits])
         zero = self.judge.score(torch.zeros_like(effects))
@@ -162,22 +160,12 @@ class Search:
 
     def start(self, recipe: Recipe) -> Candidate:
         """A recipe on every split after its first sweeps."""
-        dims = self.problem.dims  # where cells are many, random weights are far from any solution
-        many = math.prod(dims) > self.settings.most_cells and 2 < len(dims) <= _HIGH_ORDER  # else no two are on a line
-        fits = []
-        for split in self.splits:
-            begin = self._spectral(recipe, split.train) if many and isinstance(recipe.width, int) else None
-            fits.append(Fit(recipe, split.train, self.between, begin, self.dtype))
-        candidate = Candidate(recipe, fits)
+        candidate = Candidate(
+            recipe, [Fit(recipe, split.train, self.between, dtype=self.dtype) for split in self.splits]
+        )
         self._advance(candidate, self.settings.first_ridge, self.settings.first_sweeps)
         self._say(candidate)
         return candidate
-
-    def _spectral(self, recipe: Recipe, sample: Sample) -> Factorization:
-        value = sample.value - sample.effects(recipe.centre).at(sample.index) if recipe.centre else sample.value
-        generator = torch.Generator().manual_seed(recipe.seed)
-        start = SpectralStart(Entries(sample.index, value), sample.dims, generator)
-        return start.lifted(start.fit_core(recipe.tree, recipe.width)[0]).to(torch.float64, "cpu")
 
     def _advance(self, candidate: Candidate, ridge: float, sweeps: int) -> bool:
         """Some sweeps at a ridge on every split, kept where they are better; whether they are clearly better."""

@@ -8,7 +8,7 @@ from htfcli.engine.completion.pairing import proposed_tree
 from htfcli.engine.factorizations.mode_tree import ModeTree, Nested, tree_of
 from htfcli.engine.samples import Entries
 
-_MANY = 6  # modes above which a star, whose values are products of so many vectors, finds nothing
+MANY_MODES = 6  # above, a star finds nothing: products of so many centred vectors are nearly always nearly zero
 
 
 def candidate_trees(
@@ -23,7 +23,7 @@ def candidate_trees(
     if tree != "auto":
         return [tree_of(tree, order, arity)]
     nested: list[list[Nested]] = [ModeTree.named(name, order).to_nested() for name in ("star", "balanced")]
-    if order > _MANY:
+    if order > MANY_MODES:
         nested.reverse()
         del nested[1:]
     if order == 3:
@@ -34,7 +34,7 @@ def candidate_trees(
         nested.append(ModeTree.named("chain", order).to_nested())
     proposed = proposed_tree(entries, dims) if order > 4 else None
     if proposed is not None:
-        nested.insert(0 if order > _MANY else len(nested), proposed.to_nested())
+        nested.insert(0 if order > MANY_MODES else len(nested), proposed.to_nested())
     found: dict[str, ModeTree] = {}
     for entry in nested:
         found.setdefault(str(entry), ModeTree.from_nested(entry))

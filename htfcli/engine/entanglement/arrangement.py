@@ -20,7 +20,6 @@ import torch
 from htfcli.engine.entanglement.bisection import Floats, Integers, bisect
 from htfcli.engine.entanglement.correlations import standardized
 from htfcli.engine.entanglement.features import FeatureData
-from htfcli.errors import ConfigError
 
 ALL_PAIRS = 1024  # features up to which every correlation is an edge; 8 MiB
 _NEAREST = 24  # edges of each feature beyond that: twice the 8 neighbours on a grid, and their neighbours beside them
@@ -34,8 +33,6 @@ def arrange(data: FeatureData, seed: int = 0) -> torch.Tensor:
 
     Args:
         seed: of the samples that correlations are estimated from, and of ties.
-    Raises:
-        ConfigError: if scipy is not installed.
     """
     graph = correlation_graph(data, seed)
     return torch.from_numpy(_Placement(graph, data.shape, np.random.default_rng(seed)).order())
@@ -50,13 +47,9 @@ def correlation_graph(data: FeatureData, seed: int = 0) -> Any:
 
     Args:
         seed: of the samples, where these are drawn.
-    Raises:
-        ConfigError: if scipy is not installed.
     """
-    try:
-        from scipy import sparse
-    except ImportError:
-        raise ConfigError("rearranging features needs scipy", next_step="pip install 'htf[data]'.") from None
+    from scipy import sparse
+
     features = data.features
     large = features > ALL_PAIRS
     columns = standardized(data.drawn(_SAMPLES, seed) if large else data).float()

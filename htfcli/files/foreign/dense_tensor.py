@@ -16,7 +16,7 @@ from htfcli.engine.samples import Entries, unravel
 from htfcli.errors import ConfigError, DataError
 from htfcli.files.foreign.cells import Values, masked, put
 from htfcli.files.foreign.number_types import clipped
-from htfcli.files.foreign.readers import Dense, missing_library, refuse_absent
+from htfcli.files.foreign.readers import Dense, refuse_absent
 from htfcli.files.own.axes import Axis, plain_axes
 from htfcli.files.own.container import binary_destination
 
@@ -150,10 +150,8 @@ def _pt(path: Path, tensor: Tensor, dense: Dense) -> None:
 
 
 def _mat(path: Path, tensor: Tensor, dense: Dense) -> None:
-    try:
-        from scipy.io import savemat
-    except ImportError:
-        raise missing_library(".mat", "scipy") from None
+    from scipy.io import savemat
+
     with open(path, "wb") as file:
         savemat(file, {**dense.others, dense.key: tensor.numpy()}, do_compression=True)
 

@@ -238,10 +238,6 @@ def _pt(path: Path, name: str, key: str) -> Dense:
 
 
 def _mat(path: Path, name: str, key: str) -> Dense:
-    try:
-        import scipy  # noqa: F401 -- needed by the process that reads
-    except ImportError:
-        raise missing_library(".mat", "scipy") from None
     with parsing(name, ".mat file", next_step="Save it with -v7, not -v7.3."), mat_arrays(path) as arrays:
         chosen = _pick(arrays, key, name)
         others = {k: np.array(v) for k, v in arrays.items() if k != chosen and v.dtype.kind in "biufc"}
