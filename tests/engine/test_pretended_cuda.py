@@ -262,7 +262,7 @@ def test_completion_takes_the_gpu_only_when_asked(asked, used, monkeypatch):
     class ReachedError(Exception):
         pass
 
-    def seen(recipe, *args):
+    def seen(recipe, *args, **more):
         raise ReachedError(recipe.device)
 
     monkeypatch.setattr("htfcli.engine.completion.training.Fit", seen)

@@ -16,10 +16,9 @@ class Settings:
     # Sizes
     fewest: int = 8  # observations under which nothing can be held out, and the mean is all that can be said (cases 07)
     most_cells: int = 2**25  # of a tensor whose cells are kept in a table, 128 MB: holes and neighbours (10^6 has more)
-    # observations that members are chosen on; more, in float32 to save memory, are for the last fit only (10^7)
-    most_selected: int = 1_000_000
-    # observations from which nothing is tried that takes longer than a factorization: effects of pairs, outliers, exact
-    # solutions, links, trees beside the star; and held-out entries at most (10^5, 10^6)
+    most_selected: int = 1_000_000  # observations that members are chosen on; more go into the last fit only (10^7)
+    # observations from which float32 will do, and nothing is tried that takes longer than a factorization: effects of
+    # pairs, outliers, exact solutions, links, other trees and widths; and held-out entries at most (10^5, 10^6)
     many: int = 100_000
     few: int = 3_000  # under which there are several splits, and restarts: a second each (flights; B, E)
     # Kinds of holes

@@ -66,5 +66,5 @@ def leading_vectors(
     gram = LinearOperator(shape=(d, d), matvec=lambda x: matrix @ (across @ x) - diagonal * x, dtype=np.float64)
     start = torch.randn(d, generator=generator, dtype=torch.float64).numpy()
     # vectors that are a hundredth of an eigenvalue off are no worse a start
-    values, vectors = eigsh(gram, most, which="LA", v0=start, tol=1e-2)
+    values, vectors = eigsh(gram, most, which="LA", v0=start, tol=0.1)
     return torch.from_numpy(vectors * (values - values.min()))

@@ -69,7 +69,7 @@ class Search:
     ) -> None:
         self.problem, self.splits, self.judge, self.settings = problem, splits, judge, settings
         self.between = {m: coupling(problem.positions[m], problem.dims[m]) for m in problem.ordered}
-        self.dtype = torch.float32 if len(problem.scaled) > settings.most_selected else torch.float64
+        self.dtype = torch.float32 if len(problem.scaled) >= settings.many else torch.float64
         self._trees, self._config = list(trees), config
         self._report, self._should_stop = report, should_stop
         self.size = float(problem.scaled.value.square().mean().sqrt())
@@ -101,7 +101,7 @@ class Search:
             if enough(again):
                 return [again]
             near = sorted([*near, again], key=lambda c: c.score)
-        if self._config.width is None:
+        if self._config.width is None and len(self.problem.scaled) < self.settings.many:
             self._widen(near)
         return sorted(near, key=lambda c: c.score)
 

@@ -111,8 +111,8 @@ def test_a_damaged_state_is_refused():
         lambda tensors, content: content.update(dims=[12, 10]),
         lambda tensors, content: content.update(integers="yes"),
         lambda tensors, content: content["members"][member]["model"].update(tree=[0, [1, 1]]),
-        lambda tensors, content: content["columns"][0].update(source=99),
-        lambda tensors, content: content["members"][member].update(link="exp"),
+        lambda tensors, content: content["columns"][0].update(mix="weights"),
+        lambda tensors, content: content["members"][member]["link"].update(name="exp"),
     ]
     for damage in damages:
         own, described = dict(tensors), copy.deepcopy(content)
