@@ -31,7 +31,7 @@ STAGES: dict[str, dict[str, Any]] = {  # settings without a stage
     "wide factorizations": {"width": 3},
     "shrinkage": {"first_ridge": 1e-6, "least_ridge": 1e-7},
     "order": {"ordered": 0.0},
-    "holes like the real ones": {"most_kinds": 0},
+    "holes like the real ones": {"least_kind": NEVER},
     "units": {"least_ratio": NEVER},
     "exact solutions": {"nearly": 0.0},
 }

@@ -234,7 +234,7 @@ RECIPES = [
 @pytest.mark.parametrize("block", [2**22, 2**6], ids=["", "in blocks"])
 def test_wide_factorizations_are_those_of_the_cpu(recipe, between, block, monkeypatch):
     """The sweeps of `htf complete --device cuda`."""
-    monkeypatch.setattr("htfcli.engine.completion.wide._BLOCK", block)
+    monkeypatch.setattr("htfcli.engine.completion.wide.BLOCK", block)
     generator = torch.Generator().manual_seed(0)
     dims = (9, 8, 7)
     index = torch.cartesian_prod(*map(torch.arange, dims))[torch.randperm(504, generator=generator)[:300]]

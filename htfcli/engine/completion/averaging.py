@@ -23,7 +23,6 @@ from htfcli.engine.completion.uncertainty import Calibration, calibrate
 
 _NEGLIGIBLE = 0.01  # a weight under which a column is left out
 _DENSE = 0.2  # share of cells observed, under which neighbours in two modes are far, and long to look for (kinetic)
-_FEW = 8  # held-out entries of a kind, under which its weights are those of all kinds; six times as many of a variable
 
 
 @dataclass
@@ -149,15 +148,15 @@ class Average:
         that of weights which saw it.
         """
         judge, mode = self.judge, self.problem.units.mode
-        rows, crossed = [], torch.zeros_like(self.held)
+        rows, crossed, few = [], torch.zeros_like(self.held), self.settings.fewest
         whole = self._weights_on(judge.half >= 0)
         for kind in range(len(self.problem.holes.names)):
             own = judge.kind == kind
-            pooled = self._crossed_on(own, crossed, _FEW, whole)
+            pooled = self._crossed_on(own, crossed, few, whole)
             if mode is not None:
                 for at in range(self.problem.dims[mode]):
                     of_variable = own & (judge.index[:, mode] == at)
-                    rows.append(self._crossed_on(of_variable, crossed, 6 * _FEW, pooled))
+                    rows.append(self._crossed_on(of_variable, crossed, 6 * few, pooled))
             rows.append(pooled)
         return torch.stack(rows), crossed
 

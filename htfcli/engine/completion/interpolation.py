@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from htfcli.engine.completion.settings import BLOCK
 from htfcli.engine.samples import row_keys
 
 if TYPE_CHECKING:
     from scipy.spatial import cKDTree
-
-_BLOCK = 2**21  # numbers of a temporary
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def krige(neighbours: Neighbours, query: Tensor, kernel: Kernel, residual: Tenso
     Returns: (q,) and (q,) in 0..1.
     """
     means, variances = [query.new_empty(0, dtype=torch.float64)], [query.new_empty(0, dtype=torch.float64)]
-    for part in torch.split(query, max(1, _BLOCK // kernel.count**2)):
+    for part in torch.split(query, max(1, BLOCK // kernel.count**2)):
         near = neighbours.nearest(part, kernel)
         there, near = near >= 0, near.clamp(min=0)
         known = neighbours.index[near]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from htfcli.engine.completion.effects import Effects
 from htfcli.engine.completion.links import IDENTITY, Link
+from htfcli.engine.completion.settings import BLOCK
 from htfcli.engine.completion.spectral_start import start_in_spans
 from htfcli.engine.completion.splits import Sample
 from htfcli.engine.completion.wide import WideFit, node_vectors
@@ -19,8 +20,6 @@ from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactoriz
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.least_squares.robust import robust_weights
 from htfcli.engine.samples import Entries
-
-_CHUNK = 2**17  # entries evaluated at a time: memory
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Member:
         if len(index) and bool((index < 0).any()):
             weights[:order] = [torch.cat([w, w.mean(0, keepdim=True)]) for w in weights[:order]]
         parts = []
-        for rows in torch.split(index, _CHUNK):
+        for rows in torch.split(index, BLOCK // 32):
             columns = [rows[:, mode].long() % len(weights[mode]) for mode in range(order)]  # -1 is the last row
             parts.append(node_vectors(tree, weights, columns)[-1][:, 0])
         return torch.cat([torch.empty(0, dtype=torch.float64), *(part.double() for part in parts)])

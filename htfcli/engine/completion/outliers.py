@@ -20,16 +20,15 @@ from htfcli.engine.least_squares.robust import deviation_of
 from htfcli.engine.samples import Entries
 
 _FAR = 10.0  # deviations, by the middle of the residuals, from which a residual is an outlier's (case 02)
-_TAIL, _HEAVY = 6.0, 0.35  # a share of the squared residuals beyond so many, from which outliers may decide a fit
-_BETTER = 0.5  # error on the other held-out entries, over that of least squares, from which the robust fit is believed
+_HALF = 0.5  # of the squared residuals, that outliers make up; of the error of least squares, that a robust fit makes
 _MOST = 0.05  # share of outliers: more are no outliers
 
 
 def heavy_tailed(residual: Tensor) -> bool:
     """Whether a few of the residuals (n,) make up more of their squares than noise does."""
     size = residual.abs()
-    tail = size[size > _TAIL * deviation_of(size)]
-    return bool(tail.square().sum() > _HEAVY * size.square().sum())
+    tail = size[size > _FAR * deviation_of(size)]
+    return bool(tail.square().sum() > _HALF * size.square().sum())
 
 
 def find_outliers(
@@ -74,5 +73,5 @@ def find_outliers(
     inside = own.abs() <= _FAR * deviation_of(residual.abs())
     if float(miss[~inside].square().mean()) < float(miss[inside].square().mean()):  # not so if none is held out
         return None  # what least squares predict from the others is no outlier: the robust fit is wrong there
-    better = float(own[inside].square().mean()) < _BETTER**2 * float(miss[inside].square().mean())
+    better = float(own[inside].square().mean()) < _HALF**2 * float(miss[inside].square().mean())
     return far if better else None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+BLOCK = 2**22  # numbers in the largest temporaries, 32 MB
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -14,7 +16,9 @@ class Settings:
     """
 
     # Sizes
-    fewest: int = 8  # observations under which nothing can be held out, and the mean is all that can be said (cases 07)
+    # observations under which the mean is all that can be said, and held-out ones of a kind of holes under which they
+    # say nothing of it (cases 07)
+    fewest: int = 8
     most_cells: int = 2**25  # of a tensor whose cells are kept in a table, 128 MB: holes and neighbours (10^6 has more)
     most_selected: int = 1_000_000  # observations that members are chosen on; more go into the last fit only (10^7)
     # observations from which float32 will do, and nothing is tried that takes longer than a factorization: effects of

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from htfcli.engine.completion.settings import BLOCK
 from htfcli.engine.completion.smoothing import solve_smooth
 from htfcli.engine.factorizations.balance import balance
 from htfcli.engine.factorizations.factorization import Factorization
@@ -28,7 +29,6 @@ from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.least_squares.entry_groups import Groups, grouped
 from htfcli.engine.samples import row_keys
 
-_BLOCK = 2**22  # numbers in the largest temporary of a block of entries
 _CACHED = 8  # blocks up to which the vectors of all nodes are kept during a sweep: memory (10^6 would take .6 GB)
 
 
@@ -79,7 +79,7 @@ class WideFit:
         self._leaf_groups: dict[int, Groups] = {}
         self._shared: dict[int, _Shared] = {}
         widest = max(w.shape[1] for w in self._weights[: model.order])
-        self._block = max(2**12, _BLOCK // ((len(self.tree.children) + 2) * widest))
+        self._block = max(2**12, BLOCK // ((len(self.tree.children) + 2) * widest))
         self._cached = len(target) <= _CACHED * self._block
         self._weights[-1].fill_(1.0)
         balance(self.model, keep_root=True)
@@ -265,7 +265,7 @@ class WideFit:
         count = weight.numel()
         square = torch.zeros(count, count, dtype=torch.float64, device=weight.device)
         aim = torch.zeros(count, dtype=torch.float64, device=weight.device)
-        for rows in torch.split(torch.arange(len(self._target), device=weight.device), max(64, _BLOCK // count)):
+        for rows in torch.split(torch.arange(len(self._target), device=weight.device), max(64, BLOCK // count)):
             s, p = self._features(rows, node, slope, product)
             assert p is not None
             jacobian = (p.unsqueeze(2) * s.unsqueeze(1)).flatten(1)
