@@ -19,7 +19,7 @@ class Settings:
     # observations under which the mean is all that can be said, and held-out ones of a kind of holes under which they
     # say nothing of it (cases 07)
     fewest: int = 8
-    most_cells: int = 2**25  # of a tensor whose cells are kept in a table, 128 MB: holes and neighbours (10^6 has more)
+    most_cells: int = 2**25  # of a tensor whose cells are kept in a table, 128 MB, for kinds of holes (10^6 has more)
     most_selected: int = 1_000_000  # observations that members are chosen on; more go into the last fit only (10^7)
     # observations from which float32 will do, and nothing is tried that takes longer than a factorization: effects of
     # pairs, outliers, exact solutions, links, other trees and widths; and held-out entries at most (10^5, 10^6)
@@ -46,7 +46,7 @@ class Settings:
     smooth: float = 3.0  # penalty along ordered modes over the ridge, where held-out entries ask for it (gapminder)
     # Interpolation
     ordered: float = 0.75  # squared difference of neighbours over that of a fibre, under which a mode may be ordered
-    neighbours: int = 16  # of a query along one mode; a quarter more along two, where they lie all around (photo)
+    neighbours: int = 16  # of a query; twice as many where the indices of a further mode err alike (photo)
     queries: int = 500  # held-out entries that choose a kernel: enough to tell lengths apart (weather)
     # Averages
     power: float = 6.0  # how fast a worse member loses its part of equal weights: twice the error leaves 1/64
