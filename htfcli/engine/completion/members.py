@@ -94,11 +94,11 @@ class Fit:
     ) -> None:
         self.recipe, self._sample = recipe, sample
         self.effects = sample.effects(recipe.centre, recipe.link) if recipe.centre else None
-        self._base = torch.zeros_like(sample.value) if self.effects is None else self.effects.at(sample.index)
+        self._base = 0.0 if self.effects is None else self.effects.at(sample.index)
         device = torch.device(recipe.device)
         strength = recipe.smooth
         self._between = {m: (strength * b).to(device, dtype) for m, b in between.items()} if strength else {}
-        target = sample.value - self._base
+        target = sample.value - self._base if recipe.centre else sample.value
         model = self._start(target, dtype) if begin is None else begin.to(dtype)
         model = model if device.type == "cpu" else model.to(device=device)
         weight = None if sample.weight is None else sample.weight.to(device, dtype)

@@ -73,7 +73,7 @@ class WideFit:
     def __init__(self, model: Factorization, index: Tensor, target: Tensor, weight: Tensor | None = None) -> None:
         self.model, self.tree, self.sweeps = model, model.tree, 0
         self._index, self._target = index, target
-        self._columns = [index[:, m].contiguous() for m in range(model.order)]
+        self._columns = [index[:, m].int() for m in range(model.order)]  # half the memory
         self._weights: list[Tensor] = [w for w in model.node_weights if w is not None]
         self._root_weight = None if weight is None else weight.sqrt()
         self._leaf_groups: dict[int, Groups] = {}

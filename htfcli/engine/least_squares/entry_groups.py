@@ -40,10 +40,10 @@ def grouped(column: Tensor, size: int) -> Groups:
         length *= 2
     pieces = (counts + length - 1) // length
     order = torch.argsort(column, stable=True)
-    row = column[order].long()
+    row = column[order]
     # A group starts a new piece, so its entries move by the number of empty places in the pieces before it
-    shift = length * (pieces.cumsum(0) - pieces) - (counts.cumsum(0) - counts)
-    slot = shift[row].add_(torch.arange(len(column), device=column.device))
+    shift = (length * (pieces.cumsum(0) - pieces) - (counts.cumsum(0) - counts)).int()
+    slot = shift[row].add_(torch.arange(len(column), dtype=torch.int32, device=column.device))
     entry = torch.full((int(pieces.sum()) * length,), -1, dtype=torch.int32, device=column.device)
     entry[slot] = order.to(torch.int32)
     return Groups(entry.view(-1, length), torch.repeat_interleave(pieces))
