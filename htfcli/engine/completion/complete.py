@@ -153,13 +153,15 @@ class _Completing:
         return completion
 
     def _loss_named(self, completion: Completion) -> str:
-        """The loss that was asked for, or that the greatest part of the predictions comes from."""
+        """The loss that was asked for, or that the greatest part of the predictions comes from; a logarithmic scale
+        without counts is none."""
         if self._config.loss != "auto":
             return self._config.loss
         part = {"poisson": 0.0, "logistic": 0.0, self._loss: 0.0}
         share = completion.weights.mean(0) @ torch.stack([c.mix for c in completion.columns])
         for member, weight in zip(completion.members, share.tolist(), strict=True):
-            part[{"log": "poisson", "logit": "logistic"}.get(member.link.name, self._loss)] += weight
+            link = {"log": "poisson", "logit": "logistic"}[member.link.name] if member.link.noise else self._loss
+            part[link] += weight
         return max(part, key=lambda k: part[k])
 
     def _leave_out(self, search: Search, best: Candidate, split: Split) -> bool:
@@ -231,8 +233,20 @@ class _Completing:
         link = self._link()
         if not link:
             return []
-        sources = self._effects(splits, [kind for kind in splits[0].train.kinds if kind != "mean"], link)
+        kinds = [kind for kind in splits[0].train.kinds if kind != "mean"]
+        sources = self._effects(splits, kinds, link)
+        if self._config.loss == "auto":  # where effects are no better on this scale, nothing is
+            plain, bent = (self._best(found, search) for found in (self._effects(splits, kinds), sources))
+            if bent >= plain:
+                return sources
         return [*sources, self._of(search.linked(link, best), search)]
+
+    def _best(self, sources: Sequence[Source], search: Search) -> float:
+        """The lowest score of effects."""
+        held = [split.held.index for split in search.splits]
+        return min(
+            search.judge.score(torch.cat([m.at(i) for m, i in zip(s.members, held, strict=True)])) for s in sources
+        )
 
     def _link(self) -> Link:
         """The link that the kind of number suggests."""
@@ -248,6 +262,9 @@ class _Completing:
         if asked == "poisson" or (auto and whole and least < 10 and len(torch.unique(value)) > 10):
             span = float(value.mean()) / scale
             return Link("log", 0.0, span, noise=1 / (span * scale))
+        # over less than a factor of ten a logarithm hardly bends; the end of a scale of ratings is no matter of factors
+        if auto and least > 0 and most >= 10 * least and math.isinf(self._problem.highest):
+            return Link("log", 0.0, float(value.mean()) / scale)
         return IDENTITY
 
     def _report(self, step: dict[str, Any]) -> None:

@@ -179,6 +179,20 @@ def likeness(index: Tensor, residual: Tensor, dims: Sequence[int], mode: int) ->
     return near / far if far > 0 else 1.0
 
 
+def smooth(values: Tensor) -> bool:
+    """Whether numbers (n,) differ less from one to the next than they would in another order.
+
+    Von Neumann's ratio, the mean squared difference of neighbours over twice the variance, is one in a random order,
+    with a deviation of sqrt((n - 2) / (n^2 - 1)); one order in 160 lies 2.5 of them below. (Annals of Mathematical
+    Statistics 12, 367, 1941.)
+    """
+    n = len(values)
+    if n < 3:
+        return False
+    near, all_pairs = float(values.diff().square().mean()), 2 * float(values.var())
+    return near < (1 - 2.5 * math.sqrt((n - 2) / (n * n - 1))) * all_pairs
+
+
 def cross_mode(
     index: Tensor, residual: Tensor, dims: Sequence[int], modes: Sequence[int]
 ) -> tuple[int | None, Tensor | None]:

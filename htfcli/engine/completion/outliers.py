@@ -27,7 +27,7 @@ _MOST = 0.05  # share of outliers: more are no outliers
 def heavy_tailed(residual: Tensor) -> bool:
     """Whether a few of the residuals (n,) make up more of their squares than noise does."""
     size = residual.abs()
-    tail = size[size > _FAR * deviation_of(size)]
+    tail = size[size > _HALF * _FAR * deviation_of(size)]  # least squares have followed outliers half the way
     return bool(tail.square().sum() > _HALF * size.square().sum())
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from htfcli.config.completion import CompleteConfig
 from htfcli.engine.completion.holes import Holes, find_holes, held_out_like
-from htfcli.engine.completion.interpolation import likeness
+from htfcli.engine.completion.interpolation import likeness, smooth
 from htfcli.engine.completion.settings import Settings
 from htfcli.engine.completion.splits import Sample, Split
 from htfcli.engine.completion.units import Units, find_units
@@ -107,9 +107,16 @@ def _ordered(
         return ()
     # five indices lie in a telling order by chance: without positions they are not ordered
     asked = [m for m, d in enumerate(dims) if m not in unordered and (d > 5 or positions[m] is not None)]
-    residual = scaled.value - scaled.effects("effects").at(scaled.index)
+    effects = scaled.effects("effects")
+    residual = scaled.value - effects.at(scaled.index)
     alike = {mode: likeness(scaled.index, residual, dims, mode) for mode in asked}
-    return tuple(sorted((m for m in asked if alike[m] < settings.ordered), key=lambda m: alike[m])[:2])
+    found = sorted((m for m in asked if alike[m] < settings.ordered), key=lambda m: alike[m])
+    # effects take a trend, so it is not in what they leave; but of an index never seen they know nothing
+    for mode in asked:
+        seen = torch.bincount(scaled.index[:, mode], minlength=dims[mode]) > 0
+        if mode not in found and not bool(seen.all()) and smooth(effects.values[mode][:-1][seen]):
+            found.append(mode)
+    return tuple(found[:2])
 
 
 def _range(value: Tensor, config: CompleteConfig) -> tuple[float, float, bool]:

@@ -28,7 +28,8 @@ class Settings:
     # Kinds of holes
     least_kind: float = 0.04  # share of the wanted entries that makes a kind of holes (gapminder: the year is .05)
     # Units
-    least_ratio: float = 30.0  # of variables' deviations: beyond, squares of the smaller are nothing (il2 has 17)
+    # of variables' deviations in tensors and counts: beyond, squares of the smaller are nothing (il2 has 17)
+    least_ratio: float = 30.0
     # Wide factorizations
     least_effects: float = 0.98  # error of effects over that of zeros, from which they are tried below members (10^6)
     width: int = 12  # far above the ranks of most tables, cheap enough for five seconds (gapminder, weather)

@@ -10,9 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from htfcli.engine.completion.interpolation import smooth
 from htfcli.engine.samples import Entries
 
-_FEWEST, _MOST = 20, 200  # entries of an index that say what its scale is; indices that may be variables
+# entries of an index: the logarithm of their deviation has a variance of 1 / 20, a twentieth of what is asked for;
+# twice as many in tensors and counts
+_FEWEST = 10
+_MOST = 200  # indices that may be variables
 
 
 @dataclass(frozen=True)
@@ -37,40 +41,50 @@ class Units:
 
 
 def find_units(entries: Entries, dims: Sequence[int], least: float) -> Units:
-    """The mode, if there is one, whose indices differ in scale more than within themselves.
+    """The mode, if there is one, whose indices are variables on scales of their own.
 
-    The size of an index is the middle |value - mean of the index|. A mode is one of variables if sizes differ by the
-    factor `least`, and their logarithms, over all entries, by a variance of more than pi^2 / 8, that of the logarithm
-    of |x| for x normal. Then every index has its own mean and deviation; else all values share their root mean square.
+    A mode is one of variables if the logarithms of the deviations of its indices vary over the entries nearly as much
+    as those of |value - mean| within an index, by pi^2 / 8 for normal values and more for products, as in a tensor of
+    low rank. In a tensor of more than two modes, and among whole numbers, deviations must differ by the factor `least`
+    besides: the columns of a matrix of fractions usually are variables, a mode of a tensor
+    or counts usually are not. Nor is a mode one of variables of which an index was never seen, if the means and
+    deviations of the others are `smooth`: these are rows of an image, or bands of a spectrum. Then every index has its
+    own mean and deviation; else all values share their root mean square.
     """
     largest = float(entries.value.abs().max()) or 1.0
     value = entries.value / largest
     rms = largest * float(value.square().mean().sqrt()) or 1.0
-    most, best = math.pi**2 / 8, Units(None, value.new_zeros(1), value.new_tensor([rms]))
+    alike = len(dims) > 2 or bool((entries.value == entries.value.round()).all())
+    most, best = 0.45, Units(None, value.new_zeros(1), value.new_tensor([rms]))
     for mode, d in enumerate(dims):
         column = entries.index[:, mode].long()
         count = torch.bincount(column, minlength=d)
         seen = torch.nonzero(count).flatten()
-        if d > _MOST or len(value) < _FEWEST * d or int(count[seen].min()) < 3:
+        if d > _MOST or len(value) < (2 if alike else 1) * _FEWEST * d or int(count[seen].min()) < 3:
             continue
         parts = torch.split(value[torch.argsort(column, stable=True)], count[seen].tolist())
         mean = torch.stack([part.mean() for part in parts])
         off = [part - middle for part, middle in zip(parts, mean, strict=True)]
-        sizes = torch.stack([part.abs().median() for part in off])
-        # both must differ: deviations from the mean follow a few far larger entries, and those from the median are
-        # nothing where most entries of an index are equal (il2: 17 and 115)
-        around = torch.stack([(part - part.median()).abs().median() for part in parts])
-        varies = sizes > 0
-        variance = float(torch.cov(sizes[varies].log(), correction=0, fweights=count[seen][varies]))
-        if variance <= most or min(_ratio(sizes), _ratio(around)) < least:
-            continue
-        # beyond 15 sizes, ten deviations of normal values, a value counts as that: China among populations
-        limit = 15 * torch.where(varies, sizes, torch.inf)
+        # beyond 15 times the middle of them, ten deviations of normal values, a value counts as that: China among
+        # populations
+        limit = [15 * (float(part.abs().median()) or math.inf) for part in off]
         deviation = torch.stack([part.clamp(-w, w).square().mean().sqrt() for part, w in zip(off, limit, strict=True)])
+        varies = deviation > 0
+        logs = deviation[varies].log()
+        between = float(torch.cov(logs, correction=0, fweights=count[seen][varies])) if len(logs) > 1 else 0.0
+        sizes = [part.abs() / size for part, size in zip(off, deviation, strict=True) if size > 0]
+        within = float(torch.cat(sizes).clamp_min(1e-3).log().var()) if sizes else 0.0
+        share = between / (between + max(within, math.pi**2 / 8))
+        # where most entries of an index are equal, only those around its middle say that its scale is none of its own
+        around = torch.stack([(part - part.median()).abs().median() for part in parts])
+        if share <= most or (alike and min(_ratio(deviation), _ratio(around)) < least):
+            continue
+        if len(seen) < d and smooth(mean) and smooth(logs):
+            continue
         shift = mean.mean().repeat(d + 1).index_copy(0, seen, mean)
-        scale = deviation[deviation > 0].median().repeat(d + 1)
-        scale[seen[deviation > 0]] = deviation[deviation > 0]
-        most, best = variance, Units(mode, shift * largest, scale * largest)
+        scale = deviation[varies].median().repeat(d + 1)
+        scale[seen[varies]] = deviation[varies]
+        most, best = share, Units(mode, shift * largest, scale * largest)
     return best
 
 

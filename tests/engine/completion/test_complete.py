@@ -182,6 +182,45 @@ def test_ordered_modes_are_interpolated():
     assert [one["mode"] for one in done.report["ordered"]] == [1]
 
 
+def test_a_missing_year_of_an_additive_trend_is_interpolated():
+    """What effects leave says nothing about the order of the years."""
+    years = torch.arange(30, dtype=torch.float64)
+    season = torch.randn(12, generator=generator(0), dtype=torch.float64)
+    noise = 0.1 * torch.randn(30, 12, generator=generator(1), dtype=torch.float64)
+    tensor = 0.5 * years.unsqueeze(1) + 3 * torch.sin(years / 4).unsqueeze(1) + season + noise
+    seen = torch.rand(30, 12, generator=generator(2)) < 0.7
+    seen[11] = seen[19] = False
+    done = complete(Entries(torch.nonzero(seen), tensor[seen]), (30, 12))
+    off = done.values(grid(30, 12)).view(30, 12)[[11, 19]] - tensor[[11, 19]]
+    assert float(off.square().mean().sqrt()) < 0.5  # the effect of an index never seen is zero: 4.9
+    assert 0 in [one["mode"] for one in done.report["ordered"]]
+
+
+def test_small_variables_of_a_matrix_are_worth_as_much_as_large_ones():
+    draw = generator(0)
+    factor = torch.randn(25, 1, generator=draw, dtype=torch.float64)
+    standard = factor * torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0], dtype=torch.float64)
+    standard += 0.3 * torch.randn(25, 5, generator=draw, dtype=torch.float64)
+    table = standard * torch.tensor([1.0, 3.0, 0.5, 12.0, 8.0], dtype=torch.float64) + 40.0
+    seen = torch.rand(25, 5, generator=draw) < 0.8
+    done = complete(Entries(torch.nonzero(seen), table[seen]), (25, 5))
+    off = (done.values(torch.nonzero(~seen)) - table[~seen]) / table.std(0)[torch.nonzero(~seen)[:, 1]]
+    assert float(off.square().mean().sqrt()) < 0.6
+    assert done.report["units"]["mode"] == 1
+
+
+def test_positive_products_are_effects_on_a_logarithmic_scale():
+    draw = generator(0)
+    rows, columns = (torch.randn(d, generator=draw, dtype=torch.float64) for d in (9, 7))
+    noise = 0.03 * torch.randn(9, 7, generator=draw, dtype=torch.float64)
+    table = (1.5 * rows.unsqueeze(1) + 0.5 * columns + noise).exp()
+    seen = torch.rand(9, 7, generator=draw) < 0.75
+    done = complete(Entries(torch.nonzero(seen), table[seen]), (9, 7))
+    assert relative(done.values(torch.nonzero(~seen)), table[~seen]) < 0.1
+    assert done.report["loss"] == "l2"  # no counts
+    assert any("log" in member["name"] for member in done.report["members"])
+
+
 def test_bounds_integers_and_measurement_errors():
     entries, rest, _ = low_rank(noise=0.1)
     low, high = float(entries.value.min()), float(entries.value.max())

@@ -9,7 +9,7 @@ import torch
 
 from htfcli.engine.completion.effects import fit_effects, main_terms, pair_terms
 from htfcli.engine.completion.holes import find_holes, held_out_like
-from htfcli.engine.completion.interpolation import Kernel, Neighbours, krige, likeness
+from htfcli.engine.completion.interpolation import Kernel, Neighbours, krige, likeness, smooth
 from htfcli.engine.completion.links import Link
 from htfcli.engine.completion.settings import SETTINGS
 from htfcli.engine.completion.smoothing import coupling, solve_smooth
@@ -54,11 +54,42 @@ def test_values_on_one_scale_share_their_root_mean_square():
 
 
 def test_an_index_of_mostly_equal_values_is_no_variable_on_a_scale_of_its_own():
-    index = grid(60, 4)
-    value = normal(240) * torch.tensor([1.0, 14.0, 1.0, 14.0], dtype=torch.float64)[index[:, 1]]
-    most = (index[:, 1] == 2) & (index[:, 0] >= 27)
-    value[most] = 1 + 1e-3 * value[most]
-    assert find_units(Entries(index, value), (60, 4), 30.0).mode is None
+    """Its deviation is a four-hundredth of the others', as that of the margin of a photo."""
+    index = grid(60, 4, 2)
+    value = normal(480)
+    edge = index[:, 1] == 2
+    value[edge] = torch.where(index[edge, 0] < 4, 0.01 * value[edge], 0.0)
+    assert find_units(Entries(index, value), (60, 4, 2), 30.0).mode is None
+    value[edge] = 0.002 * normal(120, seed=1)
+    assert find_units(Entries(index, value), (60, 4, 2), 30.0).mode == 1
+
+
+def test_columns_of_a_matrix_are_variables_at_lower_ratios_than_modes_of_tensors_and_counts():
+    """Deviations of 1, 6, 30 have logarithms of variance 1.9, of 3, 4, 6 one of .08."""
+    index, draws = grid(16, 3), normal(48)
+
+    def units(scales, value=draws, of=index):
+        scaled = 2.0 + value * torch.tensor(scales, dtype=torch.float64)[of[:, 1]]
+        return Entries(of, scaled)
+
+    assert find_units(units([1.0, 6.0, 25.0]), (16, 3), 30.0).mode == 1
+    assert find_units(units([3.0, 4.0, 6.0]), (16, 3), 30.0).mode is None
+    counts = units([10.0, 60.0, 250.0])
+    assert find_units(Entries(index, counts.value.round()), (16, 3), 30.0).mode is None
+    deep = torch.cat([torch.nn.functional.pad(index, (0, 1), value=k) for k in (0, 1)])
+    assert find_units(units([1.0, 6.0, 25.0], draws.repeat(2), deep), (16, 3, 2), 30.0).mode is None
+
+
+@pytest.mark.parametrize(("missing", "shuffled", "mode"), [(True, False, None), (True, True, 0), (False, False, 0)])
+def test_rows_of_an_image_are_no_variables_where_one_is_missing(missing, shuffled, mode):
+    """Its brightness and contrast would have to be predicted; variables lie in no order."""
+    at = torch.linspace(0, 3, 40, dtype=torch.float64)
+    image = at.mul(2).exp().unsqueeze(1) * (2 + 0.3 * normal(40, 30))
+    if shuffled:
+        image = image[torch.randperm(40, generator=generator(1))]
+    index = grid(40, 30)
+    kept = (index[:, 0] != 17) | (not missing)
+    assert find_units(Entries(index[kept], image.flatten()[kept]), (40, 30), 30.0).mode == mode
 
 
 # --- effects ----------------------------------------------------------------------------------------------------------
@@ -223,6 +254,13 @@ def test_order_is_seen_where_it_means_something():
     assert likeness(index, walk, (20, 60), 1) < 0.3
     assert likeness(index, shuffled, (20, 60), 1) > 0.75
     assert likeness(index, walk, (20, 60), 0) > 0.75
+
+
+def test_a_trend_is_smooth_and_random_numbers_are_not():
+    assert smooth(torch.linspace(0, 1, 12, dtype=torch.float64).sin() + 0.05 * normal(12))
+    assert not smooth(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))  # one order in three
+    wrong = sum(smooth(normal(20, seed=seed)) for seed in range(1000))
+    assert wrong < 25  # 6 expected of normal ones
 
 
 # --- holes ------------------------------------------------------------------------------------------------------------
