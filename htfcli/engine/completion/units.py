@@ -43,19 +43,19 @@ class Units:
 def find_units(entries: Entries, dims: Sequence[int], least: float) -> Units:
     """The mode, if there is one, whose indices are variables on scales of their own.
 
-    A mode is one of variables if the logarithms of the deviations of its indices vary over the entries nearly as much
-    as those of |value - mean| within an index, by pi^2 / 8 for normal values and more for products, as in a tensor of
-    low rank. In a tensor of more than two modes, and among whole numbers, deviations must differ by the factor `least`
-    besides: the columns of a matrix of fractions usually are variables, a mode of a tensor
-    or counts usually are not. Nor is a mode one of variables of which an index was never seen, if the means and
-    deviations of the others are `smooth`: these are rows of an image, or bands of a spectrum. Then every index has its
-    own mean and deviation; else all values share their root mean square.
+    A mode is one of variables if the logarithms of the deviations of its indices vary over the entries by a variance of
+    one. In a tensor of more than two modes, and among whole numbers, they must vary more than those of |value - mean|
+    within an index, which is by pi^2 / 8 for normal values and more for products, as in a tensor of low rank, and
+    deviations must differ by the factor `least`: the columns of a matrix of fractions usually are variables, a mode of
+    a tensor or counts usually are not. Nor is a mode one of variables of which an index was never seen, if the means
+    and deviations of the others are `smooth`: these are rows of an image, or bands of a spectrum. Then every index has
+    its own mean and deviation; else all values share their root mean square.
     """
     largest = float(entries.value.abs().max()) or 1.0
     value = entries.value / largest
     rms = largest * float(value.square().mean().sqrt()) or 1.0
     alike = len(dims) > 2 or bool((entries.value == entries.value.round()).all())
-    most, best = 0.45, Units(None, value.new_zeros(1), value.new_tensor([rms]))
+    most, best = 1.0, Units(None, value.new_zeros(1), value.new_tensor([rms]))
     for mode, d in enumerate(dims):
         column = entries.index[:, mode].long()
         count = torch.bincount(column, minlength=d)
@@ -73,18 +73,17 @@ def find_units(entries: Entries, dims: Sequence[int], least: float) -> Units:
         logs = deviation[varies].log()
         between = float(torch.cov(logs, correction=0, fweights=count[seen][varies])) if len(logs) > 1 else 0.0
         sizes = [part.abs() / size for part, size in zip(off, deviation, strict=True) if size > 0]
-        within = float(torch.cat(sizes).clamp_min(1e-3).log().var()) if sizes else 0.0
-        share = between / (between + max(within, math.pi**2 / 8))
+        within = max(float(torch.cat(sizes).clamp_min(1e-3).log().var()), math.pi**2 / 8) if sizes else 0.0
         # where most entries of an index are equal, only those around its middle say that its scale is none of its own
         around = torch.stack([(part - part.median()).abs().median() for part in parts])
-        if share <= most or (alike and min(_ratio(deviation), _ratio(around)) < least):
+        if between <= most or (alike and (between < within or min(_ratio(deviation), _ratio(around)) < least)):
             continue
         if len(seen) < d and smooth(mean) and smooth(logs):
             continue
         shift = mean.mean().repeat(d + 1).index_copy(0, seen, mean)
         scale = deviation[varies].median().repeat(d + 1)
         scale[seen[varies]] = deviation[varies]
-        most, best = share, Units(mode, shift * largest, scale * largest)
+        most, best = between, Units(mode, shift * largest, scale * largest)
     return best
 
 
