@@ -69,22 +69,29 @@ def find_units(entries: Entries, dims: Sequence[int], least: float) -> Units:
         # populations
         limit = [15 * (float(part.abs().median()) or math.inf) for part in off]
         deviation = torch.stack([part.clamp(-w, w).square().mean().sqrt() for part, w in zip(off, limit, strict=True)])
+        # a few far larger entries change deviations from the mean, and among equal ones there is nothing around the
+        # median: both must differ (il2: by 17 and 115)
+        around = torch.stack([(part - part.median()).abs().median() for part in parts])
+        around = torch.where(around > 0, around, deviation)
+        between = min(_variance(deviation, count[seen]), _variance(around, count[seen]))
         varies = deviation > 0
-        logs = deviation[varies].log()
-        between = float(torch.cov(logs, correction=0, fweights=count[seen][varies])) if len(logs) > 1 else 0.0
         sizes = [part.abs() / size for part, size in zip(off, deviation, strict=True) if size > 0]
         within = max(float(torch.cat(sizes).clamp_min(1e-3).log().var()), math.pi**2 / 8) if sizes else 0.0
-        # where most entries of an index are equal, only those around its middle say that its scale is none of its own
-        around = torch.stack([(part - part.median()).abs().median() for part in parts])
         if between <= most or (alike and (between < within or min(_ratio(deviation), _ratio(around)) < least)):
             continue
-        if len(seen) < d and smooth(mean) and smooth(logs):
+        if len(seen) < d and smooth(mean) and smooth(deviation[varies].log()):
             continue
         shift = mean.mean().repeat(d + 1).index_copy(0, seen, mean)
         scale = deviation[varies].median().repeat(d + 1)
         scale[seen[varies]] = deviation[varies]
         most, best = between, Units(mode, shift * largest, scale * largest)
     return best
+
+
+def _variance(sizes: Tensor, count: Tensor) -> float:
+    """Of the logarithms of the sizes (d,) that are not zero, each counted so often (d,)."""
+    varies = sizes > 0
+    return float(torch.cov(sizes[varies].log(), correction=0, fweights=count[varies])) if int(varies.sum()) > 1 else 0.0
 
 
 def _ratio(sizes: Tensor) -> float:
