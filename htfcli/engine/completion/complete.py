@@ -259,12 +259,13 @@ class _Completing:
         if asked == "logistic" or (auto and bool(((value == least) | (value == most)).all())):
             return Link("logit", least / scale, (most - least) / scale, noise=1.0)
         whole = least >= 0 and bool((value == value.round()).all())
+        mean = float(value.mean())
+        top = math.log(4 * most / mean) if mean > 0 else 0.0  # beyond all that was seen, but no runaway
         if asked == "poisson" or (auto and whole and least < 10 and len(torch.unique(value)) > 10):
-            span = float(value.mean()) / scale
-            return Link("log", 0.0, span, noise=1 / (span * scale))
+            return Link("log", 0.0, mean / scale, 1 / mean, top)
         # over less than a factor of ten a logarithm hardly bends; the end of a scale of ratings is no matter of factors
         if auto and least > 0 and most >= 10 * least and math.isinf(self._problem.highest):
-            return Link("log", 0.0, float(value.mean()) / scale)
+            return Link("log", 0.0, mean / scale, top=top)
         return IDENTITY
 
     def _report(self, step: dict[str, Any]) -> None:

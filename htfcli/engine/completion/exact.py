@@ -63,6 +63,7 @@ def find_exact(
     if not bool(seen.any()):
         return None
     held = held.select(torch.nonzero(seen).flatten())
+    earlier = float((begin.values(held.index) - held.value).norm() / held.value.norm().clamp_min(1e-300))
 
     def judged(found: Factorization) -> float:
         return float((found.values(held.index) - held.value).norm() / held.value.norm().clamp_min(1e-300))
@@ -72,6 +73,10 @@ def find_exact(
         solver.run(100, tolerance=0.0 if shrink else (1e-14 * size) ** 2 * len(train), slow=slow)
         return math.sqrt(solver.loss / len(train)) / size
 
+    if judged(model) > max(
+        5 * error, 0.5 * earlier
+    ):  # near a solution it follows the train error (B: 3 times; noise: 10)
+        return None
     generator = torch.Generator().manual_seed(0)
     widest, free = max(model.widths.values()), len(model.parameters)
     wide = error < settings.noisy and 2 * free <= len(train) and free**2 * len(train) <= _WORK

@@ -21,13 +21,14 @@ class Link:
     Args:
         name: identity, log or logit. low, span: of the values, for the last two. noise: the variance of a value over
             that which `working` says: one for 0 and 1, and for counts; one over what counts have been divided by; zero
-            where it is not known.
+            where it is not known. top: the highest eta.
     """
 
     name: str = "identity"
     low: float = 0.0
     span: float = 1.0
     noise: float = 0.0
+    top: float = 12.0
 
     def __bool__(self) -> bool:
         return self.name != "identity"
@@ -37,7 +38,8 @@ class Link:
         return self.low + self.span * self._mean(eta) if self else eta
 
     def _mean(self, eta: Tensor) -> Tensor:
-        return eta.clamp(-12, 12).exp() if self.name == "log" else eta.sigmoid()  # exp(12): 160,000 times the mean
+        eta = eta.clamp(-12, self.top)  # exp(12) is 160,000
+        return eta.exp() if self.name == "log" else eta.sigmoid()
 
     def start(self, value: float) -> float:
         """The eta of a value."""
@@ -60,7 +62,7 @@ class Link:
             return value, ones
         mean = self._mean(eta)
         importance = mean.clamp_min(1e-3) if self.name == "log" else (mean * (1 - mean)).clamp_min(1e-2)
-        target = eta.clamp(-12, 12) + ((value - self.low) / self.span - mean) / importance
+        target = eta.clamp(-12, self.top) + ((value - self.low) / self.span - mean) / importance
         return target, importance * ones
 
 

@@ -69,10 +69,9 @@ def find_units(entries: Entries, dims: Sequence[int], least: float) -> Units:
         # populations
         limit = [15 * (float(part.abs().median()) or math.inf) for part in off]
         deviation = torch.stack([part.clamp(-w, w).square().mean().sqrt() for part, w in zip(off, limit, strict=True)])
-        # a few far larger entries change deviations from the mean, and among equal ones there is nothing around the
-        # median: both must differ (il2: by 17 and 115)
+        # a few far larger entries change deviations from the mean, and where most entries of an index are equal there
+        # is nothing around its median: both must differ (il2: by 17 and 115)
         around = torch.stack([(part - part.median()).abs().median() for part in parts])
-        around = torch.where(around > 0, around, deviation)
         between = min(_variance(deviation, count[seen]), _variance(around, count[seen]))
         varies = deviation > 0
         sizes = [part.abs() / size for part, size in zip(off, deviation, strict=True) if size > 0]
