@@ -142,7 +142,7 @@ def make_splits(problem: Problem, config: CompleteConfig, settings: Settings) ->
     """Random parts of the observations held out, and parts that look like the holes; fewer observations, more
     splits."""
     n = len(problem.scaled)
-    count = math.ceil((settings.few / n) ** 0.5)
+    count = min(math.ceil(settings.few / n), round(1 / config.held_out))
     share = min(max(config.held_out, 2 / n), settings.many / n)
     generator = torch.Generator().manual_seed(config.seed)
     splits = []
