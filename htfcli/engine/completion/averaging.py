@@ -130,12 +130,14 @@ class Average:
         modes = tuple(sorted(self.problem.ordered[: 2 if dense else 1]))
         others = [m for m in range(len(self.problem.dims)) if m not in self.problem.ordered] if dense else []
         cross, correlation = cross_mode(first.train.index, residual[0], self.problem.dims, others)
-        count = self.settings.neighbours * (1 if cross is None else 2)
-        start = Kernel(modes, tuple(5 * near[0].step(m) for m in modes), 0.05, count, False, cross, correlation)
+        count, lengths = self.settings.neighbours, tuple(5 * near[0].step(m) for m in modes)
+        start = Kernel(modes, lengths, 0.05, count, False, cross, correlation)
         left = (self.judge.value - held)[: len(first.held)][rows]
         kernel, ratio = choose_kernel(near[0], residual[0], first.held.index[rows], left, first.kind[rows], start)
         if ratio > 0.995:
             return None
+        if kernel.cross is not None:  # which share the neighbours with the query's own index
+            kernel = replace(kernel, count=count * 3 // 2)
         one = Interpolation(kernel, residual[0], float(residual[0].square().mean()))
         found = [krige(n, s.held.index, kernel, r) for n, s, r in zip(near, self.splits, residual, strict=True)]
         means, variances = (torch.cat(parts) for parts in zip(*found, strict=True))

@@ -47,7 +47,7 @@ class Settings:
     smooth: float = 3.0  # penalty along ordered modes over the ridge, where held-out entries ask for it (gapminder)
     # Interpolation
     ordered: float = 0.75  # squared difference of neighbours over that of a fibre, under which a mode may be ordered
-    neighbours: int = 16  # of a query; twice as many where the indices of a further mode err alike (photo)
+    neighbours: int = 16  # of a query; half as many again where the indices of a further mode err alike (photo)
     queries: int = 500  # held-out entries that choose a kernel: enough to tell lengths apart (weather)
     # Averages
     power: float = 6.0  # how fast a worse member loses its part of equal weights: twice the error leaves 1/64
