@@ -30,7 +30,7 @@ def state_of(value: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_state(kind: type[T], tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> T:
-    """The value of a state; `kind` is its dataclass, `tensors` and `content` are those of `state_of`.
+    """The value of a state; `kind` is its dataclass, `content` and `tensors`, of any shape, are those of `state_of`.
 
     Raises:
         DataError: if something is missing or of another kind than the fields are.

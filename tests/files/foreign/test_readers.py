@@ -103,20 +103,20 @@ def test_parquet(tmp_path):
     check_holes(load_observations(str(tmp_path / "a.parquet")))
 
 
-@pytest.mark.parametrize("suffix", [".mat", ".parquet", ".xlsx"])
+@pytest.mark.parametrize("suffix", [".parquet", ".xlsx"])
 def test_a_format_whose_library_is_missing(tmp_path, monkeypatch, suffix):
     import builtins
 
     real = builtins.__import__
 
     def without(name, *args, **kwargs):
-        if name.partition(".")[0] in ("scipy", "pyarrow", "openpyxl"):
+        if name.partition(".")[0] in ("pyarrow", "openpyxl"):
             raise ImportError(name)
         return real(name, *args, **kwargs)
 
     path = write(tmp_path / f"a{suffix}", b"?")
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(DataError, match=r"needs (scipy|pyarrow|openpyxl). pip install 'htf\[data\]'"):
+    with pytest.raises(DataError, match=r"needs (pyarrow|openpyxl). pip install 'htf\[data\]'"):
         load_observations(path)
 
 
