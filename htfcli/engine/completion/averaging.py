@@ -224,6 +224,8 @@ class Average:
         blend = self.blend[kept]
         columns = [replace(c, mix=c.mix[kept]) for c in used]
         interpolated = any(c.interpolation is not None for c in columns)
+        # in the proportion of the split: what many observations leave and what few do look alike where all are many
+        part = len(self.splits[0].train) / len(observed)
         if interpolated:
             values = torch.stack([m.at(observed.index) for m in members], 1)
             for k, c in enumerate(columns):
@@ -240,7 +242,7 @@ class Average:
             self.weights[:, self.used],
             observed.index if interpolated else observed.index[:0],
             problem.positions,
-            replace(self.calibration, counts=self._counts(observed.index)),
+            replace(self.calibration, counts=tuple(part * c for c in self._counts(observed.index))),
             problem.lowest,
             problem.highest,
             problem.integers,

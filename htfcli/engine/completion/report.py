@@ -30,7 +30,7 @@ def describe(completion: Completion, average: Average, problem: Problem, judge: 
     names, found, units = problem.holes.names, average.averaged, problem.units
     shift, scale = units.of(judge.index)
     value, predicted = shift + scale * judge.value, completion.within(shift + scale * found.mean)
-    std = completion.calibration.std(judge.index, found.spread, found.kriging, judge.kind)
+    std = average.calibration.std(judge.index, found.spread, found.kriging, judge.kind)
     deviations = (judge.value - found.mean).abs() / std
     of_kind = {names[kind]: judge.kind == kind for kind in judge.kinds}
     share = {name: problem.holes.share[names.index(name)] for name in of_kind}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import torch
 from htfcli.config.completion import CompleteConfig
 from htfcli.engine.completion.complete import complete
 from htfcli.engine.completion.result import Completion
+from htfcli.engine.completion.settings import SETTINGS
 from htfcli.engine.factorizations.hierarchical import HierarchicalTensorFactorization
 from htfcli.engine.factorizations.mode_tree import ModeTree
 from htfcli.engine.samples import Entries
@@ -87,6 +89,16 @@ def test_the_order_of_the_entries_means_nothing():
     one, other = complete(entries, (12, 10, 8)), complete(shuffled, (12, 10, 8))
     assert torch.allclose(one.values(rest), other.values(rest), rtol=1e-9, atol=1e-12)
     assert torch.allclose(one.std(rest), other.std(rest), rtol=1e-9, atol=1e-12)
+
+
+def test_intervals_hold_where_members_are_chosen_on_a_part(monkeypatch):
+    """As of 10^7 observations, of which a tenth chooses the members: the last fit has ten times as many."""
+    monkeypatch.setattr("htfcli.engine.completion.complete.SETTINGS", replace(SETTINGS, most_selected=1600))
+    entries, rest, truth = low_rank((30, 30, 30), noise=0.3)
+    done = complete(entries, (30, 30, 30), CompleteConfig(tree="star", width=4))
+    noisy = truth + 0.3 * torch.randn(len(truth), generator=generator(7), dtype=torch.float64)
+    lower, upper = done.interval(rest, 0.9)
+    assert 0.87 < float(((lower <= noisy) & (noisy <= upper)).double().mean()) < 0.97
 
 
 def test_a_state_gives_the_same_predictions():
