@@ -80,7 +80,7 @@ class Average:
     def _predicted(self, source: Source) -> Tensor:
         if source.candidate is not None:
             return source.candidate.predictions
-        return torch.cat([m.at(s.held.index) for m, s in zip(source.members, self.splits, strict=True)])
+        return self.judge.predictions(source.members)
 
     def _blended(self) -> Tensor:
         """(M,) weights of the factorizations in their average, all kinds of holes together, each by its part."""

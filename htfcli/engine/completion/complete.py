@@ -236,17 +236,14 @@ class _Completing:
         kinds = [kind for kind in splits[0].train.kinds if kind != "mean"]
         sources = self._effects(splits, kinds, link)
         if self._config.loss == "auto":  # where effects are no better on this scale, nothing is
-            plain, bent = (self._best(found, search) for found in (self._effects(splits, kinds), sources))
-            if bent >= plain:
+            plain = self._effects(splits, kinds)
+            if self._best(sources, search.judge) >= self._best(plain, search.judge):
                 return sources
         return [*sources, self._of(search.linked(link, best), search)]
 
-    def _best(self, sources: Sequence[Source], search: Search) -> float:
+    def _best(self, sources: Sequence[Source], judge: Judge) -> float:
         """The lowest score of effects."""
-        held = [split.held.index for split in search.splits]
-        return min(
-            search.judge.score(torch.cat([m.at(i) for m, i in zip(s.members, held, strict=True)])) for s in sources
-        )
+        return min(judge.score(judge.predictions(source.members)) for source in sources)
 
     def _link(self) -> Link:
         """The link that the kind of number suggests."""

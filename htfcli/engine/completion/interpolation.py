@@ -232,9 +232,11 @@ def choose_kernel(
         square = torch.stack([left[kinds == k].square().mean() for k in torch.unique(kinds)])
         return square.clamp_min(1e-300).sqrt()
 
+    without = errors(wanted)
+
     def score(kernel: Kernel) -> float:
         left = wanted - krige(neighbours, query, kernel, residual)[0]
-        return float((errors(left) / errors(wanted)).log().mean().exp())
+        return float((errors(left) / without).log().mean().exp())
 
     def longer(kernel: Kernel, *factors: float) -> Kernel:
         return replace(kernel, lengths=tuple(v * f for v, f in zip(kernel.lengths, factors, strict=False)))

@@ -103,6 +103,8 @@ class Fit:
         model = model if device.type == "cpu" else model.to(device=device)
         weight = None if sample.weight is None else sample.weight.to(device, dtype)
         self._solver = WideFit(model, sample.index.to(device), target.to(device, dtype), weight)
+        counts = {m: torch.bincount(sample.index[:, m].long(), minlength=d) for m, d in enumerate(model.dims)}
+        self._empty = {m: c == 0 for m, c in counts.items() if m not in self._between and not bool(c.all())}
 
     def _start(self, target: Tensor, dtype: torch.dtype) -> Factorization:
         """Random weights, of values of the size of the target (n,)."""
@@ -148,12 +150,10 @@ class Fit:
         """What has been fitted so far; rows without any observation are the mean of the others, or zero above
         effects."""
         model = self._solver.model.to(torch.float64, "cpu")
-        for mode, d in enumerate(model.dims):
-            empty = torch.bincount(self._sample.index[:, mode].long(), minlength=d) == 0
-            if bool(empty.any()) and mode not in self._between:
-                weight = model.node_weights[mode]
-                assert weight is not None
-                weight[empty] = 0.0 if self.effects is not None else weight[~empty].mean(0)
+        for mode, empty in self._empty.items():
+            weight = model.node_weights[mode]
+            assert weight is not None
+            weight[empty] = 0.0 if self.effects is not None else weight[~empty].mean(0)
         return Member(model, self.effects, self.recipe.link)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,7 +15,13 @@ from htfcli.engine.completion.links import IDENTITY, Link
 from htfcli.engine.completion.settings import SETTINGS
 from htfcli.engine.samples import Entries
 
-_MANY = SETTINGS.many  # from which effects take longer than a factorization: no pairs, and few sweeps (10^6)
+
+class Predictor(Protocol):
+    """What predicts entries: effects, members."""
+
+    def at(self, index: Tensor) -> Tensor:
+        """Values of entries (n, N), (n,)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Sample(Entries):
     @property
     def kinds(self) -> tuple[str, ...]:
         """Kinds of effects: the mean, those of single modes, and of pairs where they have few cells."""
-        paired = len(self) < _MANY and len(pair_terms(self.dims, 2 * len(self))) > len(self.dims)
+        paired = len(self) < SETTINGS.many and len(pair_terms(self.dims, 2 * len(self))) > len(self.dims)
         return ("mean", "effects", "pairs") if paired else ("mean", "effects")
 
     def effects(self, kind: str, link: Link = IDENTITY) -> Effects:
@@ -44,7 +51,7 @@ class Sample(Entries):
         if (kind, link) not in self._found:
             order = len(self.dims)
             terms = {"mean": (), "effects": main_terms(order), "pairs": pair_terms(self.dims, 2 * len(self))}[kind]
-            sweeps = (20 if len(self) < _MANY else 4) * (2 if link else 1)  # with a link, each has new weights
+            sweeps = (20 if len(self) < SETTINGS.many else 4) * (2 if link else 1)  # with a link, each has new weights
             self._found[kind, link] = fit_effects(self, self.dims, terms, self.weight, sweeps, link)
         return self._found[kind, link]
 
@@ -76,14 +83,19 @@ class Judge:
     """
 
     def __init__(self, splits: Sequence[Split], share: Sequence[float]) -> None:
+        self._held = [s.held.index for s in splits]
         self.value = torch.cat([s.held.value for s in splits])
         self.kind = torch.cat([s.kind for s in splits])
         self.group = torch.cat([s.group + number * 2**40 for number, s in enumerate(splits)])
         self.half = torch.unique(self.group, return_inverse=True)[1] % 2
-        self.index = torch.cat([s.held.index for s in splits])
+        self.index = torch.cat(self._held)
         self.kinds = [int(k) for k in torch.unique(self.kind)]
         part = torch.tensor([max(share[k], 0.1 if k == 0 else 0.0) for k in self.kinds], dtype=torch.float64)
         self.part = part / part.sum()
+
+    def predictions(self, fitted: Sequence[Predictor]) -> Tensor:
+        """Of what was held out (n,), each split's by what was `fitted` on it."""
+        return torch.cat([one.at(index) for one, index in zip(fitted, self._held, strict=True)])
 
     def errors(self, predictions: Tensor) -> Tensor:
         """Root mean square error of predictions (n,) of what was held out, by kind, (kinds,)."""

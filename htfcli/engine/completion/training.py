@@ -118,16 +118,15 @@ class Search:
         sparse = math.prod(self.problem.dims) > self.settings.most_cells and 2 < len(self.problem.dims) <= MANY_MODES
         plain = Recipe(self._trees[0], width, loss=loss, device=self._config.place, in_spans=sparse)
         recipes = [plain]
-        effects = torch.cat([s.train.effects("effects").at(s.held.index) for s in self.splits])
+        effects = self.judge.predictions([s.train.effects("effects") for s in self.splits])
         zero = self.judge.score(torch.zeros_like(effects))
         if self.judge.score(effects) < self.settings.least_effects * zero:
             recipes.append(replace(plain, centre="effects"))
         if self._high:
             recipes.append(replace(plain, around_one=True))
         best = min((self.start(r) for r in recipes), key=lambda c: c.score)
-        for number in range(
-            1, 1 + self.settings.restarts if self._high else 1
-        ):  # half of all starts end in a swamp (C)
+        restarts = self.settings.restarts if self._high else 0  # of many modes, half of all starts end in a swamp (C)
+        for number in range(1, 1 + restarts):
             if best.score < self.settings.nearly * self.size or self._should_stop():
                 break
             best = min(best, self.start(replace(best.recipe, seed=100 * number)), key=lambda c: c.score)
@@ -160,9 +159,8 @@ class Search:
 
     def start(self, recipe: Recipe) -> Candidate:
         """A recipe on every split after its first sweeps."""
-        candidate = Candidate(
-            recipe, [Fit(recipe, split.train, self.between, dtype=self.dtype) for split in self.splits]
-        )
+        fits = [Fit(recipe, split.train, self.between, dtype=self.dtype) for split in self.splits]
+        candidate = Candidate(recipe, fits)
         self._advance(candidate, self.settings.first_ridge, self.settings.first_sweeps)
         self._say(candidate)
         return candidate
@@ -172,7 +170,7 @@ class Search:
         for fit in candidate.fits:
             fit.run(sweeps, ridge, self.settings.slow)
         members = [fit.member() for fit in candidate.fits]
-        predictions = torch.cat([m.at(s.held.index) for m, s in zip(members, self.splits, strict=True)])
+        predictions = self.judge.predictions(members)
         score, before = self.judge.score(predictions), candidate.score
         if score < before:
             candidate.ridge, candidate.members, candidate.predictions = ridge, members, predictions

@@ -67,11 +67,11 @@ class WideFit:
         residuals, None for ones.
 
     Attributes:
-        loss: weighted sum of squared residuals after the last sweep. sweeps: so far.
+        loss: weighted sum of squared residuals after the last sweep.
     """
 
     def __init__(self, model: Factorization, index: Tensor, target: Tensor, weight: Tensor | None = None) -> None:
-        self.model, self.tree, self.sweeps = model, model.tree, 0
+        self.model, self.tree = model, model.tree
         self._index, self._target = index, target
         self._columns = [index[:, m].int() for m in range(model.order)]  # half the memory
         self._weights: list[Tensor] = [w for w in model.node_weights if w is not None]
@@ -137,7 +137,6 @@ class WideFit:
                 self._solve(node, ridge, smooth or {}, None, None)
         balance(self.model, keep_root=True)
         self.refresh()
-        self.sweeps += 1
 
     def run(self, sweeps: int, ridge: float, smooth: Mapping[int, Tensor] | None = None, slow: float = 1e-3) -> None:
         """So many sweeps at most; fewer where one gains less than the share `slow` of the objective.
